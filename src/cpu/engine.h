@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What a processor engine offers (soft, kvm) and what it needs from the machine.
+ *
+ * Port and MMIO accesses do not return from run(): engines call bus_read and bus_write on the
+ * vCPU's thread, since one instruction can touch several devices. run() returns only when there is
+ * something for the machine to do.
+ */
+#ifndef SKEP_CPU_ENGINE_H
+#define SKEP_CPU_ENGINE_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "bus/irq.h"
+#include "bus/ram.h"
+#include "bus/stream.h"
+#include "cpu/state.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { ENGINE_MAX_VCPUS = 64 };
+
+/* The parts of a processor that live outside the engine: the local APIC, when the engine has no
+ * irqchip of its own. All are called on the vCPU's own thread, without any lock of the engine. */
+struct engine_hooks {
+    void *opaque;
+    /* INTR acknowledge: the vector to deliver, or -1 when none is deliverable after all. Called
+     * only after inject(INTR, true), with RFLAGS.IF set. Lowers the request as a real INTA does. */
+    int (*acknowledge)(void *opaque, unsigned vcpu);
+    /* CR8, bits 3:0. */
+    uint64_t (*read_cr8)(void *opaque, unsigned vcpu);
+    void (*write_cr8)(void *opaque, unsigned vcpu, uint64_t value);
+    /* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0) and the x2APIC range 0x800-0x8ff. False: the
+     * access raises #GP(0). */
+    bool (*read_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value);
+    bool (*write_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value);
+};
+
+struct engine_topology {
+    unsigned sockets, cores, threads; /* their product is the number of vCPUs */
+};
+
+struct engine_config {
+    unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC id = index */
+    struct engine_topology topology;
+    struct ram *ram; /* mapped by the engine as it is; other memory by map_ram */
+    struct bus *bus;
+    struct engine_hooks hooks; /* ignored by engines with has_irqchip */
+    const struct log *log;     /* may be NULL */
+    const char *options;       /* what follows the engine's name in --engine NAME,…; may be NULL */
+};
+
+struct engine_vm;
+struct engine_vcpu;
+
+enum engine_exit_reason {
+    ENGINE_EXIT_KICKED,   /* kick() was called; the machine looks what it wanted */
+    ENGINE_EXIT_HALTED,   /* HLT (or waiting for a SIPI): run again after inject() or kick() */
+    ENGINE_EXIT_SHUTDOWN, /* triple fault */
+    ENGINE_EXIT_RESET,    /* the engine saw a reset request (KVM) */
+    ENGINE_EXIT_FAILED,   /* `error` tells why; the vCPU can't go on */
+};
+
+struct engine_exit {
+    enum engine_exit_reason reason;
+    struct error error;
+};
+
+enum engine_event {
+    ENGINE_INTR,  /* value 1: the local APIC (or 8259) requests an interrupt; 0: no more. A level. */
+    ENGINE_NMI,   /* an edge */
+    ENGINE_SMI,   /* ignored: there is no SMM */
+    ENGINE_INIT,  /* to the state of SDM 3A 9.1.4, then waits for a SIPI (a BSP restarts) */
+    ENGINE_SIPI,  /* value: the vector; ignored unless waiting for it */
+};
+
+/* Counters since vm_open, for --stats and the benchmark. What an engine can't count stays 0. */
+struct engine_stats {
+    uint64_t instructions;
+    uint64_t blocks_decoded, block_lookups, block_misses;
+    uint64_t tlb_misses, page_walks;
+    uint64_t exceptions, interrupts;
+    uint64_t code_writes; /* writes to pages that hold decoded code */
+    uint64_t mmio, pio;
+};
+
+struct engine_probe {
+    bool available;         /* vm_open has a chance */
+    bool backed_by_hardware; /* `auto` may take it */
+    struct error error;     /* why not available */
+    char detail[160];       /* one line for `skep doctor` */
+};
+
+/* A message-signalled or line interrupt straight into an engine's own irqchip. */
+struct engine_irqchip {
+    struct irq_line (*gsi)(struct engine_vm *vm, unsigned gsi); /* a line into it */
+    struct msi_sink (*msi)(struct engine_vm *vm);
+};
+
+struct engine {
+    const char *name;
+    /* The local APICs, I/O APIC, 8259 and 8254 are the engine's; the board leaves its own out. */
+    const struct engine_irqchip *irqchip; /* NULL: the board has them, hooks are used */
+
+    void (*probe)(struct engine_probe *probe);
+    struct engine_vm *(*vm_open)(const struct engine_config *config, struct error *err);
+    void (*vm_close)(struct engine_vm *vm); /* after all vcpu_close */
+
+    /* Maps memory that is not in config->ram (ROM). `hva` stays the caller's until vm_close. */
+    bool (*map_ram)(struct engine_vm *vm, uint64_t gpa, void *hva, uint64_t size_bytes,
+                    bool read_only, struct error *err);
+
+    /* vCPU `index` in the state of x86_state_reset(). It belongs to no thread until it runs; run,
+     * get_state and set_state are never called at once for one vCPU. */
+    struct engine_vcpu *(*vcpu_open)(struct engine_vm *vm, unsigned index, struct error *err);
+    void (*vcpu_close)(struct engine_vcpu *vcpu);
+
+    void (*run)(struct engine_vcpu *vcpu, struct engine_exit *exit);
+    /* Makes a run() that is under way, or else the next one, return KICKED soon. Any thread. */
+    void (*kick)(struct engine_vcpu *vcpu);
+    /* Any thread, also from within the vCPU's own hooks. Wakes nothing by itself beyond run(): the
+     * machine wakes a vCPU that it holds in HALTED, asking has_work(). */
+    void (*inject)(struct engine_vcpu *vcpu, enum engine_event event, unsigned value);
+    /* Whether a halted vCPU has a reason to run again (interrupt with IF set, NMI, INIT, SIPI). */
+    bool (*has_work)(struct engine_vcpu *vcpu);
+
+    bool (*get_state)(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
+    bool (*set_state)(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
+
+    void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
+
+    /* The engine's own irqchip and clock, as an opaque section; NULL where there is none. */
+    void (*save)(struct engine_vm *vm, struct save *save);
+    bool (*load)(struct engine_vm *vm, struct load *load);
+};
+
+extern const struct engine engine_soft;
+extern const struct engine engine_kvm;
+
+/* The engine for `name` ("auto", "soft", "kvm", each with optional ",options", which are left in
+ * *options). auto takes kvm only where it is backed by vmx or svm. NULL: unknown name. */
+const struct engine *engine_find(const char *name, const char **options, struct error *err);
+
+/* All engines of this build, ended by NULL, for `skep doctor`. */
+const struct engine *const *engine_all(void);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The state of a processor after RESET: SDM 3A table 9-1. */
+#include "cpu/state.h"
+
+#include <string.h>
+
+enum { DATA_RW_ACCESSED = 0x3, CODE_RX_ACCESSED = 0xb, LDT = 0x2, TSS_BUSY = 0xb };
+
+static void set_segment(struct x86_segment *segment, uint32_t type)
+{
+    segment->limit = 0xffff;
+    segment->attributes = type | SEGMENT_P;
+}
+
+void x86_state_reset(struct x86_state *state, bool is_bootstrap_processor)
+{
+    memset(state, 0, sizeof(*state));
+    state->gpr[RDX] = 0x600;
+    state->rip = 0xfff0;
+    state->rflags = 0x2;
+    for (int i = SEG_ES; i <= SEG_GS; i++)
+        set_segment(&state->segment[i], DATA_RW_ACCESSED | SEGMENT_S);
+    set_segment(&state->segment[SEG_CS], CODE_RX_ACCESSED | SEGMENT_S);
+    state->segment[SEG_CS].selector = 0xf000;
+    state->segment[SEG_CS].base = 0xffff0000;
+    set_segment(&state->segment[SEG_LDTR], LDT);
+    set_segment(&state->segment[SEG_TR], TSS_BUSY);
+    state->gdtr.limit = 0xffff;
+    state->idtr.limit = 0xffff;
+    state->cr0 = 0x60000010;
+    state->xcr0 = 1;
+    state->dr[6] = 0xffff0ff0;
+    state->dr[7] = 0x400;
+    state->pat = UINT64_C(0x0007040600070406);
+    state->apic_base = UINT64_C(0xfee00800) | (is_bootstrap_processor ? 0x100 : 0);
+    state->misc_enable = 1; /* fast strings */
+    uint16_t fcw = 0x40; /* after RESET, before FINIT: SDM 3A table 9-1 */
+    uint8_t ftw = 0xff;  /* abridged: all registers valid (+0.0), full tag 5555H */
+    uint32_t mxcsr = 0x1f80;
+    memcpy(state->xsave, &fcw, sizeof(fcw));
+    memcpy(state->xsave + 4, &ftw, sizeof(ftw));
+    memcpy(state->xsave + 24, &mxcsr, sizeof(mxcsr));
+    state->xsave[512] = 3; /* XSTATE_BV: x87 and SSE hold what is above */
+    state->run_state = is_bootstrap_processor ? X86_RUNNING : X86_WAIT_FOR_SIPI;
+}

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The software processor, as its own files see it: the state that handlers work on. Private to
+ * cpu/soft. One thread runs a cpu; what other threads may touch is marked.
+ *
+ * Layout matters: generated code will address this structure, so what it uses most comes first.
+ */
+#ifndef SKEP_CPU_SOFT_CPU_H
+#define SKEP_CPU_SOFT_CPU_H
+
+#include "cpu/soft/system.h"
+#include "cpu/state.h"
+
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct op;
+struct block;
+
+/* Two more slots behind the sixteen registers, so that every address is base + index * scale +
+ * disp with no test: one that is always zero, and RIP of the running block's first byte. */
+enum { GPR_ZERO = 16, GPR_BLOCK_RIP = 17, GPR_SLOTS = 18 };
+
+/* The arithmetic flags are kept as LAHF and SETO leave them in AX: OF in bit 0, and the low byte
+ * of RFLAGS (SF ZF AF PF CF) in bits 15:8. Handlers compute them with the host's own
+ * instructions, so that undefined flags too are what a processor gives. */
+enum {
+    CC_OF = 1 << 0,
+    CC_CF = 1 << 8,
+    CC_PF = 1 << 10,
+    CC_AF = 1 << 12,
+    CC_ZF = 1 << 14,
+    CC_SF = 1 << 15,
+};
+
+enum {
+    RFLAGS_CF = 1 << 0,
+    RFLAGS_PF = 1 << 2,
+    RFLAGS_AF = 1 << 4,
+    RFLAGS_ZF = 1 << 6,
+    RFLAGS_SF = 1 << 7,
+    RFLAGS_TF = 1 << 8,
+    RFLAGS_IF = 1 << 9,
+    RFLAGS_DF = 1 << 10,
+    RFLAGS_OF = 1 << 11,
+    RFLAGS_IOPL = 3 << 12,
+    RFLAGS_NT = 1 << 14,
+    RFLAGS_RF = 1 << 16,
+    RFLAGS_VM = 1 << 17,
+    RFLAGS_AC = 1 << 18,
+    RFLAGS_VIF = 1 << 19,
+    RFLAGS_VIP = 1 << 20,
+    RFLAGS_ID = 1 << 21,
+    RFLAGS_ARITHMETIC = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF,
+};
+
+enum x86_vector {
+    VECTOR_DE = 0,
+    VECTOR_DB = 1,
+    VECTOR_NMI = 2,
+    VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_BR = 5,
+    VECTOR_UD = 6,
+    VECTOR_NM = 7,
+    VECTOR_DF = 8,
+    VECTOR_TS = 10,
+    VECTOR_NP = 11,
+    VECTOR_SS = 12,
+    VECTOR_GP = 13,
+    VECTOR_PF = 14,
+    VECTOR_MF = 16,
+    VECTOR_AC = 17,
+    VECTOR_MC = 18,
+    VECTOR_XM = 19,
+};
+
+/* One view of the data TLB: tags hold the page's linear address (bits 63:12), or 1 when the entry
+ * doesn't serve that kind of access. The host address is linear + addend. */
+struct tlb_entry {
+    uint64_t read_tag;
+    uint64_t write_tag; /* only when the page is dirty in the guest's tables and holds no code */
+    uint64_t exec_tag;
+    uintptr_t addend;
+};
+
+enum { TLB_ENTRIES = 4096, TLB_INVALID_TAG = 1 };
+
+/* Which view an access uses; the active one is cpu->tlb. Supervisor accesses to user pages depend
+ * on CR4.SMAP and RFLAGS.AC (SDM 3A 4.6.1). */
+enum tlb_view { TLB_SUPERVISOR, TLB_SUPERVISOR_SMAP, TLB_USER, TLB_VIEWS };
+
+/* Requests from other threads and from handlers, polled between blocks. */
+enum {
+    REQUEST_KICK = 1 << 0,
+    REQUEST_INTR = 1 << 1, /* the level of INTR */
+    REQUEST_NMI = 1 << 2,
+    REQUEST_INIT = 1 << 3,
+    REQUEST_SIPI = 1 << 4,
+    REQUEST_SHOOTDOWN = 1 << 5, /* drop write tags of a page that came to hold code */
+    REQUEST_TRAP = 1 << 6,      /* single step or a shadow: see interrupt.c */
+};
+
+/* Code size and the other things that decoding depends on: part of a block's key. */
+enum cpu_mode {
+    MODE_16 = 0,
+    MODE_32 = 1,
+    MODE_64 = 2,
+    MODE_SIZE_MASK = 3,
+    MODE_STACK32 = 1 << 2, /* SS.B outside 64-bit mode */
+    MODE_REAL = 1 << 3,    /* real or virtual-8086: CR0.PE = 0 or VM = 1 */
+    MODE_USER = 1 << 4,    /* CPL 3 */
+};
+
+/* The vector registers; YMM halves together so that one host load moves a register. */
+struct vector_register {
+    _Alignas(32) uint8_t bytes[32];
+};
+
+struct cpu {
+    uint64_t gpr[GPR_SLOTS];
+    uint64_t rip; /* of the next instruction, exact only between blocks: see cpu_rip() */
+    uint16_t cc;  /* arithmetic flags */
+    uint8_t cpl;
+    uint32_t mode;             /* enum cpu_mode bits */
+    struct tlb_entry *tlb;     /* tlbs[view] for data accesses at the present CPL and AC */
+    const struct op *op;       /* the running one */
+    struct block *block;       /* the running one */
+    _Atomic uint32_t requests; /* any thread */
+
+    uint64_t rflags; /* without the arithmetic flags; bit 1 set */
+    struct x86_segment segment[SEG_COUNT];
+    uint64_t efer, cr0, cr2, cr3, cr4, xcr0;
+
+    struct vector_register vector[16];
+    uint32_t mxcsr;
+
+    /* x87 and MMX: an FXSAVE image (64-bit form). While `x87_live`, the host's own x87 holds the
+     * guest's state instead: see x87.c. */
+    bool x87_live;
+    _Alignas(64) uint8_t x87[512];
+    uint64_t x87_rip, x87_rdp; /* of the last x87 instruction that is not a control one */
+    uint16_t x87_fop;
+
+    struct x86_table gdtr, idtr;
+    uint64_t dr[8];
+    uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, misc_enable, spec_ctrl, tsc_aux, tsc_adjust;
+    uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
+    uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
+    uint64_t kvm_system_time, kvm_wall_clock, kvm_eoi;
+
+    enum x86_run_state run_state;
+    bool nmi_blocked;
+    bool interrupt_shadow; /* STI or MOV SS: one instruction without interrupts */
+    _Atomic uint8_t sipi_vector;
+
+    /* Delivery of exceptions: what to deliver after the jump back into the run loop. */
+    sigjmp_buf unwind;
+    struct x86_pending pending;
+
+    uint8_t bounce[64]; /* for accesses that are MMIO or cross pages */
+
+    struct soft_system *system;
+    unsigned index; /* of this vCPU */
+    struct tlb_entry tlbs[TLB_VIEWS][TLB_ENTRIES];
+    struct block_cache *blocks;
+    struct soft_stats stats;
+};
+
+/* RIP of the running instruction. */
+uint64_t cpu_rip(const struct cpu *cpu);
+
+/* RFLAGS as the guest sees it, and back (all bits that exist; the caller masks). */
+uint64_t cpu_get_rflags(const struct cpu *cpu);
+void cpu_set_rflags(struct cpu *cpu, uint64_t rflags);
+
+/* Ends the running instruction with an exception; RIP stays at it. Nothing that the guest could
+ * see may have been changed by the handler yet, beyond what the manual allows (REP progress). */
+_Noreturn void cpu_raise(struct cpu *cpu, enum x86_vector vector); /* no code */
+_Noreturn void cpu_raise_code(struct cpu *cpu, enum x86_vector vector, uint32_t error_code);
+_Noreturn void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error_code);
+
+/* To be called after a change of CR0, CR4, EFER, CS, SS, CPL, RFLAGS.AC or VM: recomputes mode and
+ * the TLB view. A handler that calls it ends its block. */
+void cpu_update_mode(struct cpu *cpu);
+
+/* Whether RIP fits the address width of the mode and is canonical: #GP(0) unless. */
+void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes);
+
+static inline bool cpu_is_64bit(const struct cpu *cpu)
+{
+    return (cpu->mode & MODE_SIZE_MASK) == MODE_64;
+}
+
+#endif

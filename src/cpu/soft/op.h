@@ -24,7 +24,8 @@ enum {
     OP_LOCK = 1 << 3,
     OP_REP = 1 << 4,        /* F3 */
     OP_REPNE = 1 << 5,      /* F2 */
-    OP_ENDS_BLOCK = 1 << 6, /* bind sets it: control flow, or what can change mode, TLB, IF … */
+    OP_ENDS_BLOCK = 1 << 6, /* the handler sets cpu->rip: control flow, or what can change mode,
+                             TLB or IF, and what must be interruptible */
     OP_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP(0) */
 };
 
@@ -47,7 +48,8 @@ struct op {
     uint16_t flags;
 };
 
-/* The kinds of the explicit operands, in order. */
+/* The kinds of the visible operands (info->operand_count_visible: those a disassembler shows, such
+ * as the CL of a shift), in order. */
 enum operand_kind { KIND_NONE, KIND_REG, KIND_MEM, KIND_IMM };
 #define FORM(a, b, c) ((unsigned)(KIND_##a) | (unsigned)(KIND_##b) << 2 | (unsigned)(KIND_##c) << 4)
 enum operand_form {
@@ -75,7 +77,7 @@ struct insn {
     const ZydisDecodedInstruction *info;
     const ZydisDecodedOperand *operands; /* all of them, hidden ones too: info->operand_count */
     const uint8_t *bytes;                /* info->length of them */
-    unsigned form;                       /* enum operand_form of the explicit operands 0 … 2 */
+    unsigned form;                       /* enum operand_form of the visible operands 0 … 2 */
     uint32_t mode;                       /* enum cpu_mode bits */
     struct cpu *cpu;                     /* for the stub memory only; no guest state */
 };

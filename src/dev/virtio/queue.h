@@ -53,7 +53,7 @@ struct virtio_queue;
 
 /* What the core hears from its queues; with the device's lock held. */
 struct virtio_queue_hooks {
-    void (*interrupt)(void *opaque, unsigned index);                /* used buffers, to be told */
+    void (*interrupt)(void *opaque, unsigned index);               /* used buffers, to be told */
     void (*broken)(void *opaque, unsigned index, const char *why); /* static text */
     void *opaque;
 };
@@ -71,12 +71,12 @@ struct virtio_queue {
     bool enabled, broken;
     bool packed, event_idx, indirect; /* from the features, set when enabled */
     bool avail_wrap, used_wrap;       /* packed */
-    bool signalled_valid;
-    uint16_t avail_index; /* the next to take */
-    uint16_t used_index;  /* the next to give back */
-    uint16_t signalled_index;
-    uint16_t in_use; /* ring slots taken and not yet given back */
-    uint16_t filled; /* chains filled, not yet published */
+    uint16_t avail_index;             /* the next to take */
+    uint16_t used_index;              /* the next to give back */
+    uint16_t in_use;                  /* ring slots taken and not yet given back */
+    uint16_t filled;                  /* chains filled, not yet published */
+    uint16_t filled_slots;
+    uint32_t unsignalled; /* ring slots published since the last virtio_queue_notify() */
     uint16_t fill_index, first_index, first_flags;
     bool fill_wrap;
     uint32_t generation; /* counts resets, so that late completions know themselves */
@@ -84,7 +84,8 @@ struct virtio_queue {
     uint8_t *descriptors, *driver, *device; /* into guest RAM while enabled */
 };
 
-/* `size_max` is a power of two up to VIRTIO_QUEUE_SIZE_MAX. `hooks` is copied; `ram` is borrowed. */
+/* `size_max` is a power of two up to VIRTIO_QUEUE_SIZE_MAX. `hooks` is copied; `ram` is borrowed.
+ */
 void virtio_queue_init(struct virtio_queue *q, struct ram *ram, unsigned index, uint16_t size_max,
                        const struct virtio_queue_hooks *hooks);
 
@@ -107,7 +108,7 @@ void virtio_queue_push(struct virtio_queue *q, const struct virtio_chain *chain,
                        uint64_t written_bytes);
 
 /* The two halves of push, for several chains that the driver must see at once (merged buffers):
- * fill each, then publish once. Nothing else may be pushed or popped back in between. */
+ * fill each in the order of pop, then publish once. */
 void virtio_queue_fill(struct virtio_queue *q, const struct virtio_chain *chain,
                        uint64_t written_bytes);
 void virtio_queue_publish(struct virtio_queue *q);

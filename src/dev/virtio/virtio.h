@@ -47,7 +47,7 @@ enum virtio_type {
 
 /* What the core offers by itself. */
 #define VIRTIO_CORE_FEATURES                                                                       \
-    (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED |    \
+    (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED |     \
      VIRTIO_F_RING_RESET)
 
 enum virtio_status {
@@ -63,10 +63,10 @@ struct virtio_device;
 
 /* A device type. All but kick, reset, save, load and destroy may be NULL. */
 struct virtio_ops {
-    const char *name; /* "virtio-blk", for messages */
-    uint16_t type;    /* enum virtio_type */
+    const char *name;   /* "virtio-blk", for messages */
+    uint16_t type;      /* enum virtio_type */
     uint32_t pci_class; /* class, subclass, interface: 0x010000 for a disk */
-    uint32_t version; /* of what save writes */
+    uint32_t version;   /* of what save writes */
 
     /* Device configuration, always inside config_size_bytes. */
     void (*config_read)(void *self, uint32_t offset, void *buffer, uint32_t size_bytes);
@@ -97,7 +97,7 @@ struct virtio_config {
     void *self; /* the type's; ops->destroy frees it */
     struct ram *ram;
     const struct log *log;
-    uint64_t features; /* the type's own; the core adds VIRTIO_CORE_FEATURES */
+    uint64_t features;     /* the type's own; the core adds VIRTIO_CORE_FEATURES */
     uint64_t features_off; /* not to be offered after all, e.g. VIRTIO_F_RING_PACKED */
     uint32_t config_size_bytes;
     unsigned queue_count;

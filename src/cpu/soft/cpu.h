@@ -168,6 +168,7 @@ struct cpu {
     unsigned index; /* of this vCPU */
     struct tlb_entry tlbs[TLB_VIEWS][TLB_ENTRIES];
     struct block_cache *blocks;
+    struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct soft_stats stats;
 };
 

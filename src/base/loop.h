@@ -24,7 +24,8 @@ void loop_destroy(struct loop *loop);
 /* Runs callbacks until loop_stop(). May be called again after it returned. */
 void loop_run(struct loop *loop);
 
-/* Runs callbacks that are ready, waits for at most `timeout_ms` for one; for tests and drains. */
+/* Runs callbacks that are ready, waits for at most `timeout_ms` for one; for tests and drains. From
+ * inside a callback it runs posts and the ends of work only. */
 void loop_run_once(struct loop *loop, unsigned timeout_ms);
 
 void loop_stop(struct loop *loop);
@@ -36,7 +37,9 @@ void loop_post(struct loop *loop, loop_fn *fn, void *opaque);
  * Only from the loop's thread. */
 void loop_work(struct loop *loop, loop_fn *work, loop_fn *done, void *opaque);
 
-/* A watch on a file descriptor, which stays the caller's. Starts with no events. */
+/* A watch on a file descriptor, which stays the caller's (blocking or not, as it was). Starts with
+ * no events. Level-triggered; what poll() cannot wait for (a file, /dev/null) is always ready, and
+ * so is a descriptor with an error or without a peer. One watch a descriptor. */
 enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2 };
 struct loop_watch;
 typedef void loop_watch_fn(void *opaque, unsigned events);

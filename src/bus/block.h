@@ -14,18 +14,20 @@ enum block_kind { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRI
 
 struct block_request {
     enum block_kind kind;
-    bool may_unmap;        /* of BLOCK_WRITE_ZEROES: holes may be punched */
-    uint64_t offset_bytes; /* the back end checks offset + size against its size */
-    uint64_t size_bytes;   /* for reads and writes the sum of the iov's lengths */
+    bool may_unmap;          /* of BLOCK_WRITE_ZEROES: holes may be punched */
+    uint64_t offset_bytes;   /* the back end checks offset + size against its size */
+    uint64_t size_bytes;     /* for reads and writes the sum of the iov's lengths */
     const struct iovec *iov; /* stays the device's until done() */
     unsigned iov_count;
     void (*done)(struct block_request *request, int error); /* 0 or an errno value */
     void *opaque;
-    struct block_request *next; /* the back end's own while it holds the request */
+    struct block_request
+        *next; /* this and the next: the back end's own while it holds the request */
+    int result;
 };
 
 struct block_info {
-    uint64_t size_bytes;          /* a multiple of 512 */
+    uint64_t size_bytes; /* a multiple of 512 */
     bool read_only;
     bool can_discard;
     uint32_t physical_block_bytes; /* 512 or more */

@@ -61,7 +61,8 @@ bool bus_map(struct bus *bus, const struct bus_range *range, struct error *err);
 /* Removes the range with this base. A callback of it may still run on another thread. */
 void bus_unmap(struct bus *bus, enum bus_space space, uint64_t base);
 
-/* A doorbell lies over a mapped range and takes its writes. Never fails; at most one per address. */
+/* A doorbell lies over a mapped range and takes its writes. Never fails; at most one per address.
+ */
 void bus_doorbell_add(struct bus *bus, const struct bus_doorbell *doorbell);
 void bus_doorbell_remove(struct bus *bus, enum bus_space space, uint64_t base);
 void bus_set_listener(struct bus *bus, const struct bus_listener *listener); /* NULL to remove */

@@ -13,9 +13,9 @@
 struct char_handler {
     /* Returns how many bytes were taken; the rest is offered again after accept(). */
     size_t (*receive)(void *opaque, const uint8_t *bytes, size_t size_bytes);
-    void (*writable)(void *opaque);              /* write() has room again */
+    void (*writable)(void *opaque);                     /* write() has room again */
     void (*connected)(void *opaque, bool is_connected); /* a peer came or went */
-    void (*send_break)(void *opaque);            /* a break arrived */
+    void (*send_break)(void *opaque);                   /* a break arrived */
     void *opaque;
 };
 
@@ -26,7 +26,8 @@ struct char_backend {
     void (*accept)(void *opaque); /* the device has room again; any thread */
     void (*set_handler)(void *opaque, const struct char_handler *handler); /* copied */
     bool (*is_connected)(void *opaque);
-    void (*close)(void *opaque); /* sends out what it still holds, restores what it changed, frees */
+    void (*close)(
+        void *opaque); /* sends out what it still holds, restores what it changed, frees */
     void *opaque;
 };
 

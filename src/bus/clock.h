@@ -20,6 +20,8 @@ struct clock *clock_create(struct error *err); /* starts running */
 void clock_destroy(struct clock *clock);       /* all timers must be closed */
 
 uint64_t clock_now_ns(struct clock *clock);
+/* Time stands still and no timer fires, whatever its deadline. Waits for a callback that is under
+ * way (unless called from it): do not hold a lock that one takes. */
 void clock_pause(struct clock *clock);
 void clock_resume(struct clock *clock);
 void clock_set_ns(struct clock *clock, uint64_t now_ns); /* when a saved machine is loaded */

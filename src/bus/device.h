@@ -15,8 +15,8 @@
 #include <stdint.h>
 
 struct device_ops {
-    const char *name;  /* section name in a saved machine: the part number */
-    uint32_t version;  /* of what save writes */
+    const char *name; /* section name in a saved machine: the part number */
+    uint32_t version; /* of what save writes */
     void (*reset)(void *device);
     void (*save)(void *device, struct save *save); /* between save_begin and save_end */
     /* False when a value is out of range; the device is then as after reset. */

@@ -13,9 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RAM_LOW_MAX_BYTES  UINT64_C(0xb0000000) /* RAM below 4 GiB ends here at the latest */
-#define RAM_HIGH_BASE      UINT64_C(0x100000000)
-#define RAM_PAGE_BYTES     UINT64_C(4096)
+#define RAM_LOW_MAX_BYTES UINT64_C(0xb0000000) /* RAM below 4 GiB ends here at the latest */
+#define RAM_HIGH_BASE     UINT64_C(0x100000000)
+#define RAM_PAGE_BYTES    UINT64_C(4096)
 
 struct ram_region {
     uint64_t gpa;
@@ -39,7 +39,8 @@ const struct ram_region *ram_region(const struct ram *ram, unsigned index);
  * Whoever writes through it calls ram_written() after. size 0 gives NULL. */
 void *ram_hva(const struct ram *ram, uint64_t gpa, uint64_t size_bytes);
 
-/* Copies; false (and nothing copied) unless all of the range is RAM. ram_write tells the watcher. */
+/* Copies; false (and nothing copied) unless all of the range is RAM. ram_write tells the watcher.
+ */
 bool ram_read(const struct ram *ram, uint64_t gpa, void *buffer, size_t size_bytes);
 bool ram_write(struct ram *ram, uint64_t gpa, const void *buffer, size_t size_bytes);
 

@@ -44,6 +44,7 @@ struct counter {
     bool next_loaded;    /* modes 2 and 3: `next_count` comes in at next_tick */
     uint32_t next_count;
     uint64_t next_tick;
+    bool next_low; /* it starts with mode 3's low half */
     uint16_t latch;
     uint8_t status_latch;
     bool latched, status_latched;
@@ -146,6 +147,8 @@ static void counter_advance(struct counter *counter, uint64_t now)
     counter->next_loaded = false;
     counter->count = counter->next_count;
     counter->start_tick = counter->next_tick;
+    if (counter->next_low)
+        counter->start_tick -= counter_high_ticks(counter->count);
 }
 
 static bool counter_out(const struct counter *counter, uint64_t now)
@@ -187,8 +190,9 @@ static uint64_t counter_next_rise(const struct counter *counter, uint64_t now)
     uint64_t elapsed = counter_elapsed(counter, now);
     if (counter_is_periodic(counter)) {
         uint64_t rise = counter->start_tick + (elapsed / counter->count + 1) * counter->count;
-        /* A count that comes in at half a period starts a whole one. */
-        return counter->next_loaded && counter->next_tick < rise ? counter->next_tick : rise;
+        if (counter->next_loaded && counter->next_low)
+            rise = counter->next_tick + counter->next_count / 2;
+        return rise;
     }
     uint64_t at = counter->count + (counter->mode == 4 ? 1 : 0);
     return elapsed < at ? counter->start_tick + at : 0;
@@ -215,7 +219,7 @@ static void pit_arm(struct i8254 *pit, uint64_t now_ns)
         if (now_ns + half_ns < deadline_ns)
             deadline_ns = now_ns + half_ns;
     }
-    if (deadline_ns < now_ns + min_interval_ns && pit->irq)
+    if (deadline_ns < now_ns + min_interval_ns)
         deadline_ns = now_ns + min_interval_ns;
     clock_timer_arm(pit->timer, deadline_ns);
 }
@@ -297,6 +301,7 @@ static void counter_load(struct counter *counter, uint16_t value, uint64_t now)
         bool ends_high = counter->mode == 3 && in_period < high;
         counter->next_count = count;
         counter->next_loaded = true;
+        counter->next_low = ends_high;
         counter->next_tick = now + (ends_high ? high : counter->count) - in_period;
         return;
     }
@@ -563,6 +568,7 @@ static void counter_save(const struct counter *counter, struct save *save)
     save_bool(save, counter->next_loaded);
     save_u32(save, counter->next_count);
     save_u64(save, counter->next_tick);
+    save_bool(save, counter->next_low);
     save_u16(save, counter->latch);
     save_u8(save, counter->status_latch);
     save_bool(save, counter->latched);
@@ -586,6 +592,7 @@ static void counter_restore(struct counter *counter, struct load *load)
     counter->next_loaded = load_bool(load);
     counter->next_count = load_u32(load);
     counter->next_tick = load_u64(load);
+    counter->next_low = load_bool(load);
     counter->latch = load_u16(load);
     counter->status_latch = load_u8(load);
     counter->latched = load_bool(load);

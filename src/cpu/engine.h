@@ -36,6 +36,9 @@ struct engine_hooks {
      * access raises #GP(0). */
     bool (*read_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value);
     bool (*write_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value);
+    /* The guest's TSC has jumped (IA32_TSC or IA32_TSC_ADJUST written): a deadline is measured
+     * anew. */
+    void (*tsc_changed)(void *opaque, unsigned vcpu);
 };
 
 struct engine_topology {
@@ -128,6 +131,11 @@ struct engine {
 
     bool (*get_state)(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
     bool (*set_state)(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
+
+    /* The guest's time-stamp counter now, and its frequency, for the TSC deadline of the board's
+     * local APIC. Any thread, also from within hooks. NULL in engines with an irqchip. */
+    uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
+    uint64_t (*tsc_hz)(struct engine_vm *vm);
 
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 

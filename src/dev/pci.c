@@ -81,6 +81,16 @@ void pci_bus_destroy(struct pci_bus *pci)
     free(pci);
 }
 
+struct bus *pci_bus_bus(const struct pci_bus *pci)
+{
+    return pci->config.bus;
+}
+
+const struct log *pci_bus_log(const struct pci_bus *pci)
+{
+    return pci->config.log;
+}
+
 /* ---- INTx ---- */
 
 /* Finds the wire of a function, among those that others use already. */

@@ -72,7 +72,9 @@ struct pci_bus_config {
 };
 
 struct pci_bus *pci_bus_create(const struct pci_bus_config *config, struct error *err);
-void pci_bus_destroy(struct pci_bus *pci); /* all functions must be destroyed */
+void pci_bus_destroy(struct pci_bus *pci);          /* all functions must be destroyed */
+struct bus *pci_bus_bus(const struct pci_bus *pci); /* as configured */
+const struct log *pci_bus_log(const struct pci_bus *pci);
 
 /* Configuration space of bus 0. `devfn` is slot << 3 | function; size 1, 2 or 4. Where there is
  * nothing, reads give ones and writes vanish. Any thread. */

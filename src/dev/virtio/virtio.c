@@ -176,6 +176,11 @@ void virtio_release(struct virtio_device *device, unsigned queue)
     }
 }
 
+void *virtio_self(const struct virtio_device *device)
+{
+    return device->config.self;
+}
+
 const struct log *virtio_log(const struct virtio_device *device)
 {
     return device->config.log;

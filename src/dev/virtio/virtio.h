@@ -130,6 +130,9 @@ void virtio_needs_reset(struct virtio_device *device, const char *why);
 void virtio_hold(struct virtio_device *device, unsigned queue);
 void virtio_release(struct virtio_device *device, unsigned queue);
 
+/* What virtio_create() was given as `self`: for a type's own functions that take a device. */
+void *virtio_self(const struct virtio_device *device);
+
 /* For log_limited(). */
 const struct log *virtio_log(const struct virtio_device *device);
 struct log_limit *virtio_log_limit(struct virtio_device *device);

@@ -119,6 +119,29 @@ static void test_order_of_deadlines(void **state)
         clock_timer_close(alarms[i].timer);
 }
 
+/* Armed in this order, the deadlines lie in the heap as they stand here. Cancelling 200 moves 3
+ * into its place, below 100: it has to rise. */
+static void test_cancel_lets_the_last_rise(void **state)
+{
+    enum { COUNT = 7, CANCELLED = 3 };
+    static const unsigned deadlines[COUNT] = {0, 100, 1, 200, 101, 2, 3};
+    static const unsigned expected[COUNT - 1] = {0, 1, 2, 3, 100, 101};
+    struct record record = {.clock = *state};
+    struct alarm alarms[COUNT];
+    clock_pause(*state);
+    for (unsigned i = 0; i < COUNT; i++) {
+        open_alarm(&record, &alarms[i], deadlines[i]);
+        arm(&alarms[i], deadlines[i]);
+    }
+    clock_timer_cancel(alarms[CANCELLED].timer);
+    clock_resume(*state);
+    await(&record.count, COUNT - 1);
+    for (unsigned i = 0; i < COUNT - 1; i++)
+        assert_int_equal(record.fired[i], expected[i]);
+    for (unsigned i = 0; i < COUNT; i++)
+        clock_timer_close(alarms[i].timer);
+}
+
 static void test_equal_deadlines_fire_as_armed(void **state)
 {
     enum { COUNT = 50 };
@@ -453,6 +476,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         clock_test(test_time_never_runs_back),
         clock_test(test_order_of_deadlines),
+        clock_test(test_cancel_lets_the_last_rise),
         clock_test(test_equal_deadlines_fire_as_armed),
         clock_test(test_earlier_deadline_wakes_the_sleeper),
         clock_test(test_deadline_out_of_reach),

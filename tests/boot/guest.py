@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A guest that a test talks to over its console: skep (or QEMU) as a child with pipes.
+
+Time limits here only end a hang; no test asserts how long something takes.
+"""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+
+PROMPT = "skep guest:"
+ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class GuestError(Exception):
+    """Something that was waited for did not come; says what was on the console."""
+
+
+def guest_folder(root):
+    """The folder with vmlinuz and initrd.cpio, made when it is missing."""
+    made = subprocess.run([os.path.join(root, "guest", "build.sh")], stdout=subprocess.PIPE,
+                          check=True, text=True)
+    return made.stdout.strip()
+
+
+class Guest:
+    """Runs a command whose stdin and stdout are a guest's console."""
+
+    def __init__(self, command, limit_s=300):
+        self.command = command
+        self.limit_s = limit_s
+        self.seen = b""       # all that the console gave
+        self.position = 0     # how much of it was waited for already
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
+        self.errors = b""
+        self.started = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            try:
+                stream.close()
+            except OSError:
+                pass
+
+    def console(self):
+        """All of the console so far, as text."""
+        return ESCAPES.sub(b"", self.seen).decode(errors="replace")
+
+    def fail(self, what):
+        """Raises, with the end of the console and of stderr."""
+        tail = "\n".join(self.console().splitlines()[-25:])
+        errors = self.errors.decode(errors="replace")[-2000:]
+        raise GuestError(f"{what}; the console ended with:\n{tail}\nstderr: {errors}")
+
+    def read_some(self, timeout_s):
+        """Takes what stdout and stderr hold; False at the end of both."""
+        streams = [s for s in (self.process.stdout, self.process.stderr) if not s.closed]
+        ready, _, _ = select.select(streams, [], [], timeout_s)
+        for stream in ready:
+            data = os.read(stream.fileno(), 65536)
+            if not data:
+                stream.close()
+            elif stream is self.process.stdout:
+                self.seen += data
+            else:
+                self.errors += data
+        return bool(streams)
+
+    def wait_for(self, text, limit_s=None):
+        """Waits until `text` (a str, or a compiled bytes pattern) comes after what was waited for
+        before; returns what the console gave up to its end."""
+        pattern = text if isinstance(text, re.Pattern) else re.compile(re.escape(text.encode()))
+        end = time.monotonic() + (limit_s or self.limit_s)
+        while True:
+            found = pattern.search(self.seen, self.position)
+            if found:
+                before = self.seen[self.position:found.end()]
+                self.position = found.end()
+                return ESCAPES.sub(b"", before).decode(errors="replace")
+            if time.monotonic() > end:
+                self.fail(f"no {pattern.pattern!r} within the limit")
+            if not self.read_some(0.2):
+                self.fail(f"it ended (status {self.process.wait()}) before {pattern.pattern!r}")
+
+    def send(self, text):
+        """Types on the console."""
+        self.process.stdin.write(text.encode())
+        self.process.stdin.flush()
+
+    def wait_prompt(self):
+        """Waits for the shell of the small guest."""
+        return self.wait_for(PROMPT)
+
+    def run(self, command, limit_s=None):
+        """Runs a shell command in the guest; returns (status, output)."""
+        mark = f"end{self.position}x"
+        # The echo of the typed line must not look like the mark itself.
+        self.send(f"{command}; echo {mark[:3]}''{mark[3:]}=$?\n")
+        found = self.wait_for(re.compile(mark.encode() + rb"=(\d+)\r?\n"), limit_s)
+        lines = found.replace("\r", "").split("\n")
+        status = int(re.search(r"=(\d+)", lines[-2]).group(1))
+        return status, "\n".join(lines[1:-2]).strip()
+
+    def wait_exit(self, limit_s=None):
+        """Waits for the process to end; returns its exit status."""
+        end = time.monotonic() + (limit_s or self.limit_s)
+        while self.read_some(0.2):
+            if time.monotonic() > end:
+                self.fail("it did not end within the limit")
+        return self.process.wait(timeout=30)
+
+    def terminate(self):
+        """As a person's Ctrl-C would."""
+        self.process.send_signal(signal.SIGTERM)

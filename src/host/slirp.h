@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * User-mode network: libslirp as the other end of a network card. The network is as QEMU's users
+ * know it: 10.0.2.0/24 with the host at .2, DNS at .3, DHCP from .15 on; fec0::/64 for IPv6.
+ */
+#ifndef SKEP_HOST_SLIRP_H
+#define SKEP_HOST_SLIRP_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "bus/net.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* A port of the host that leads to one of the guest (10.0.2.15). */
+struct slirp_forward {
+    bool is_udp;
+    const char *host_addr; /* IPv4; NULL: 127.0.0.1 */
+    uint16_t host_port, guest_port;
+};
+
+struct slirp_config {
+    const struct slirp_forward *forwards;
+    unsigned forward_count;
+    bool is_isolated; /* the guest reaches neither the host nor the world; forwards work */
+    const struct log *log;
+};
+
+/* Fills `out`, whose close() frees. Fails, with the port and a hint, when a port cannot be had.
+ * Ignores SIGPIPE for the process, since libslirp writes to sockets that may be closed. */
+bool slirp_open(const struct slirp_config *config, struct loop *loop, struct net_backend *out,
+                struct error *err);
+
+#endif

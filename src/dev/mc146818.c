@@ -348,12 +348,15 @@ static int64_t rtc_fraction_ns(const struct mc146818 *rtc)
     return now_ns - floor_div(now_ns, ns_per_second) * ns_per_second;
 }
 
-/* After A or B changed. `was_held_by_divider`: the chain starts with half a second (data sheet,
- * "Divider control"). */
+/* After A or B changed. When the divider chain is let go, the next second is half of one away (data
+ * sheet, "Divider control"). */
 static void rtc_after_control(struct mc146818 *rtc, bool was_held, bool was_held_by_divider)
 {
+    bool starts = was_held_by_divider && (rtc->cmos[REG_A] & A_DIVIDER_RESET) != A_DIVIDER_RESET;
+    if (starts)
+        rtc->offset_ns += ns_per_second / 2 - rtc_fraction_ns(rtc);
     if (was_held && !rtc_is_held(rtc))
-        rtc_set_time(rtc, was_held_by_divider ? ns_per_second / 2 : rtc_fraction_ns(rtc));
+        rtc_set_time(rtc, rtc_fraction_ns(rtc));
     uint64_t period_ticks = rtc_period_ticks(rtc);
     if (period_ticks)
         rtc->seen_period = rtc_period_now(rtc, period_ticks);

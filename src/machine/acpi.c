@@ -218,8 +218,8 @@ static void put_hpet(struct tables *tables)
 {
     struct bytes *out = tables->out;
     size_t start = table_begin(tables, "HPET", 1);
-    bytes_u32(out, 0x8086a201); /* Intel, legacy routing, 64 bits, three comparators, revision 1 */
-    bytes_u8(out, 0);           /* system memory */
+    bytes_u32(out, tables->config->hpet_block_id);
+    bytes_u8(out, 0); /* system memory */
     bytes_u8(out, 64);
     bytes_u16(out, 0);
     bytes_u64(out, tables->config->hpet_base);

@@ -36,8 +36,9 @@ struct acpi_config {
     uint32_t lapic_base;
     uint32_t ioapic_base;
     uint8_t ioapic_id;
-    bool pit_on_gsi2;   /* ISA IRQ 0 reaches I/O APIC pin 2 */
-    uint32_t hpet_base; /* 0: none */
+    bool pit_on_gsi2;       /* ISA IRQ 0 reaches I/O APIC pin 2 */
+    uint32_t hpet_base;     /* 0: none */
+    uint32_t hpet_block_id; /* low half of its capabilities */
     uint32_t ecam_base;
     unsigned ecam_bus_count; /* 1 … 256 */
     uint32_t mmio32_first, mmio32_last;

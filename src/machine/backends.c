@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What the host gives to the machine: opens disks, networks and character back ends as configured,
+ * and puts the virtio devices on them into their slots. Runs on the loop's thread.
+ */
+#include "dev/virtio/blk.h"
+#include "dev/virtio/rng.h"
+#include "host/raw.h"
+#include "host/slirp.h"
+#include "machine/machine_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+static bool open_disks(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct machine_disk *disk = &machine->config.disks[i];
+        const struct raw_config config = {
+            .path = disk->path,
+            .read_only = disk->read_only,
+            .is_surely_raw = disk->is_surely_raw,
+            .log = machine->log,
+        };
+        if (!raw_open(&config, machine->loop, &machine->backends.disk[i], err))
+            return false;
+    }
+    return true;
+}
+
+static bool open_user_net(struct machine *machine, const struct machine_net *net,
+                          struct net_backend *out, struct error *err)
+{
+    struct slirp_forward forwards[MACHINE_MAX_FORWARDS];
+    for (unsigned i = 0; i < net->forward_count; i++)
+        forwards[i] = (struct slirp_forward){
+            .is_udp = net->forwards[i].is_udp,
+            .host_addr = net->forwards[i].host_address,
+            .host_port = net->forwards[i].host_port,
+            .guest_port = net->forwards[i].guest_port,
+        };
+    const struct slirp_config config = {
+        .forwards = forwards, .forward_count = net->forward_count, .log = machine->log};
+    return slirp_open(&config, machine->loop, out, err);
+}
+
+static bool open_nets(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config.net_count; i++) {
+        const struct machine_net *net = &machine->config.nets[i];
+        struct net_backend *out = &machine->backends.net[i];
+        bool is_open = false;
+        switch (net->kind) {
+        case MACHINE_NET_USER: is_open = open_user_net(machine, net, out, err); break;
+        case MACHINE_NET_TAP: break;
+        }
+        if (!is_open)
+            return false;
+    }
+    return true;
+}
+
+static bool open_char(struct machine *machine, const char *spec, struct machine_char *out,
+                      struct error *err)
+{
+    if (!spec)
+        return true;
+    const struct chardev_config config = {.spec = spec,
+                                          .escape = machine->config.escape,
+                                          .escape_opaque = machine->config.escape_opaque};
+    out->chardev = chardev_open(&config, machine->loop, &out->backend, err);
+    return out->chardev;
+}
+
+static bool open_chars(struct machine *machine, struct error *err)
+{
+    struct backends *backends = &machine->backends;
+    for (unsigned i = 0; i < machine->config.serial_count; i++)
+        if (!open_char(machine, machine->config.serials[i], &backends->serial[i], err))
+            return false;
+    for (unsigned i = 0; i < machine->config.console_count; i++)
+        if (!open_char(machine, machine->config.consoles[i], &backends->console[i], err))
+            return false;
+    return open_char(machine, machine->config.debugcon, &backends->debugcon, err);
+}
+
+/* The terminal last: it changes the person's screen, so nothing should fail after it. */
+bool backends_open(struct machine *machine, struct error *err)
+{
+    return open_disks(machine, err) && open_nets(machine, err) && open_chars(machine, err);
+}
+
+static bool plug_disks(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct virtio_blk_config config = {
+            .ram = machine->ram,
+            .log = machine->log,
+            .backend = &machine->backends.disk[i],
+            .serial = machine->config.disks[i].serial,
+            .queue_count = machine->config.vcpu_count,
+        };
+        struct virtio_device *device = virtio_blk_create(&config, err);
+        if (!device || !q35_plug(machine->board, Q35_DISK, i, device, err))
+            return false;
+    }
+    return true;
+}
+
+static bool plug_rng(struct machine *machine, struct error *err)
+{
+    const struct virtio_rng_config config = {.ram = machine->ram, .log = machine->log};
+    if (machine->config.no_rng)
+        return true;
+    struct virtio_device *device = virtio_rng_create(&config, err);
+    return device && q35_plug(machine->board, Q35_RNG, 0, device, err);
+}
+
+bool backends_plug(struct machine *machine, struct error *err)
+{
+    return plug_rng(machine, err) && plug_disks(machine, err);
+}
+
+void backends_drain(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct block_backend *disk = &machine->backends.disk[i];
+        if (disk->close)
+            disk->drain(disk->opaque);
+    }
+}
+
+static void close_char(struct machine_char *one)
+{
+    if (one->chardev)
+        one->backend.close(one->backend.opaque);
+    *one = (struct machine_char){0};
+}
+
+void backends_close(struct machine *machine)
+{
+    struct backends *backends = &machine->backends;
+    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
+        if (backends->disk[i].close)
+            backends->disk[i].close(backends->disk[i].opaque);
+    for (unsigned i = 0; i < MACHINE_MAX_NETS; i++)
+        if (backends->net[i].close)
+            backends->net[i].close(backends->net[i].opaque);
+    for (unsigned i = 0; i < MACHINE_MAX_SERIALS; i++)
+        close_char(&backends->serial[i]);
+    for (unsigned i = 0; i < MACHINE_MAX_CONSOLES; i++)
+        close_char(&backends->console[i]);
+    close_char(&backends->debugcon);
+    memset(backends, 0, sizeof(*backends));
+}
+
+const struct char_backend *backends_char(const struct machine_char *one)
+{
+    return one->chardev ? &one->backend : NULL;
+}
+
+struct tty *machine_tty(const struct machine *machine)
+{
+    const struct backends *backends = &machine->backends;
+    struct tty *tty = NULL;
+    for (unsigned i = 0; i < MACHINE_MAX_SERIALS && !tty; i++)
+        if (backends->serial[i].chardev)
+            tty = chardev_tty(backends->serial[i].chardev);
+    for (unsigned i = 0; i < MACHINE_MAX_CONSOLES && !tty; i++)
+        if (backends->console[i].chardev)
+            tty = chardev_tty(backends->console[i].chardev);
+    if (!tty && backends->debugcon.chardev)
+        tty = chardev_tty(backends->debugcon.chardev);
+    return tty;
+}
+
+static const char *path_of(const struct machine_char *one)
+{
+    return one->chardev ? chardev_path(one->chardev) : NULL;
+}
+
+const char *machine_serial_path(const struct machine *machine, unsigned index)
+{
+    return index < MACHINE_MAX_SERIALS ? path_of(&machine->backends.serial[index]) : NULL;
+}
+
+const char *machine_console_path(const struct machine *machine, unsigned index)
+{
+    return index < MACHINE_MAX_CONSOLES ? path_of(&machine->backends.console[index]) : NULL;
+}

@@ -1,0 +1,508 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A machine's life: building, start, pause, reset, power off, end. What a vCPU's thread asks for
+ * (reset, power off, failure) stops all vCPUs at once and is then done on the loop's thread.
+ */
+#include "machine/machine.h"
+
+#include "machine/boot.h"
+#include "machine/machine_internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+const char *machine_default_cmdline(void)
+{
+    return "console=ttyS0";
+}
+
+/* ---- requests from any thread ---- */
+
+static void request(struct machine *machine, unsigned bit)
+{
+    if (atomic_fetch_or(&machine->requests, bit))
+        return; /* the loop was told already */
+    const uint64_t one = 1;
+    ssize_t written = write(machine->request_fd, &one, sizeof(one));
+    (void)written; /* it only fails when the counter is full, and then the loop knows */
+}
+
+/* The same by the guest, which must not go on after it. */
+static void request_and_stop(struct machine *machine, unsigned bit)
+{
+    vcpus_request_pause(machine->vcpus);
+    request(machine, bit);
+}
+
+static void board_reset(void *opaque)
+{
+    request_and_stop(opaque, REQUEST_RESET);
+}
+
+static void board_power_off(void *opaque)
+{
+    request_and_stop(opaque, REQUEST_POWER_OFF);
+}
+
+static void board_exit(void *opaque, uint32_t value)
+{
+    struct machine *machine = opaque;
+    pthread_mutex_lock(&machine->request_lock);
+    if (!(atomic_load(&machine->requests) & REQUEST_EXIT))
+        machine->exit_value = value;
+    request_and_stop(machine, REQUEST_EXIT);
+    pthread_mutex_unlock(&machine->request_lock);
+}
+
+static void fail(struct machine *machine, const struct error *error)
+{
+    pthread_mutex_lock(&machine->request_lock);
+    if (!(atomic_load(&machine->requests) & REQUEST_FAILED))
+        machine->failure = *error;
+    request_and_stop(machine, REQUEST_FAILED);
+    pthread_mutex_unlock(&machine->request_lock);
+}
+
+static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
+                       const struct error *error)
+{
+    struct machine *machine = opaque;
+    switch (event) {
+    case VCPUS_TRIPLE_FAULT:
+        log_write(machine->log, LOG_WARNING, "machine",
+                  "triple fault on vCPU %u: the machine resets itself", vcpu);
+        request(machine, REQUEST_RESET);
+        break;
+    case VCPUS_RESET: request(machine, REQUEST_RESET); break;
+    case VCPUS_FAILED: fail(machine, error); break;
+    }
+}
+
+void machine_reset(struct machine *machine)
+{
+    request(machine, REQUEST_RESET);
+}
+
+void machine_quit(struct machine *machine)
+{
+    request(machine, REQUEST_QUIT);
+}
+
+void machine_power_button(struct machine *machine)
+{
+    q35_press_power_button(machine->board);
+}
+
+/* ---- boot and reset ---- */
+
+static bool set_states(struct machine *machine, const struct x86_state *bsp, struct error *err)
+{
+    struct x86_state ap;
+    x86_state_reset(&ap, false);
+    for (unsigned i = 0; i < machine->config.vcpu_count; i++)
+        if (!vcpus_set_state(machine->vcpus, i, i ? &ap : bsp, err))
+            return false;
+    return true;
+}
+
+/* From the state after power-on to where the kernel is entered; memory is clear. */
+static bool boot(struct machine *machine, struct error *err)
+{
+    struct memory_map map;
+    uint64_t rsdp_gpa;
+    struct x86_state bsp;
+    if (!q35_boot(machine->board, &map, &rsdp_gpa, err))
+        return false;
+    const struct boot_config config = {
+        .kernel = machine->kernel,
+        .initrds = machine->initrds,
+        .initrd_count = machine->config.initrd_count,
+        .cmdline = machine->config.cmdline,
+        .map = &map,
+        .rsdp_gpa = rsdp_gpa,
+    };
+    x86_state_reset(&bsp, true);
+    return boot_load(&config, machine->ram, &bsp, err) && set_states(machine, &bsp, err);
+}
+
+/* With all vCPUs paused. In this order: nothing of what devices have under way may reach the memory
+ * of the next run. */
+static bool restart(struct machine *machine, struct error *err)
+{
+    backends_drain(machine);
+    q35_reset(machine->board);
+    if (machine->engine->irqchip)
+        machine->engine->irqchip->reset(machine->vm);
+    ram_clear(machine->ram);
+    if (!boot(machine, err))
+        return false;
+    machine->reboots++;
+    return true;
+}
+
+/* ---- the loop's side of requests ---- */
+
+/* With all vCPUs paused. */
+static void finish(struct machine *machine, enum machine_end_reason reason)
+{
+    struct machine_end end = {.reason = reason};
+    clock_pause(machine->clock);
+    machine->is_running = false;
+    machine->is_finished = true;
+    pthread_mutex_lock(&machine->request_lock);
+    if (reason == MACHINE_FAILED)
+        end.error = machine->failure;
+    if (reason == MACHINE_EXIT_PORT)
+        end.exit_value = machine->exit_value;
+    pthread_mutex_unlock(&machine->request_lock);
+    machine->finished(machine->opaque, &end);
+}
+
+static void reset_now(struct machine *machine)
+{
+    if (machine->config.no_reboot) {
+        finish(machine, MACHINE_REBOOTED);
+        return;
+    }
+    struct error err = {0};
+    if (!restart(machine, &err)) {
+        machine->failure = err;
+        finish(machine, MACHINE_FAILED);
+        return;
+    }
+    log_write(machine->log, LOG_INFO, "machine", "the guest starts again");
+    if (machine->is_running)
+        vcpus_resume(machine->vcpus);
+}
+
+static void serve_requests(void *opaque, unsigned events)
+{
+    struct machine *machine = opaque;
+    uint64_t count;
+    ssize_t got = read(machine->request_fd, &count, sizeof(count));
+    (void)got;
+    if (machine->is_finished || !atomic_load(&machine->requests))
+        return;
+    /* Once all stand still, what several vCPUs asked for at once is one request. */
+    vcpus_pause(machine->vcpus);
+    unsigned requests = atomic_exchange(&machine->requests, 0);
+    if (requests & REQUEST_QUIT)
+        finish(machine, MACHINE_QUIT);
+    else if (requests & REQUEST_FAILED)
+        finish(machine, MACHINE_FAILED);
+    else if (requests & REQUEST_EXIT)
+        finish(machine, MACHINE_EXIT_PORT);
+    else if (requests & REQUEST_POWER_OFF)
+        finish(machine, MACHINE_POWERED_OFF);
+    else
+        reset_now(machine);
+}
+
+static bool open_requests(struct machine *machine, struct error *err)
+{
+    machine->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (machine->request_fd < 0)
+        return error_errno(err, "cannot make the machine", "eventfd", errno);
+    machine->request_watch =
+        loop_watch_open(machine->loop, machine->request_fd, serve_requests, machine, err);
+    if (!machine->request_watch)
+        return false;
+    loop_watch_set(machine->request_watch, LOOP_READABLE);
+    return true;
+}
+
+/* ---- building ---- */
+
+static bool check_memory(const struct machine_config *config, struct error *err)
+{
+    if (config->memory_bytes >= MACHINE_MIN_MEMORY_BYTES)
+        return true;
+    error_usage(err, "cannot make a machine", NULL,
+                "%" PRIu64 " KiB of memory is too little: the least is %d MiB",
+                config->memory_bytes >> 10, MACHINE_MIN_MEMORY_BYTES >> 20);
+    return error_hint(err, "Debian's kernel takes 256M to start in");
+}
+
+static bool check_counts(const struct machine_config *config, struct error *err)
+{
+    static const char what[] = "cannot make a machine";
+    if (config->vcpu_count > MACHINE_MAX_VCPUS)
+        return error_usage(err, what, NULL, "%u vCPUs are too many: at most %d", config->vcpu_count,
+                           MACHINE_MAX_VCPUS);
+    if (config->disk_count > MACHINE_MAX_DISKS)
+        return error_usage(err, what, NULL, "%u disks are too many: at most %d", config->disk_count,
+                           MACHINE_MAX_DISKS);
+    if (config->net_count > MACHINE_MAX_NETS)
+        return error_usage(err, what, NULL, "%u network cards are too many: at most %d",
+                           config->net_count, MACHINE_MAX_NETS);
+    if (config->serial_count > MACHINE_MAX_SERIALS)
+        return error_usage(err, what, NULL, "%u serial ports are too many: at most %d",
+                           config->serial_count, MACHINE_MAX_SERIALS);
+    if (config->console_count > MACHINE_MAX_CONSOLES)
+        return error_usage(err, what, NULL, "%u consoles are too many: at most %d",
+                           config->console_count, MACHINE_MAX_CONSOLES);
+    for (unsigned i = 0; i < config->net_count; i++)
+        if (config->nets[i].forward_count > MACHINE_MAX_FORWARDS)
+            return error_usage(err, what, NULL, "%u forwards are too many: at most %d a card",
+                               config->nets[i].forward_count, MACHINE_MAX_FORWARDS);
+    if (config->initrd_count > MACHINE_MAX_INITRDS)
+        return error_usage(err, what, NULL, "%u initrds are too many: at most %d",
+                           config->initrd_count, MACHINE_MAX_INITRDS);
+    return true;
+}
+
+static bool take_topology(struct machine_config *config, struct error *err)
+{
+    struct engine_topology *topology = &config->topology;
+    if (!config->vcpu_count)
+        config->vcpu_count = 1;
+    if (!topology->sockets && !topology->cores && !topology->threads)
+        *topology = (struct engine_topology){1, config->vcpu_count, 1};
+    uint64_t product = (uint64_t)topology->sockets * topology->cores;
+    if (product <= MACHINE_MAX_VCPUS && product * topology->threads == config->vcpu_count)
+        return true;
+    return error_usage(err, "cannot make a machine", NULL,
+                       "%u sockets of %u cores of %u threads are not %u vCPUs", topology->sockets,
+                       topology->cores, topology->threads, config->vcpu_count);
+}
+
+/* A random UUID (RFC 4122, 4.4) unless there is one. */
+static void take_uuid(struct machine_config *config)
+{
+    for (unsigned i = 0; i < sizeof(config->uuid); i++)
+        if (config->uuid[i])
+            return;
+    if (getrandom(config->uuid, sizeof(config->uuid), 0) != sizeof(config->uuid))
+        return; /* all zero stands for "not present" in SMBIOS */
+    config->uuid[6] = (uint8_t)((config->uuid[6] & 0x0f) | 0x40);
+    config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
+}
+
+static bool open_boot_files(struct machine *machine, struct error *err)
+{
+    const struct machine_config *config = &machine->config;
+    if (!config->kernel) {
+        error_usage(err, "cannot make a machine", NULL, "no kernel is given");
+        return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
+    }
+    machine->kernel = boot_file_open("kernel", config->kernel, err);
+    if (!machine->kernel)
+        return false;
+    for (unsigned i = 0; i < config->initrd_count; i++) {
+        machine->initrds[i] = boot_file_open("initrd", config->initrds[i], err);
+        if (!machine->initrds[i])
+            return false;
+    }
+    return true;
+}
+
+static bool open_engine(struct machine *machine, struct error *err)
+{
+    const struct machine_config *config = &machine->config;
+    const char *options;
+    machine->engine = engine_find(config->engine ? config->engine : "auto", &options, err);
+    if (!machine->engine)
+        return false;
+    const struct engine_config engine = {
+        .vcpu_count = config->vcpu_count,
+        .topology = config->topology,
+        .ram = machine->ram,
+        .bus = machine->bus,
+        .hooks = q35_hooks(&machine->board),
+        .log = machine->log,
+        .options = options,
+    };
+    machine->vm = machine->engine->vm_open(&engine, err);
+    if (!machine->vm)
+        return false;
+    const struct vcpus_config vcpus = {
+        .engine = machine->engine,
+        .vm = machine->vm,
+        .count = config->vcpu_count,
+        .event = vcpu_event,
+        .opaque = machine,
+    };
+    machine->vcpus = vcpus_create(&vcpus, err);
+    return machine->vcpus;
+}
+
+static bool make_board(struct machine *machine, struct error *err)
+{
+    const struct machine_config *config = &machine->config;
+    struct q35_config board = {
+        .engine = machine->engine,
+        .vm = machine->vm,
+        .vcpus = machine->vcpus,
+        .vcpu_count = config->vcpu_count,
+        .topology = config->topology,
+        .ram = machine->ram,
+        .bus = machine->bus,
+        .clock = machine->clock,
+        .log = machine->log,
+        .uart_count = config->serial_count < Q35_MIN_UARTS ? Q35_MIN_UARTS : config->serial_count,
+        .debugcon = backends_char(&machine->backends.debugcon),
+        .has_exit_port = config->has_exit_port,
+        .callbacks = {board_reset, board_power_off, board_exit, machine},
+    };
+    memcpy(board.uuid, config->uuid, sizeof(board.uuid));
+    for (unsigned i = 0; i < config->serial_count; i++)
+        board.uart[i] = backends_char(&machine->backends.serial[i]);
+    machine->board = q35_create(&board, err);
+    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err);
+}
+
+static bool build(struct machine *machine, struct error *err)
+{
+    struct machine_config *config = &machine->config;
+    if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
+        return false;
+    take_uuid(config);
+    if (!config->cmdline)
+        config->cmdline = machine_default_cmdline();
+    if (!open_boot_files(machine, err) || !open_requests(machine, err))
+        return false;
+    machine->ram = ram_create(config->memory_bytes, err);
+    if (!machine->ram)
+        return false;
+    machine->bus = bus_create(machine->log);
+    if (!machine->bus)
+        return error_errno(err, "cannot make the machine", NULL, ENOMEM);
+    machine->clock = clock_create(err);
+    if (!machine->clock)
+        return false;
+    clock_pause(machine->clock);
+    return open_engine(machine, err) && backends_open(machine, err) && make_board(machine, err) &&
+           boot(machine, err);
+}
+
+struct machine *machine_create(const struct machine_config *config, struct loop *loop,
+                               const struct log *log, machine_finished_fn *finished, void *opaque,
+                               struct error *err)
+{
+    struct machine *machine = calloc(1, sizeof(*machine));
+    if (!machine) {
+        error_errno(err, "cannot make the machine", NULL, ENOMEM);
+        return NULL;
+    }
+    machine->config = *config;
+    machine->loop = loop;
+    machine->log = log;
+    machine->finished = finished;
+    machine->opaque = opaque;
+    machine->request_fd = -1;
+    pthread_mutex_init(&machine->request_lock, NULL);
+    if (!build(machine, err)) {
+        machine_destroy(machine);
+        return NULL;
+    }
+    return machine;
+}
+
+static void destroy_engine(struct machine *machine)
+{
+    vcpus_destroy(machine->vcpus);
+    if (machine->vm)
+        machine->engine->vm_close(machine->vm);
+}
+
+void machine_destroy(struct machine *machine)
+{
+    if (!machine)
+        return;
+    if (machine->vcpus)
+        vcpus_pause(machine->vcpus);
+    backends_drain(machine);
+    q35_destroy(machine->board);
+    backends_close(machine);
+    destroy_engine(machine);
+    if (machine->clock)
+        clock_destroy(machine->clock);
+    if (machine->bus)
+        bus_destroy(machine->bus);
+    ram_destroy(machine->ram);
+    boot_file_close(machine->kernel);
+    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++)
+        boot_file_close(machine->initrds[i]);
+    if (machine->request_watch)
+        loop_watch_close(machine->request_watch);
+    if (machine->request_fd >= 0)
+        close(machine->request_fd);
+    pthread_mutex_destroy(&machine->request_lock);
+    free(machine);
+}
+
+/* ---- running ---- */
+
+void machine_resume(struct machine *machine)
+{
+    if (machine->is_running || machine->is_finished)
+        return;
+    machine->is_running = true;
+    clock_resume(machine->clock);
+    if (machine->needs_kick)
+        q35_kick_all(machine->board);
+    machine->needs_kick = false;
+    if (!atomic_load(&machine->requests))
+        vcpus_resume(machine->vcpus);
+}
+
+void machine_start(struct machine *machine)
+{
+    machine_resume(machine);
+}
+
+/* What was asked for just before is done all the same when the loop comes to it. */
+void machine_pause(struct machine *machine)
+{
+    if (!machine->is_running)
+        return;
+    vcpus_pause(machine->vcpus);
+    clock_pause(machine->clock);
+    machine->is_running = false;
+}
+
+/* ---- what it tells ---- */
+
+const char *machine_engine_name(const struct machine *machine)
+{
+    return machine->engine->name;
+}
+
+void machine_stats(struct machine *machine, struct machine_stats *stats)
+{
+    *stats = (struct machine_stats){.uptime_ns = clock_now_ns(machine->clock),
+                                    .reboots = machine->reboots};
+    machine->engine->stats(machine->vm, &stats->engine);
+}
+
+size_t machine_info(struct machine *machine, char *text, size_t size_bytes)
+{
+    struct machine_stats stats;
+    machine_stats(machine, &stats);
+    int length = snprintf(text, size_bytes,
+                          "engine        %s\n"
+                          "vCPUs         %u\n"
+                          "memory        %" PRIu64 " MiB\n"
+                          "state         %s\n"
+                          "uptime        %.1f s\n"
+                          "reboots       %u\n",
+                          machine->engine->name, machine->config.vcpu_count,
+                          machine->config.memory_bytes >> 20,
+                          machine->is_finished  ? "ended"
+                          : machine->is_running ? "running"
+                                                : "paused",
+                          (double)stats.uptime_ns / 1e9, stats.reboots);
+    size_t used = length < 0 ? 0 : (size_t)length;
+    if (stats.engine.instructions && used < size_bytes) {
+        length = snprintf(text + used, size_bytes - used, "instructions  %.1f million\n",
+                          (double)stats.engine.instructions / 1e6);
+        used += length < 0 ? 0 : (size_t)length;
+    }
+    return used < size_bytes ? used : size_bytes ? size_bytes - 1 : 0;
+}

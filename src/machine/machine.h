@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A virtual machine: a Q35 board with its processors, memory, devices and what backs them on the
+ * host. Every function belongs to the loop's thread unless it says otherwise.
+ */
+#ifndef SKEP_MACHINE_MACHINE_H
+#define SKEP_MACHINE_MACHINE_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "bus/stream.h"
+#include "cpu/engine.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MACHINE_MAX_VCPUS = ENGINE_MAX_VCPUS,
+    MACHINE_MAX_INITRDS = 16,
+    MACHINE_MAX_DISKS = 22,
+    MACHINE_MAX_NETS = 4,
+    MACHINE_MAX_FORWARDS = 64, /* a network card */
+    MACHINE_MAX_SERIALS = 4,
+    MACHINE_MAX_CONSOLES = 8,
+    MACHINE_MIN_MEMORY_BYTES = 16 << 20,
+};
+
+struct machine_disk {
+    const char *path;
+    const char *serial; /* what the guest sees as the disk's id, up to 20 bytes; may be NULL */
+    bool read_only;
+    bool is_surely_raw; /* do not look for the marks of other formats */
+};
+
+struct machine_forward {
+    bool is_udp;
+    const char *host_address; /* NULL: 127.0.0.1 */
+    uint16_t host_port, guest_port;
+};
+
+enum machine_net_kind { MACHINE_NET_USER, MACHINE_NET_TAP };
+
+struct machine_net {
+    enum machine_net_kind kind;
+    const char *tap_name;                   /* of MACHINE_NET_TAP; NULL: tap_fd is used */
+    int tap_fd;                             /* an open tap, given away */
+    const struct machine_forward *forwards; /* of MACHINE_NET_USER */
+    unsigned forward_count;
+    uint8_t mac[6]; /* all zero: one is chosen by number */
+};
+
+/* All that it points to must stay until machine_destroy(). */
+struct machine_config {
+    const char *engine;              /* "auto", "soft", "kvm", with ",options"; NULL: auto */
+    unsigned vcpu_count;             /* 0: 1 */
+    struct engine_topology topology; /* all zero: one socket, a core each */
+    uint64_t memory_bytes;
+    uint8_t uuid[16]; /* all zero: random */
+
+    const char *kernel; /* a bzImage or an ELF vmlinux */
+    const char *initrds[MACHINE_MAX_INITRDS];
+    unsigned initrd_count;
+    const char *cmdline; /* NULL: machine_default_cmdline() */
+
+    struct machine_disk disks[MACHINE_MAX_DISKS];
+    unsigned disk_count;
+    struct machine_net nets[MACHINE_MAX_NETS];
+    unsigned net_count;
+    /* Where they go, as host/chardev.h reads them; NULL: nowhere. Serial ports 1 and 2 are there in
+     * any case. */
+    const char *serials[MACHINE_MAX_SERIALS];
+    unsigned serial_count;
+    const char *consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
+    unsigned console_count;
+    const char *debugcon; /* port 0xe9; NULL: none */
+
+    bool no_balloon, no_rng;
+    bool no_reboot;     /* a reboot ends the machine */
+    bool has_exit_port; /* 0xf4 */
+
+    /* The key after the terminal's escape. */
+    void (*escape)(void *opaque, char key);
+    void *escape_opaque;
+};
+
+enum machine_end_reason {
+    MACHINE_POWERED_OFF,
+    MACHINE_REBOOTED, /* with no_reboot: it is stopped where it wanted to start again */
+    MACHINE_QUIT,     /* machine_quit() */
+    MACHINE_EXIT_PORT,
+    MACHINE_FAILED,
+};
+
+struct machine_end {
+    enum machine_end_reason reason;
+    uint32_t exit_value; /* of MACHINE_EXIT_PORT */
+    struct error error;  /* of MACHINE_FAILED */
+};
+
+struct machine_stats {
+    uint64_t uptime_ns; /* guest time since it was made */
+    unsigned reboots;
+    struct engine_stats engine;
+};
+
+struct machine;
+struct tty;
+
+/* On the loop's thread, once. The vCPUs stand still; only stats, info and destroy make sense
+ * after. */
+typedef void machine_finished_fn(void *opaque, const struct machine_end *end);
+
+/* Builds the machine, opens what backs it, loads the kernel. Nothing runs yet. NULL: `err` tells
+ * why, and nothing is left behind. `loop` and `log` (may be NULL) must outlive it. */
+struct machine *machine_create(const struct machine_config *config, struct loop *loop,
+                               const struct log *log, machine_finished_fn *finished, void *opaque,
+                               struct error *err);
+void machine_destroy(struct machine *machine); /* NULL is fine; not from `finished` */
+
+void machine_start(struct machine *machine);
+void machine_pause(struct machine *machine); /* time stands still too */
+void machine_resume(struct machine *machine);
+
+/* These ask; what they ask for happens soon. Any thread. */
+void machine_power_button(struct machine *machine);
+void machine_reset(struct machine *machine);
+void machine_quit(struct machine *machine);
+
+/* Text for a person, in lines, cut to fit; returns its length. */
+size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
+void machine_stats(struct machine *machine, struct machine_stats *stats);
+const char *machine_engine_name(const struct machine *machine);
+
+/* The terminal, when a serial port or console is on it; else NULL. */
+struct tty *machine_tty(const struct machine *machine);
+
+/* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
+const char *machine_serial_path(const struct machine *machine, unsigned index);
+const char *machine_console_path(const struct machine *machine, unsigned index);
+
+/* What is added when no command line is given. */
+const char *machine_default_cmdline(void);
+
+/* The whole state, memory included, appended as sections. The machine must be paused. */
+bool machine_save(struct machine *machine, struct save *save, struct error *err);
+/* Into a machine of the same configuration that was never started; machine_start() goes on where
+ * it was. What is loaded is not trusted. After a failure the machine can only be destroyed. */
+bool machine_load(struct machine *machine, struct load *load, struct error *err);
+
+#endif

@@ -1,0 +1,852 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The Q35 board: 82Q35 host bridge, ICH9, and what hangs on them. It reads like the schematic:
+ * addresses and interrupt numbers are here and nowhere else. With an engine that has an irqchip
+ * the local APICs, I/O APIC, 8259 pair and 8254 are left out.
+ */
+#include "machine/q35.h"
+
+#include "dev/acpi_pm.h"
+#include "dev/debugcon.h"
+#include "dev/exit_port.h"
+#include "dev/hpet.h"
+#include "dev/i8042.h"
+#include "dev/i8254.h"
+#include "dev/i8259.h"
+#include "dev/ich9_lpc.h"
+#include "dev/ioapic.h"
+#include "dev/lapic.h"
+#include "dev/mc146818.h"
+#include "dev/pci.h"
+#include "dev/pci_host.h"
+#include "dev/reset_cf9.h"
+#include "dev/uart16550.h"
+#include "dev/virtio/pci.h"
+#include "machine/acpi.h"
+#include "machine/smbios.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- memory ---- */
+
+#define GIB UINT64_C(0x40000000)
+
+enum {
+    LOW_MEMORY_END = 0x9fc00, /* 639 KiB: where the extended BIOS data area would be */
+    ACPI_GPA = 0xe0000,
+    ACPI_BYTES = 0x10000,
+    SMBIOS_GPA = 0xf0000,
+    SMBIOS_BYTES = 0x10000,
+    FIRMWARE_END = 0x100000,
+};
+
+#define ECAM_BASE    UINT64_C(0xb0000000)
+#define MMIO32_BASE  UINT64_C(0xc0000000)
+#define MMIO32_BYTES (IOAPIC_BASE - MMIO32_BASE)
+#define IOAPIC_BASE  UINT64_C(0xfec00000)
+#define HPET_BASE    UINT64_C(0xfed00000)
+#define LAPIC_BASE   UINT64_C(0xfee00000)
+#define MMIO64_BASE  (256 * GIB)
+#define MMIO64_BYTES (256 * GIB) /* up to what 39 address lines reach */
+
+/* ---- ports ---- */
+
+enum {
+    PIC_MASTER_PORT = 0x20,
+    PIT_PORT = 0x40,
+    KEYBOARD_DATA_PORT = 0x60,
+    PORT_B = 0x61,
+    KEYBOARD_COMMAND_PORT = 0x64,
+    RTC_PORT = 0x70,
+    POST_PORT = 0x80,
+    PIC_SLAVE_PORT = 0xa0,
+    DEBUGCON_PORT = 0xe9,
+    EXIT_PORT = 0xf4,
+    ELCR_PORT = 0x4d0,
+    PM_PORT = 0x600,
+    PCI_ADDRESS_PORT = 0xcf8,
+    RESET_PORT = 0xcf9,
+    PCI_IO_BASE = 0xc000,
+    PCI_IO_BYTES = 0x4000,
+};
+
+/* ---- interrupts ---- */
+
+enum {
+    IRQ_PIT = 0,
+    IRQ_KEYBOARD = 1,
+    IRQ_CASCADE = 2,
+    IRQ_RTC = 8,
+    IRQ_SCI = 9,
+    IRQ_MOUSE = 12,
+    ISA_IRQS = 16,
+    GSI_PIT = 2,
+    GSI_PCI = 16,           /* PIRQA … PIRQH */
+    HPET_ROUTES = 0xf00000, /* I/O APIC inputs 20 … 23 */
+};
+
+static const struct acpi_uart uarts[Q35_MAX_UARTS] = {
+    {0x3f8, 4}, {0x2f8, 3}, {0x3e8, 4}, {0x2e8, 3}};
+
+/* ---- PCI slots ---- */
+
+enum { SLOT_HOST = 0, SLOT_LPC = 31, DEVICES_MAX = 64 };
+
+static const struct {
+    uint8_t first, count;
+} plugs[] = {
+    [Q35_RNG] = {1, 1},     [Q35_BALLOON] = {2, 1}, [Q35_NET] = {3, 4},
+    [Q35_CONSOLE] = {7, 1}, [Q35_DISK] = {8, 22},
+};
+
+enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
+
+struct q35 {
+    struct q35_config config;
+    struct device device[DEVICES_MAX];
+    unsigned device_count;
+    struct virtio_pci *virtio[DEVICES_MAX];
+    unsigned virtio_count;
+
+    struct lapics *lapics; /* these four are NULL where the engine has them */
+    struct ioapic *ioapic;
+    struct i8259 *i8259;
+    struct i8254 *i8254;
+    struct irq_line gsi[IOAPIC_PINS]; /* with an engine's irqchip: its inputs */
+    struct msi_sink msi;
+    struct acpi_pm *acpi_pm;
+    struct mc146818 *rtc;
+    struct pci_bus *pci;
+
+    /* The sources of each ISA interrupt, since some are shared: a bit each. */
+    pthread_mutex_t irq_lock;
+    uint32_t isa_sources[ISA_IRQS];
+    uint8_t pirq_levels;                   /* bit n: PIRQ n is up */
+    uint8_t pirq_irq[ICH9_LPC_PIRQ_COUNT]; /* of the 8259 pair; 0: none */
+
+    struct bytes acpi, smbios;
+};
+
+static void add(struct q35 *board, const struct device_ops *ops, void *self)
+{
+    assert(board->device_count < DEVICES_MAX);
+    board->device[board->device_count++] = (struct device){ops, self};
+}
+
+/* ---- interrupt wiring ---- */
+
+/* Sources of an ISA interrupt: the devices on it and the PIRQs that are routed to it. */
+enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT };
+
+/* With irq_lock held. */
+static void drive_pic(struct q35 *board, unsigned irq)
+{
+    if (board->i8259)
+        i8259_set_irq(board->i8259, irq, board->isa_sources[irq]);
+}
+
+static void drive_gsi(struct q35 *board, unsigned gsi, bool level)
+{
+    if (board->ioapic)
+        ioapic_set_irq(board->ioapic, gsi, level);
+    else
+        irq_set(&board->gsi[gsi], level);
+}
+
+static void set_source(struct q35 *board, unsigned irq, unsigned source, bool level)
+{
+    if (level)
+        board->isa_sources[irq] |= 1u << source;
+    else
+        board->isa_sources[irq] &= ~(1u << source);
+}
+
+/* An ISA interrupt goes to the 8259 pair and to the I/O APIC. `number` is irq | source << 8. */
+static void set_isa(void *opaque, unsigned number, bool level)
+{
+    struct q35 *board = opaque;
+    unsigned irq = number & 0xff;
+    pthread_mutex_lock(&board->irq_lock);
+    set_source(board, irq, number >> 8, level);
+    bool any_device = board->isa_sources[irq] >> SOURCE_DEVICE;
+    drive_pic(board, irq);
+    /* An engine's irqchip knows by itself that the timer is on another input. */
+    drive_gsi(board, board->ioapic && irq == IRQ_PIT ? GSI_PIT : irq, any_device);
+    pthread_mutex_unlock(&board->irq_lock);
+}
+
+static struct irq_line isa_line_shared(struct q35 *board, unsigned irq, unsigned user)
+{
+    assert(irq < ISA_IRQS && irq != IRQ_CASCADE);
+    return (struct irq_line){set_isa, board, irq | (SOURCE_DEVICE + user) << 8};
+}
+
+static struct irq_line isa_line(struct q35 *board, unsigned irq)
+{
+    return isa_line_shared(board, irq, 0);
+}
+
+static unsigned slot_pirq(unsigned slot, unsigned pin)
+{
+    return (slot + pin) % ICH9_LPC_PIRQ_COUNT;
+}
+
+/* A PIRQ goes to its own input of the I/O APIC, and to the 8259 pair where the guest says. */
+static void set_pirq(void *opaque, unsigned pirq, bool level)
+{
+    struct q35 *board = opaque;
+    pthread_mutex_lock(&board->irq_lock);
+    if (level)
+        board->pirq_levels |= (uint8_t)(1u << pirq);
+    else
+        board->pirq_levels &= (uint8_t) ~(1u << pirq);
+    unsigned irq = board->pirq_irq[pirq];
+    if (irq) {
+        set_source(board, irq, SOURCE_PIRQ + pirq, level);
+        drive_pic(board, irq);
+    }
+    drive_gsi(board, GSI_PCI + pirq, level);
+    pthread_mutex_unlock(&board->irq_lock);
+}
+
+static struct irq_line route_pci(void *opaque, unsigned slot, unsigned pin)
+{
+    return (struct irq_line){set_pirq, opaque, slot_pirq(slot, pin - 1)};
+}
+
+static void pirq_changed(void *opaque, unsigned pirq, unsigned irq)
+{
+    struct q35 *board = opaque;
+    pthread_mutex_lock(&board->irq_lock);
+    unsigned old = board->pirq_irq[pirq];
+    if (old) {
+        set_source(board, old, SOURCE_PIRQ + pirq, false);
+        drive_pic(board, old);
+    }
+    board->pirq_irq[pirq] = (uint8_t)(irq < ISA_IRQS ? irq : 0);
+    if (board->pirq_irq[pirq]) {
+        set_source(board, irq, SOURCE_PIRQ + pirq, board->pirq_levels >> pirq & 1);
+        drive_pic(board, irq);
+    }
+    pthread_mutex_unlock(&board->irq_lock);
+}
+
+static uint8_t pci_interrupt_line(void *opaque, unsigned slot, unsigned pin)
+{
+    return (uint8_t)(GSI_PCI + slot_pirq(slot, pin - 1));
+}
+
+/* ---- processors and their interrupt controllers ---- */
+
+static void cpu_intr(void *opaque, unsigned vcpu, bool level)
+{
+    struct q35 *board = opaque;
+    vcpus_inject(board->config.vcpus, vcpu, ENGINE_INTR, level);
+}
+
+static void cpu_nmi(void *opaque, unsigned vcpu)
+{
+    struct q35 *board = opaque;
+    vcpus_inject(board->config.vcpus, vcpu, ENGINE_NMI, 0);
+}
+
+static void cpu_init(void *opaque, unsigned vcpu)
+{
+    struct q35 *board = opaque;
+    vcpus_inject(board->config.vcpus, vcpu, ENGINE_INIT, 0);
+}
+
+static void cpu_sipi(void *opaque, unsigned vcpu, uint8_t vector)
+{
+    struct q35 *board = opaque;
+    vcpus_inject(board->config.vcpus, vcpu, ENGINE_SIPI, vector);
+}
+
+static unsigned current_vcpu(void *opaque)
+{
+    struct q35 *board = opaque;
+    return vcpus_current(board->config.vcpus);
+}
+
+static uint64_t read_tsc(void *opaque, unsigned vcpu)
+{
+    struct q35 *board = opaque;
+    return vcpus_read_tsc(board->config.vcpus, vcpu);
+}
+
+static int extint_acknowledge(void *opaque)
+{
+    struct q35 *board = opaque;
+    return i8259_has_interrupt(board->i8259) ? i8259_acknowledge(board->i8259) : -1;
+}
+
+static bool make_lapics(struct q35 *board, struct error *err)
+{
+    const struct q35_config *config = &board->config;
+    const struct lapic_config lapic = {
+        .vcpu_count = config->vcpu_count,
+        .bus = config->bus,
+        .base = LAPIC_BASE,
+        .clock = config->clock,
+        .log = config->log,
+        .cpu = {cpu_intr, cpu_nmi, cpu_init, cpu_sipi, board},
+        .current_vcpu = current_vcpu,
+        .current_vcpu_opaque = board,
+        .read_tsc = read_tsc,
+        .read_tsc_opaque = board,
+        .tsc_hz = config->engine->tsc_hz(config->vm),
+        .extint_acknowledge = extint_acknowledge,
+        .extint_opaque = board,
+    };
+    board->lapics = lapic_create(&lapic, err);
+    if (!board->lapics)
+        return false;
+    add(board, &lapic_ops, board->lapics);
+    return true;
+}
+
+static bool make_ioapic(struct q35 *board, struct error *err)
+{
+    const struct ioapic_config config = {
+        .bus = board->config.bus,
+        .base = IOAPIC_BASE,
+        .id = IOAPIC_ID,
+        .sink = board->msi,
+        .log = board->config.log,
+    };
+    board->ioapic = ioapic_create(&config, err);
+    if (!board->ioapic)
+        return false;
+    add(board, &ioapic_ops, board->ioapic);
+    lapic_set_eoi_listener(board->lapics, ioapic_eoi, board->ioapic);
+    return true;
+}
+
+static bool make_i8259(struct q35 *board, struct error *err)
+{
+    const struct i8259_config config = {
+        .master_base = PIC_MASTER_PORT,
+        .slave_base = PIC_SLAVE_PORT,
+        .elcr_base = ELCR_PORT,
+        .intr = {lapic_set_lint, board->lapics, 0},
+    };
+    board->i8259 = i8259_create(&config, board->config.bus, err);
+    if (!board->i8259)
+        return false;
+    add(board, &i8259_ops, board->i8259);
+    return true;
+}
+
+static bool make_i8254(struct q35 *board, struct error *err)
+{
+    const struct i8254_config config = {
+        .base = PIT_PORT, .port_b_base = PORT_B, .irq = isa_line(board, IRQ_PIT)};
+    board->i8254 = i8254_create(&config, board->config.bus, board->config.clock, err);
+    if (!board->i8254)
+        return false;
+    add(board, &i8254_ops, board->i8254);
+    return true;
+}
+
+static bool make_interrupts(struct q35 *board, struct error *err)
+{
+    const struct engine_irqchip *irqchip = board->config.engine->irqchip;
+    if (irqchip) {
+        for (unsigned i = 0; i < IOAPIC_PINS; i++)
+            board->gsi[i] = irqchip->gsi(board->config.vm, i);
+        board->msi = irqchip->msi(board->config.vm);
+        return true;
+    }
+    if (!make_lapics(board, err))
+        return false;
+    board->msi = (struct msi_sink){lapic_message, board->lapics};
+    return make_ioapic(board, err) && make_i8259(board, err) && make_i8254(board, err);
+}
+
+/* ---- clocks ---- */
+
+static bool make_rtc(struct q35 *board, struct error *err)
+{
+    uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
+    const struct mc146818_config config = {
+        .base = RTC_PORT,
+        .irq = isa_line(board, IRQ_RTC),
+        .low_memory_bytes = low_bytes,
+        .high_memory_bytes = ram_size_bytes(board->config.ram) - low_bytes,
+    };
+    board->rtc = mc146818_create(&config, board->config.bus, board->config.clock, err);
+    if (!board->rtc)
+        return false;
+    add(board, &mc146818_ops, board->rtc);
+    return true;
+}
+
+static void set_ioapic_pin(void *opaque, unsigned pin, bool level)
+{
+    struct q35 *board = opaque;
+    drive_gsi(board, pin, level);
+}
+
+static struct hpet_config hpet_config(struct q35 *board)
+{
+    struct hpet_config config = {
+        .base = HPET_BASE,
+        .timer_count = HPET_MIN_TIMERS,
+        .route_mask = HPET_ROUTES,
+        .ioapic = {set_ioapic_pin, board, 0},
+        .legacy_timer = isa_line_shared(board, IRQ_PIT, 1),
+        .legacy_rtc = isa_line_shared(board, IRQ_RTC, 1),
+        .legacy_taken = {{0}, {mc146818_disconnect_irq, board->rtc, 0}},
+        .msi = board->msi,
+    };
+    if (board->i8254)
+        config.legacy_taken[0] = (struct irq_line){i8254_disconnect_irq, board->i8254, 0};
+    return config;
+}
+
+static bool make_hpet(struct q35 *board, struct error *err)
+{
+    const struct hpet_config config = hpet_config(board);
+    struct hpet *hpet = hpet_create(&config, board->config.bus, board->config.clock, err);
+    if (!hpet)
+        return false;
+    add(board, &hpet_ops, hpet);
+    return true;
+}
+
+/* ---- power, reset, and what a test program uses ---- */
+
+static bool make_acpi_pm(struct q35 *board, struct error *err)
+{
+    const struct acpi_pm_config config = {
+        .base = PM_PORT,
+        .sleep_type_s5 = SLEEP_TYPE_S5,
+        .timer_is_32_bit = true,
+        .sci = isa_line(board, IRQ_SCI),
+        .power_off = board->config.callbacks.power_off,
+        .opaque = board->config.callbacks.opaque,
+        .log = board->config.log,
+    };
+    board->acpi_pm = acpi_pm_create(&config, board->config.bus, board->config.clock, err);
+    if (!board->acpi_pm)
+        return false;
+    add(board, &acpi_pm_ops, board->acpi_pm);
+    return true;
+}
+
+static bool make_reset(struct q35 *board, struct error *err)
+{
+    const struct reset_cf9_config config = {
+        .base = RESET_PORT,
+        .reset = board->config.callbacks.reset,
+        .opaque = board->config.callbacks.opaque,
+    };
+    struct reset_cf9 *reset = reset_cf9_create(&config, board->config.bus, err);
+    if (!reset)
+        return false;
+    add(board, &reset_cf9_ops, reset);
+    return true;
+}
+
+static bool make_debug_ports(struct q35 *board, struct error *err)
+{
+    const struct q35_config *config = &board->config;
+    if (config->debugcon) {
+        const struct debugcon_config debug = {DEBUGCON_PORT, config->debugcon, config->log};
+        struct debugcon *debugcon = debugcon_create(&debug, config->bus, err);
+        if (!debugcon)
+            return false;
+        add(board, &debugcon_ops, debugcon);
+    }
+    if (config->has_exit_port) {
+        const struct exit_port_config exit = {EXIT_PORT, config->callbacks.exit,
+                                              config->callbacks.opaque};
+        struct exit_port *port = exit_port_create(&exit, config->bus, err);
+        if (!port)
+            return false;
+        add(board, &exit_port_ops, port);
+    }
+    /* The port of POST codes, which kernels write to pass some time. */
+    const struct bus_range post = {"post", BUS_PORT, POST_PORT, 1, NULL, NULL, NULL};
+    return bus_map(config->bus, &post, err);
+}
+
+/* ---- keyboard and serial ports ---- */
+
+static bool make_i8042(struct q35 *board, struct error *err)
+{
+    const struct i8042_config config = {
+        .data_base = KEYBOARD_DATA_PORT,
+        .command_base = KEYBOARD_COMMAND_PORT,
+        .keyboard_irq = isa_line(board, IRQ_KEYBOARD),
+        .mouse_irq = isa_line(board, IRQ_MOUSE),
+        .reset = board->config.callbacks.reset,
+        .opaque = board->config.callbacks.opaque,
+    };
+    struct i8042 *i8042 = i8042_create(&config, board->config.bus, err);
+    if (!i8042)
+        return false;
+    add(board, &i8042_ops, i8042);
+    return true;
+}
+
+static bool make_uarts(struct q35 *board, struct error *err)
+{
+    for (unsigned i = 0; i < board->config.uart_count; i++) {
+        const struct uart16550_config config = {
+            .base = uarts[i].port,
+            .irq = isa_line_shared(board, uarts[i].irq, i),
+            .backend = board->config.uart[i],
+            .log = board->config.log,
+        };
+        struct uart16550 *uart =
+            uart16550_create(&config, board->config.bus, board->config.clock, err);
+        if (!uart)
+            return false;
+        add(board, &uart16550_ops, uart);
+    }
+    return true;
+}
+
+/* ---- PCI ---- */
+
+static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)
+{
+    struct q35 *board = opaque;
+    struct error err;
+    if (enabled && base && !acpi_pm_set_base(board->acpi_pm, base, &err))
+        log_write(board->config.log, LOG_WARNING, "q35", "PMBASE stays where it is: %s", err.cause);
+    if (sci != IRQ_SCI)
+        log_write(board->config.log, LOG_WARNING, "q35", "the SCI stays at interrupt %d", IRQ_SCI);
+}
+
+static bool make_pci(struct q35 *board, struct error *err)
+{
+    const struct pci_bus_config bus = {
+        .bus = board->config.bus, .log = board->config.log, .route = route_pci, .opaque = board};
+    board->pci = pci_bus_create(&bus, err);
+    if (!board->pci)
+        return false;
+    const struct pci_host_config host_config = {
+        .pci = board->pci, .address_port = PCI_ADDRESS_PORT, .ecam_base = ECAM_BASE};
+    struct pci_host *host = pci_host_create(&host_config, err);
+    if (!host)
+        return false;
+    add(board, &pci_host_ops, host);
+    const struct ich9_lpc_config lpc_config = {
+        .pci = board->pci,
+        .slot = SLOT_LPC,
+        .pm_base = PM_PORT,
+        .acpi_enabled = true,
+        .sci = IRQ_SCI,
+        .pm_changed = pm_changed,
+        .pirq_changed = pirq_changed,
+        .opaque = board,
+    };
+    struct ich9_lpc *lpc = ich9_lpc_create(&lpc_config, err);
+    if (!lpc)
+        return false;
+    add(board, &ich9_lpc_ops, lpc);
+    return true;
+}
+
+bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
+              struct virtio_device *device, struct error *err)
+{
+    assert(index < plugs[kind].count && board->virtio_count < DEVICES_MAX);
+    const struct virtio_pci_config config = {
+        .pci = board->pci, .slot = plugs[kind].first + index, .msi = board->msi};
+    struct virtio_pci *virtio = virtio_pci_create(&config, device, err);
+    if (!virtio)
+        return false;
+    board->virtio[board->virtio_count++] = virtio;
+    add(board, &virtio_pci_ops, virtio);
+    return true;
+}
+
+/* ---- the whole ---- */
+
+struct q35 *q35_create(const struct q35_config *config, struct error *err)
+{
+    assert(config->uart_count >= Q35_MIN_UARTS && config->uart_count <= Q35_MAX_UARTS);
+    struct q35 *board = calloc(1, sizeof(*board));
+    if (!board) {
+        error_errno(err, "cannot make the board", NULL, ENOMEM);
+        return NULL;
+    }
+    board->config = *config;
+    pthread_mutex_init(&board->irq_lock, NULL);
+    if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
+        !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
+        !make_i8042(board, err) || !make_uarts(board, err) || !make_pci(board, err)) {
+        q35_destroy(board);
+        return NULL;
+    }
+    return board;
+}
+
+void q35_destroy(struct q35 *board)
+{
+    if (!board)
+        return;
+    while (board->device_count) {
+        const struct device *device = &board->device[--board->device_count];
+        device->ops->destroy(device->self);
+    }
+    if (board->pci)
+        pci_bus_destroy(board->pci);
+    bytes_free(&board->acpi);
+    bytes_free(&board->smbios);
+    pthread_mutex_destroy(&board->irq_lock);
+    free(board);
+}
+
+/* ---- tables ---- */
+
+static void describe_wiring(struct acpi_config *acpi)
+{
+    for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
+        for (unsigned pin = 0; pin < ACPI_PCI_PINS; pin++)
+            acpi->pci_gsi[slot][pin] = (uint8_t)(GSI_PCI + slot_pirq(slot, pin));
+}
+
+static struct acpi_pm_ports pm_ports(void)
+{
+    return (struct acpi_pm_ports){
+        .event = PM_PORT + ACPI_PM_EVENT_OFFSET,
+        .control = PM_PORT + ACPI_PM_CONTROL_OFFSET,
+        .timer = PM_PORT + ACPI_PM_TIMER_OFFSET,
+        .gpe = PM_PORT + ACPI_PM_GPE0_OFFSET,
+        .gpe_size_bytes = ACPI_PM_GPE0_BYTES,
+        .timer_is_32_bits = true,
+        .sleep_type_s5 = SLEEP_TYPE_S5,
+        .sci_irq = IRQ_SCI,
+        .all_base = PM_PORT,
+        .all_size_bytes = ACPI_PM_BLOCK_BYTES,
+    };
+}
+
+static uint64_t high_memory_end(const struct q35 *board)
+{
+    const struct ram_region *high = ram_region(board->config.ram, 1);
+    return high ? high->gpa + high->size_bytes : 0;
+}
+
+static bool has_mmio64(const struct q35 *board)
+{
+    return high_memory_end(board) <= MMIO64_BASE;
+}
+
+static bool make_acpi(struct q35 *board, struct error *err)
+{
+    const struct hpet_config hpet = hpet_config(board);
+    struct acpi_config acpi = {
+        .vcpu_count = board->config.vcpu_count,
+        .lapic_base = LAPIC_BASE,
+        .ioapic_base = IOAPIC_BASE,
+        .ioapic_id = IOAPIC_ID,
+        .pit_on_gsi2 = true,
+        .hpet_base = HPET_BASE,
+        .hpet_block_id = hpet_block_id(&hpet),
+        .ecam_base = ECAM_BASE,
+        .ecam_bus_count = (MMIO32_BASE - ECAM_BASE) >> 20,
+        .mmio32_first = MMIO32_BASE,
+        .mmio32_last = MMIO32_BASE + MMIO32_BYTES - 1,
+        .mmio64_first = MMIO64_BASE,
+        .mmio64_last = has_mmio64(board) ? MMIO64_BASE + MMIO64_BYTES - 1 : 0,
+        .lpc_slot = SLOT_LPC,
+        .pm = pm_ports(),
+        .reset_port = RESET_PORT,
+        .reset_value = RESET_VALUE,
+        .uart_count = board->config.uart_count,
+        .rtc_port = RTC_PORT,
+        .rtc_irq = IRQ_RTC,
+        .rtc_century = RTC_CENTURY,
+        .pit_port = PIT_PORT,
+        .pic_port = {PIC_MASTER_PORT, PIC_SLAVE_PORT},
+        .elcr_port = ELCR_PORT,
+        .keyboard_port = {KEYBOARD_DATA_PORT, KEYBOARD_COMMAND_PORT},
+        .keyboard_irq = IRQ_KEYBOARD,
+        .mouse_irq = IRQ_MOUSE,
+    };
+    static_assert((int)Q35_MAX_UARTS == (int)ACPI_MAX_UARTS, "as many places for them");
+    memcpy(acpi.uart, uarts, sizeof(uarts));
+    describe_wiring(&acpi);
+    return acpi_build(&acpi, ACPI_GPA, ACPI_BYTES, &board->acpi, err);
+}
+
+bool q35_finish(struct q35 *board, struct error *err)
+{
+    const struct ram_region *high = ram_region(board->config.ram, 1);
+    struct smbios_config smbios = {
+        .version = SKEP_VERSION,
+        .sockets = board->config.topology.sockets,
+        .cores = board->config.topology.cores,
+        .threads = board->config.topology.threads,
+        .memory_low_bytes = ram_region(board->config.ram, 0)->size_bytes,
+        .memory_high_bytes = high ? high->size_bytes : 0,
+    };
+    memcpy(smbios.uuid, board->config.uuid, sizeof(smbios.uuid));
+    return make_acpi(board, err) &&
+           smbios_build(&smbios, SMBIOS_GPA, SMBIOS_BYTES, &board->smbios, err);
+}
+
+static void map_memory(const struct q35 *board, struct memory_map *map)
+{
+    uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
+    *map = (struct memory_map){0};
+    memory_map_add(map, 0, LOW_MEMORY_END, MEMORY_USABLE);
+    memory_map_add(map, LOW_MEMORY_END, 0xa0000 - LOW_MEMORY_END, MEMORY_RESERVED);
+    memory_map_add(map, ACPI_GPA, FIRMWARE_END - ACPI_GPA, MEMORY_RESERVED);
+    memory_map_add(map, FIRMWARE_END, low_bytes - FIRMWARE_END, MEMORY_USABLE);
+    memory_map_add(map, ECAM_BASE, MMIO32_BASE - ECAM_BASE, MEMORY_RESERVED);
+    if (high_memory_end(board))
+        memory_map_add(map, RAM_HIGH_BASE, high_memory_end(board) - RAM_HIGH_BASE, MEMORY_USABLE);
+}
+
+bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err)
+{
+    const struct pci_windows windows = {
+        .mmio32 = {MMIO32_BASE, MMIO32_BYTES},
+        .mmio64 = {MMIO64_BASE, has_mmio64(board) ? MMIO64_BYTES : 0},
+        .io = {PCI_IO_BASE, PCI_IO_BYTES},
+        .interrupt_line = pci_interrupt_line,
+    };
+    if (!pci_assign_bars(board->pci, &windows, err))
+        return false;
+    bool is_ram =
+        ram_write(board->config.ram, ACPI_GPA, board->acpi.data, board->acpi.size_bytes) &&
+        ram_write(board->config.ram, SMBIOS_GPA, board->smbios.data, board->smbios.size_bytes);
+    assert(is_ram);
+    (void)is_ram;
+    map_memory(board, map);
+    *rsdp_gpa = ACPI_GPA;
+    return true;
+}
+
+/* ---- reset, save, load ---- */
+
+void q35_reset(struct q35 *board)
+{
+    for (unsigned i = 0; i < board->device_count; i++)
+        board->device[i].ops->reset(board->device[i].self);
+}
+
+void q35_press_power_button(struct q35 *board)
+{
+    acpi_pm_press_power_button(board->acpi_pm);
+}
+
+static const char wiring_section[] = "q35";
+
+static void save_wiring(const struct q35 *board, struct save *save)
+{
+    save_begin(save, wiring_section, 1);
+    for (unsigned i = 0; i < ISA_IRQS; i++)
+        save_u32(save, board->isa_sources[i]);
+    save_u8(save, board->pirq_levels);
+    save_bytes(save, board->pirq_irq, sizeof(board->pirq_irq));
+    save_end(save);
+}
+
+static bool load_wiring(struct q35 *board, struct load *load)
+{
+    uint32_t version;
+    if (!load_begin(load, wiring_section, &version) || version != 1)
+        return false;
+    for (unsigned i = 0; i < ISA_IRQS; i++)
+        board->isa_sources[i] = load_u32(load);
+    board->pirq_levels = load_u8(load);
+    load_bytes(load, board->pirq_irq, sizeof(board->pirq_irq));
+    for (unsigned i = 0; i < ICH9_LPC_PIRQ_COUNT; i++)
+        if (board->pirq_irq[i] >= ISA_IRQS)
+            board->pirq_irq[i] = 0;
+    return load_end(load);
+}
+
+void q35_save(struct q35 *board, struct save *save)
+{
+    save_wiring(board, save);
+    for (unsigned i = 0; i < board->device_count; i++) {
+        const struct device *device = &board->device[i];
+        save_begin(save, device->ops->name, device->ops->version);
+        device->ops->save(device->self, save);
+        save_end(save);
+    }
+}
+
+/* The wires first: a device that drives its line while it is loaded then changes nothing. */
+bool q35_load(struct q35 *board, struct load *load)
+{
+    if (!load_wiring(board, load))
+        return false;
+    for (unsigned i = 0; i < board->device_count; i++) {
+        const struct device *device = &board->device[i];
+        uint32_t version;
+        if (!load_begin(load, device->ops->name, &version) ||
+            !device->ops->load(device->self, load, version) || !load_end(load))
+            return false;
+    }
+    return true;
+}
+
+void q35_kick_all(struct q35 *board)
+{
+    for (unsigned i = 0; i < board->virtio_count; i++)
+        virtio_pci_kick_all(board->virtio[i]);
+}
+
+/* ---- what the engine asks ---- */
+
+static struct lapics *hook_lapics(void *opaque)
+{
+    struct q35 **board = opaque;
+    return (*board)->lapics;
+}
+
+static int hook_acknowledge(void *opaque, unsigned vcpu)
+{
+    return lapic_acknowledge(hook_lapics(opaque), vcpu);
+}
+
+static uint64_t hook_read_cr8(void *opaque, unsigned vcpu)
+{
+    return lapic_read_cr8(hook_lapics(opaque), vcpu);
+}
+
+static void hook_write_cr8(void *opaque, unsigned vcpu, uint64_t value)
+{
+    lapic_write_cr8(hook_lapics(opaque), vcpu, value);
+}
+
+static bool hook_read_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value)
+{
+    return lapic_read_msr(hook_lapics(opaque), vcpu, msr, value);
+}
+
+static bool hook_write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+    return lapic_write_msr(hook_lapics(opaque), vcpu, msr, value);
+}
+
+static void hook_tsc_changed(void *opaque, unsigned vcpu)
+{
+    lapic_tsc_changed(hook_lapics(opaque), vcpu);
+}
+
+struct engine_hooks q35_hooks(struct q35 **board)
+{
+    return (struct engine_hooks){
+        .opaque = board,
+        .acknowledge = hook_acknowledge,
+        .read_cr8 = hook_read_cr8,
+        .write_cr8 = hook_write_cr8,
+        .read_msr = hook_read_msr,
+        .write_msr = hook_write_msr,
+        .tsc_changed = hook_tsc_changed,
+    };
+}

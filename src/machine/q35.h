@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The board: an Intel Q35 PC. It alone knows at which address and on which interrupt each chip is,
+ * and tells ACPI and SMBIOS. Belongs to the machine's thread unless a function says otherwise.
+ */
+#ifndef SKEP_MACHINE_Q35_H
+#define SKEP_MACHINE_Q35_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "bus/char.h"
+#include "bus/clock.h"
+#include "bus/ram.h"
+#include "bus/stream.h"
+#include "cpu/engine.h"
+#include "dev/virtio/virtio.h"
+#include "machine/memory_map.h"
+#include "machine/vcpus.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { Q35_MAX_UARTS = 4, Q35_MIN_UARTS = 2 };
+
+/* What can be plugged into PCI slots, each kind into slots of its own, so that a disk more doesn't
+ * rename the network card. */
+enum q35_plug_kind { Q35_NET, Q35_CONSOLE, Q35_RNG, Q35_BALLOON, Q35_DISK };
+
+/* On any thread, also with a device's lock held. */
+struct q35_callbacks {
+    void (*reset)(void *opaque);
+    void (*power_off)(void *opaque);
+    void (*exit)(void *opaque, uint32_t value);
+    void *opaque;
+};
+
+struct q35_config {
+    const struct engine *engine;
+    struct engine_vm *vm;
+    struct vcpus *vcpus;
+    unsigned vcpu_count;
+    struct engine_topology topology;
+    struct ram *ram;
+    struct bus *bus;
+    struct clock *clock;
+    const struct log *log; /* may be NULL */
+    uint8_t uuid[16];
+    /* Back ends are the caller's and outlive the board; NULL: none. */
+    const struct char_backend *uart[Q35_MAX_UARTS];
+    unsigned uart_count; /* Q35_MIN_UARTS … Q35_MAX_UARTS */
+    const struct char_backend *debugcon;
+    bool has_exit_port;
+    struct q35_callbacks callbacks;
+};
+
+struct q35;
+
+struct q35 *q35_create(const struct q35_config *config, struct error *err);
+void q35_destroy(struct q35 *board); /* NULL is fine */
+
+/* Puts a virtio device, which it takes over, into the slot of number `index` of its kind. */
+bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
+              struct virtio_device *device, struct error *err);
+
+/* After the last q35_plug: composes the tables. */
+bool q35_finish(struct q35 *board, struct error *err);
+
+/* All devices as after power-on, while no vCPU runs. */
+void q35_reset(struct q35 *board);
+
+/* What firmware would leave behind, in memory that is clear: tables, places of BARs. Gives the
+ * memory map and where the ACPI tables are. */
+bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err);
+
+void q35_press_power_button(struct q35 *board); /* any thread */
+
+void q35_save(struct q35 *board, struct save *save);
+bool q35_load(struct q35 *board, struct load *load);
+void q35_kick_all(struct q35 *board); /* after q35_load, when vCPUs are about to run */
+
+/* What a processor without a local APIC of its own asks the board; `opaque` is to be a
+ * struct q35 ** that is set before vCPUs run. */
+struct engine_hooks q35_hooks(struct q35 **board);
+
+#endif

@@ -300,18 +300,22 @@ static void hpet_write_timer_config(struct hpet *hpet, unsigned index, uint64_t 
         hpet_wait(hpet, index, false);
 }
 
-static void hpet_write_comparator(struct hpet *hpet, unsigned index, uint64_t value)
+static uint64_t merge(uint64_t old, uint64_t value, uint64_t mask)
+{
+    return (old & ~mask) | (value & mask);
+}
+
+static void hpet_write_comparator(struct hpet *hpet, unsigned index, uint64_t value, uint64_t mask)
 {
     struct timer *timer = &hpet->timers[index];
     bool is_periodic = timer->config & TN_PERIODIC;
-    if (timer->config & TN_32_BIT)
-        value = (uint32_t)value;
+    uint64_t width = timer->config & TN_32_BIT ? UINT32_MAX : UINT64_MAX;
     if (is_periodic)
-        timer->period = value;
+        timer->period = merge(timer->period, value, mask) & width;
     if (is_periodic && !(timer->config & TN_SET_VALUE))
         return;
     timer->config &= (uint16_t)~TN_SET_VALUE;
-    timer->comparator = value;
+    timer->comparator = merge(timer->comparator, value, mask) & width;
     hpet_wait(hpet, index, true);
 }
 
@@ -330,18 +334,18 @@ static void hpet_write_register(struct hpet *hpet, unsigned offset, uint64_t val
         hpet_write_status(hpet, value & mask);
         return;
     }
-    value = (hpet_read_register(hpet, offset) & ~mask) | (value & mask);
+    uint64_t merged = merge(hpet_read_register(hpet, offset), value, mask);
     if (offset >= REG_TIMERS && index < hpet->config.timer_count) {
         if (offset % TIMER_BYTES == TIMER_CONFIG)
-            hpet_write_timer_config(hpet, index, value);
+            hpet_write_timer_config(hpet, index, merged);
         else if (offset % TIMER_BYTES == TIMER_COMPARATOR)
-            hpet_write_comparator(hpet, index, value);
+            hpet_write_comparator(hpet, index, value, mask);
         else if (offset % TIMER_BYTES == TIMER_FSB)
-            hpet->timers[index].fsb = value;
+            hpet->timers[index].fsb = merged;
     } else if (offset == REG_CONFIG) {
-        hpet_write_config(hpet, value);
+        hpet_write_config(hpet, merged);
     } else if (offset == REG_COUNTER && !hpet_runs(hpet)) {
-        hpet->counter = value;
+        hpet->counter = merged;
     }
 }
 

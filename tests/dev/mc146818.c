@@ -61,10 +61,11 @@ static void set_time(struct fixture *f, uint8_t format, const uint8_t time[8])
     put(f, 0x0b, format);
 }
 
+/* All but the second, which goes on. */
 static void assert_time(struct fixture *f, const uint8_t time[8])
 {
     static const uint8_t registers[8] = {0, 2, 4, 6, 7, 8, 9, 0x32};
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 1; i < 8; i++)
         assert_int_equal(get(f, registers[i]), time[i]);
 }
 
@@ -99,10 +100,10 @@ static void test_formats(void **state)
 {
     struct fixture *f = *state;
     /* Leap day, a Thursday, in the four formats. */
-    static const uint8_t bcd_24[8] = {0x58, 0x59, 0x23, 5, 0x29, 0x02, 0x24, 0x20};
-    static const uint8_t bcd_12[8] = {0x58, 0x59, 0x91, 5, 0x29, 0x02, 0x24, 0x20};
-    static const uint8_t binary_24[8] = {58, 59, 23, 5, 29, 2, 24, 20};
-    static const uint8_t binary_12[8] = {58, 59, 0x80 | 11, 5, 29, 2, 24, 20};
+    static const uint8_t bcd_24[8] = {0x00, 0x59, 0x23, 5, 0x29, 0x02, 0x24, 0x20};
+    static const uint8_t bcd_12[8] = {0x00, 0x59, 0x91, 5, 0x29, 0x02, 0x24, 0x20};
+    static const uint8_t binary_24[8] = {0, 59, 23, 5, 29, 2, 24, 20};
+    static const uint8_t binary_12[8] = {0, 59, 0x80 | 11, 5, 29, 2, 24, 20};
     set_time(f, 0x02, bcd_24);
     assert_time(f, bcd_24);
     put(f, 0x0b, 0x00);
@@ -160,10 +161,15 @@ static void test_update(void **state)
     assert_int_equal(get(f, 0x0c), 0);
     /* UIP is up just before the next second, and then the time changes. */
     uint8_t second = get(f, 0);
-    unsigned polls = 0;
-    while (!(get(f, 0x0a) & 0x80) && polls < 100000000)
-        polls++;
-    assert_int_equal(get(f, 0), second);
+    for (bool seen = false; !seen;) {
+        uint8_t before = get(f, 0x0a), now = get(f, 0), after = get(f, 0x0a);
+        if (before & after & 0x80) {
+            assert_int_equal(now, second);
+            seen = true;
+        } else if (!((before | after) & 0x80)) {
+            second = now;
+        }
+    }
     WAIT_FOR(!(get(f, 0x0a) & 0x80));
     assert_int_not_equal(get(f, 0), second);
     assert_int_equal(get(f, 0x0c) & 0x10, 0x10);
@@ -178,14 +184,15 @@ static void test_alarm(void **state)
     put(f, 5, 0xff);
     get(f, 0x0c);
     put(f, 0x0b, 0x26);
-    wait_ms(700);
-    assert_int_equal(get(f, 0), 31);
+    WAIT_FOR(get(f, 0) >= 31);
+    wait_ms(5);
     assert_false(f->irq.level); /* another minute */
     assert_int_equal(get(f, 0x0c) & 0x20, 0);
-    put(f, 1, 32);
+    uint8_t second = get(f, 0) + 1;
+    put(f, 1, second);
     put(f, 3, 0xc0); /* any */
     WAIT_FOR(f->irq.level);
-    assert_int_equal(get(f, 0), 32);
+    assert_true(get(f, 0) >= second);
     assert_int_equal(get(f, 0x0c) & 0xa0, 0xa0);
 }
 

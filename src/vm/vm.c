@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A virtual machine as a command runs it. A reboot of the guest is the machine's own matter: back
+ * ends stay open, so the terminal, forwarded ports and pseudo terminals go on. Runs on the loop's
+ * thread.
+ */
+#include "vm/vm.h"
+
+#include "cpu/engine.h"
+#include "host/tty.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals) };
+
+struct vm;
+struct vm_signal {
+    struct vm *vm;
+    int number;
+    struct loop_signal *watch;
+};
+
+struct vm {
+    struct vm_config config;
+    struct loop *loop;
+    struct machine *machine;
+    struct vm_signal signal[ENDING_SIGNALS];
+    struct loop_signal *continued;
+    unsigned signals_seen;
+    int ended_by; /* a signal's number, or 0 */
+    struct machine_end end;
+};
+
+static void finished(void *opaque, const struct machine_end *end)
+{
+    struct vm *vm = opaque;
+    vm->end = *end;
+    loop_stop(vm->loop);
+}
+
+static void escape(void *opaque, char key)
+{
+    struct vm *vm = opaque;
+    if (vm->config.key && vm->machine)
+        vm->config.key(vm->config.opaque, vm, key);
+}
+
+static void signalled(void *opaque)
+{
+    struct vm_signal *signal = opaque;
+    struct vm *vm = signal->vm;
+    bool is_ending = vm->signals_seen++ > 0;
+    if (vm->config.signalled)
+        vm->config.signalled(vm->config.opaque, vm, is_ending);
+    if (!is_ending) {
+        machine_power_button(vm->machine);
+        return;
+    }
+    vm->ended_by = signal->number;
+    machine_quit(vm->machine);
+}
+
+/* The process was stopped and goes on: a shell may have changed the terminal. */
+static void continued(void *opaque)
+{
+    struct vm *vm = opaque;
+    const struct tty *tty = machine_tty(vm->machine);
+    if (tty)
+        tty_resume(tty);
+}
+
+static bool watch_signals(struct vm *vm, struct error *err)
+{
+    for (unsigned i = 0; i < ENDING_SIGNALS; i++) {
+        struct vm_signal *signal = &vm->signal[i];
+        *signal = (struct vm_signal){.vm = vm, .number = ending_signals[i]};
+        signal->watch = loop_signal_open(vm->loop, signal->number, signalled, signal, err);
+        if (!signal->watch)
+            return false;
+    }
+    vm->continued = loop_signal_open(vm->loop, SIGCONT, continued, vm, err);
+    return vm->continued;
+}
+
+struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+    if (!vm) {
+        error_errno(err, "cannot make the virtual machine", NULL, ENOMEM);
+        return NULL;
+    }
+    vm->config = *config;
+    vm->config.machine.escape = escape;
+    vm->config.machine.escape_opaque = vm;
+    vm->loop = loop_create(err);
+    if (vm->loop)
+        vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);
+    if (!vm->machine || !watch_signals(vm, err)) {
+        vm_destroy(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    for (unsigned i = 0; i < ENDING_SIGNALS; i++)
+        if (vm->signal[i].watch)
+            loop_signal_close(vm->signal[i].watch);
+    if (vm->continued)
+        loop_signal_close(vm->continued);
+    machine_destroy(vm->machine);
+    if (vm->loop)
+        loop_destroy(vm->loop);
+    free(vm);
+}
+
+static int exit_code(const struct vm *vm)
+{
+    switch (vm->end.reason) {
+    case MACHINE_POWERED_OFF:
+    case MACHINE_REBOOTED: return 0;
+    case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
+    case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
+    case MACHINE_FAILED: break;
+    }
+    return 1;
+}
+
+int vm_run(struct vm *vm, struct machine_end *end)
+{
+    machine_start(vm->machine);
+    loop_run(vm->loop);
+    *end = vm->end;
+    return exit_code(vm);
+}
+
+struct loop *vm_loop(struct vm *vm)
+{
+    return vm->loop;
+}
+
+struct machine *vm_machine(struct vm *vm)
+{
+    return vm->machine;
+}
+
+void vm_power_button(struct vm *vm)
+{
+    machine_power_button(vm->machine);
+}
+
+void vm_reset(struct vm *vm)
+{
+    machine_reset(vm->machine);
+}
+
+void vm_quit(struct vm *vm)
+{
+    machine_quit(vm->machine);
+}
+
+size_t vm_info(struct vm *vm, char *text, size_t size_bytes)
+{
+    return machine_info(vm->machine, text, size_bytes);
+}
+
+bool vm_has_terminal(const struct vm *vm)
+{
+    const struct tty *tty = machine_tty(vm->machine);
+    return tty && tty_is_raw(tty);
+}
+
+bool vm_print(struct vm *vm, const char *text)
+{
+    struct tty *tty = machine_tty(vm->machine);
+    if (!tty)
+        return false;
+    tty_print(tty, text);
+    return true;
+}
+
+unsigned vm_engines(struct vm_engine engines[VM_ENGINES_MAX])
+{
+    const char *options;
+    const struct engine *chosen = engine_find("auto", &options, NULL);
+    unsigned count = 0;
+    for (const struct engine *const *e = engine_all(); *e && count < VM_ENGINES_MAX; e++) {
+        struct engine_probe probe = {0};
+        (*e)->probe(&probe);
+        engines[count] = (struct vm_engine){
+            .name = (*e)->name,
+            .is_available = probe.available,
+            .is_backed_by_hardware = probe.backed_by_hardware,
+            .is_chosen = *e == chosen,
+            .error = probe.error,
+        };
+        snprintf(engines[count].detail, sizeof(engines[count].detail), "%s", probe.detail);
+        count++;
+    }
+    return count;
+}

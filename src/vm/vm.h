@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A virtual machine as a command runs it: the loop, the machine on it, signals, and the exit code
+ * that its end stands for. All functions belong to the calling thread, which becomes the loop's,
+ * unless they say otherwise.
+ */
+#ifndef SKEP_VM_VM_H
+#define SKEP_VM_VM_H
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "machine/machine.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct vm;
+
+struct vm_config {
+    struct machine_config machine; /* `escape` and `escape_opaque` are set by vm_create() */
+    /* The key after the terminal's escape (Ctrl-]); while vm_run() runs. May be NULL. */
+    void (*key)(void *opaque, struct vm *vm, char key);
+    /* SIGINT, SIGTERM or SIGHUP arrived: the first presses the power button, the next ends the
+     * machine. Only tells. May be NULL. */
+    void (*signalled)(void *opaque, struct vm *vm, bool is_ending);
+    void *opaque;
+};
+
+/* Makes loop and machine; nothing runs yet. What `config` points to must stay until vm_destroy().
+ * NULL: `err` tells why. */
+struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err);
+void vm_destroy(struct vm *vm); /* NULL is fine; gives the terminal back */
+
+/* Runs the machine until it ends, fills `end` and returns the exit code: 0 when the guest powered
+ * off, rebooted under no_reboot, or vm_quit() was called; (value << 1) | 1 for the exit port (its
+ * low 8 bits, as the system has it); 1 when it failed. A signal that ended it at once gives
+ * 128 + its number. */
+int vm_run(struct vm *vm, struct machine_end *end);
+
+struct loop *vm_loop(struct vm *vm);
+struct machine *vm_machine(struct vm *vm);
+
+/* As those of machine.h; any thread. */
+void vm_power_button(struct vm *vm);
+void vm_reset(struct vm *vm);
+void vm_quit(struct vm *vm);
+
+/* Text for a person: engine, processors, memory, uptime. Returns its length. */
+size_t vm_info(struct vm *vm, char *text, size_t size_bytes);
+
+/* Whether the terminal belongs to the guest, so that keys reach it and the escape works. */
+bool vm_has_terminal(const struct vm *vm);
+
+/* Writes to the terminal between what the guest writes. False when it isn't the guest's: then
+ * nothing is written. */
+bool vm_print(struct vm *vm, const char *text);
+
+/* ---- engines, for `skep doctor` ---- */
+
+enum { VM_ENGINES_MAX = 8 };
+
+struct vm_engine {
+    const char *name;
+    bool is_available, is_backed_by_hardware;
+    bool is_chosen; /* by auto */
+    char detail[160];
+    struct error error; /* why it is not available */
+};
+
+/* Probes all engines of this build; returns their number. */
+unsigned vm_engines(struct vm_engine engines[VM_ENGINES_MAX]);
+
+#endif

@@ -55,6 +55,7 @@ struct timer {
     uint16_t config; /* TN_STORED */
     uint64_t comparator, period;
     uint64_t fsb;
+    bool fresh; /* the comparator was written and has not fired since */
     bool waits; /* fires at counter value `due` (of 64 bits) while the counter runs */
     uint64_t due;
     bool line; /* level: what the line shows */
@@ -163,27 +164,23 @@ static void hpet_arm(struct hpet *hpet, unsigned index)
                     now_ns + (wait_ns > min_interval_ns ? wait_ns : min_interval_ns));
 }
 
-/* Finds when the comparator matches next. `is_new`: it was written, so that a time just gone by
- * counts; else only what lies ahead. */
-static void hpet_wait(struct hpet *hpet, unsigned index, bool is_new)
+/* Finds when the comparator matches next. A time just gone by counts when it was never told. */
+static void hpet_wait(struct hpet *hpet, unsigned index)
 {
     struct timer *timer = &hpet->timers[index];
     uint64_t now = hpet_counter(hpet);
-    bool had_waited = timer->waits;
+    bool may_be_past = timer->fresh || ((timer->config & TN_PERIODIC) && timer->period);
     timer->waits = true;
     if (timer->config & TN_32_BIT) {
         uint32_t ahead = (uint32_t)timer->comparator - (uint32_t)now;
         uint32_t behind = (uint32_t)now - (uint32_t)timer->comparator;
-        bool is_past = behind <= INT32_MAX;
-        if (!is_past)
-            timer->due = now + ahead;
-        else if (is_new || had_waited)
-            timer->due = behind <= now ? now - behind : now;
+        if (behind > INT32_MAX || !may_be_past)
+            timer->due = now + (ahead ? ahead : UINT64_C(1) << 32);
         else
-            timer->due = now + ahead + (ahead ? 0 : UINT64_C(1) << 32);
+            timer->due = behind <= now ? now - behind : now;
     } else {
         timer->due = timer->comparator;
-        timer->waits = timer->comparator > now || is_new || had_waited;
+        timer->waits = timer->comparator > now || may_be_past;
     }
     hpet_arm(hpet, index);
 }
@@ -191,6 +188,7 @@ static void hpet_wait(struct hpet *hpet, unsigned index, bool is_new)
 /* After a match at `now`: the next one. */
 static void hpet_advance(struct timer *timer, uint64_t now)
 {
+    timer->fresh = false;
     if ((timer->config & TN_PERIODIC) && timer->period) {
         uint64_t periods = (now - timer->due) / timer->period + 1;
         timer->due += periods * timer->period;
@@ -272,7 +270,7 @@ static void hpet_write_config(struct hpet *hpet, uint64_t value)
     for (unsigned i = 0; i < hpet->config.timer_count; i++) {
         hpet_update_line(hpet, i);
         if (toggled && hpet_runs(hpet))
-            hpet_wait(hpet, i, false);
+            hpet_wait(hpet, i);
         else
             hpet_arm(hpet, i);
     }
@@ -296,8 +294,10 @@ static void hpet_write_timer_config(struct hpet *hpet, unsigned index, uint64_t 
         timer->period = (uint32_t)timer->period;
     }
     hpet_update_line(hpet, index);
-    if ((old ^ timer->config) & TN_32_BIT)
-        hpet_wait(hpet, index, false);
+    if ((old ^ timer->config) & TN_32_BIT) {
+        timer->fresh = false;
+        hpet_wait(hpet, index);
+    }
 }
 
 static uint64_t merge(uint64_t old, uint64_t value, uint64_t mask)
@@ -316,7 +316,8 @@ static void hpet_write_comparator(struct hpet *hpet, unsigned index, uint64_t va
         return;
     timer->config &= (uint16_t)~TN_SET_VALUE;
     timer->comparator = merge(timer->comparator, value, mask) & width;
-    hpet_wait(hpet, index, true);
+    timer->fresh = true;
+    hpet_wait(hpet, index);
 }
 
 static void hpet_write_status(struct hpet *hpet, uint64_t value)
@@ -465,6 +466,7 @@ static void hpet_save(void *device, struct save *save)
         save_u64(save, timer->comparator);
         save_u64(save, timer->period);
         save_u64(save, timer->fsb);
+        save_bool(save, timer->fresh);
         save_bool(save, timer->waits);
         save_u64(save, timer->due);
         save_bool(save, timer->line);
@@ -478,6 +480,7 @@ static void timer_load(struct timer *timer, struct load *load, bool has_fsb)
     timer->comparator = load_u64(load);
     timer->period = load_u64(load);
     timer->fsb = load_u64(load);
+    timer->fresh = load_bool(load);
     timer->waits = load_bool(load);
     timer->due = load_u64(load);
     timer->line = load_bool(load);

@@ -220,6 +220,28 @@ static void test_periodic_32_bits(void **state)
     assert_int_equal(f->ioapic.rises, rises);
 }
 
+static void test_nothing_fires_unasked(void **state)
+{
+    struct fixture *f = *state;
+    put32(f, 0x120, 0x104 | 21 << 9); /* the comparator is all ones */
+    put32(f, 0x10, 1);
+    put32(f, 0x140, 0x104 | 22 << 9);
+    wait_ms(5);
+    assert_int_equal(f->ioapic.rises, 0);
+    put32(f, 0x128, get32(f, 0xf0) + 100);
+    WAIT_FOR(f->ioapic.rises == 1);
+    put32(f, 0x10, 0);
+    put32(f, 0x10, 1); /* does not tell it again */
+    wait_ms(5);
+    assert_int_equal(f->ioapic.rises, 1);
+    put32(f, 0x10, 0);
+    put32(f, 0x128, get32(f, 0xf0)); /* while halted: told when it runs */
+    wait_ms(5);
+    assert_int_equal(f->ioapic.rises, 1);
+    put32(f, 0x10, 1);
+    WAIT_FOR(f->ioapic.rises == 2);
+}
+
 static void test_msi(void **state)
 {
     struct fixture *f = *state;
@@ -286,10 +308,18 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_capabilities),  T(test_counter),          T(test_one_shot),
-        T(test_level),         T(test_periodic_legacy),  T(test_late_periods_are_one),
-        T(test_32_bits),       T(test_periodic_32_bits), T(test_msi),
-        T(test_save_and_load), T(test_hostile),
+        T(test_capabilities),
+        T(test_counter),
+        T(test_one_shot),
+        T(test_level),
+        T(test_periodic_legacy),
+        T(test_late_periods_are_one),
+        T(test_32_bits),
+        T(test_periodic_32_bits),
+        T(test_msi),
+        T(test_nothing_fires_unasked),
+        T(test_save_and_load),
+        T(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,9 +196,9 @@ static void test_32_bits(void **state)
     struct fixture *f = *state;
     put(f, 0xf0, 0xffffff00); /* the low half is about to wrap */
     put32(f, 0x120, 0x104 | 21 << 9);
-    put32(f, 0x10, 1);
     put(f, 0x128, 0xaaaaaaaa00000000 | MS);
     assert_int_equal(get(f, 0x128), MS);
+    put32(f, 0x10, 1);
     WAIT_FOR(f->ioapic.rises == 1);
     assert_true(get(f, 0xf0) >= 0x100000000 + MS);
 }

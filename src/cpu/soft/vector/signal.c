@@ -33,6 +33,13 @@ static _Noreturn void vector_raise_simd(struct cpu *cpu)
     cpu_raise(cpu, cpu->cr4 & VECTOR_CR4_OSXMMEXCPT ? VECTOR_XM : VECTOR_UD);
 }
 
+/* Likewise, for a stub in which the host's x87 reported an exception that had been pending: an
+ * instruction that some processors count among the waiting ones and some don't. */
+static _Noreturn void vector_raise_x87(struct cpu *cpu)
+{
+    vector_raise_pending_x87(cpu);
+}
+
 static void forward(int number, siginfo_t *info, void *context)
 {
     if (previous_action.sa_flags & SA_SIGINFO) {
@@ -54,10 +61,13 @@ static void handle_sigfpe(int number, siginfo_t *info, void *context)
         forward(number, info, context);
         return;
     }
-    cpu->mxcsr = user->uc_mcontext.fpregs->mxcsr;
+    if (user->uc_mcontext.gregs[REG_TRAPNO] != VECTOR_MF)
+        cpu->mxcsr = user->uc_mcontext.fpregs->mxcsr;
     user->uc_mcontext.fpregs->mxcsr = MXCSR_DEFAULT;
     user->uc_mcontext.gregs[REG_RDI] = (greg_t)(uintptr_t)cpu;
-    user->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)vector_raise_simd;
+    bool is_x87 = user->uc_mcontext.gregs[REG_TRAPNO] == VECTOR_MF;
+    user->uc_mcontext.gregs[REG_RIP] =
+        is_x87 ? (greg_t)(uintptr_t)vector_raise_x87 : (greg_t)(uintptr_t)vector_raise_simd;
 }
 
 bool signal_install(struct error *err)

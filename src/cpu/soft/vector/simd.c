@@ -77,6 +77,16 @@ HANDLERS(avx, check_avx(cpu))
 HANDLERS(mmx, check_mmx(cpu))
 HANDLERS(both, (check_sse(cpu), check_pending_x87(cpu))) /* XMM and MMX registers */
 
+/* CVTPI2PS from memory names no MMX register; whether it counts as an MMX instruction all the same
+ * is up to the host (signal.c takes its #MF). */
+static void op_cvtpi2ps_load(struct cpu *cpu, const struct op *op)
+{
+    check_sse(cpu);
+    if (!cpu->x87_live)
+        x87_make_live(cpu);
+    run_load(cpu, op);
+}
+
 static op_fn *const handlers[4][3] = {
     {op_sse_reg, op_sse_load, op_sse_store},
     {op_avx_reg, op_avx_load, op_avx_store},
@@ -134,9 +144,7 @@ static bool needs_alignment(const struct insn *insn)
 bool bind_simd(const struct insn *insn, struct op *op)
 {
     const ZydisDecodedInstruction *info = insn->info;
-    bool has_xmm = false, has_mmx = false;
-    if (info->mnemonic == ZYDIS_MNEMONIC_EMMS || info->mnemonic == ZYDIS_MNEMONIC_CVTPI2PS)
-        has_mmx = true; /* also with a memory operand, unlike CVTPI2PD */
+    bool has_xmm = false, has_mmx = info->mnemonic == ZYDIS_MNEMONIC_EMMS;
     for (unsigned i = 0; i < info->operand_count; i++) {
         if (insn->operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
@@ -157,6 +165,8 @@ bool bind_simd(const struct insn *insn, struct op *op)
                                                                        : 3;
     unsigned place = memory == NULL ? 0 : memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? 2 : 1;
     op->fn = handlers[family][place];
+    if (info->mnemonic == ZYDIS_MNEMONIC_CVTPI2PS && memory != NULL)
+        op->fn = op_cvtpi2ps_load;
     if (needs_alignment(insn))
         op->flags |= OP_ALIGNED;
     return true;

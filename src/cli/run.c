@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * skep run: a machine from the command line, with its console on the terminal. */
+#include "cli/cli.h"
+#include "cli/stats.h"
+#include "vm/vm.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const unsigned long long default_memory_bytes = 512ULL << 20;
+
+/* What the options ask for. Strings point into argv, or into `copies`. */
+struct request {
+    struct vm_config vm;
+    struct machine_forward forwards[MACHINE_MAX_FORWARDS];
+    unsigned forward_count;
+    bool no_net, has_console, stats, help;
+    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 2 * MACHINE_MAX_FORWARDS];
+    unsigned copy_count;
+};
+
+/* A copy that a parser may cut into pieces; freed with the request. */
+static char *copy_value(struct request *request, const char *value)
+{
+    if (request->copy_count == sizeof(request->copies) / sizeof(request->copies[0]))
+        return NULL;
+    char *copy = strdup(value);
+    if (copy)
+        request->copies[request->copy_count++] = copy;
+    return copy;
+}
+
+static bool too_many(const char *what, unsigned most, struct error *err)
+{
+    return error_usage(err, "too many", what, "a machine has at most %u of them", most);
+}
+
+static bool store_engine(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.engine = value;
+    return true;
+}
+
+static bool store_cpus(void *target, const char *value, struct error *err)
+{
+    unsigned long count;
+    if (!parse_number(value, "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
+        return false;
+    ((struct request *)target)->vm.machine.vcpu_count = (unsigned)count;
+    return true;
+}
+
+static bool store_memory(void *target, const char *value, struct error *err)
+{
+    unsigned long long bytes;
+    if (!parse_size(value, 1 << 20, &bytes, err))
+        return false;
+    if (bytes < MACHINE_MIN_MEMORY_BYTES) {
+        error_usage(err, "memory", value, "a machine needs at least %d MiB",
+                    MACHINE_MIN_MEMORY_BYTES >> 20);
+        return error_hint(err, "write a unit: -m 512M; a bare number counts MiB");
+    }
+    ((struct request *)target)->vm.machine.memory_bytes = bytes & ~4095ULL;
+    return true;
+}
+
+static bool store_kernel(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.kernel = value;
+    return true;
+}
+
+static bool store_initrd(void *target, const char *value, struct error *err)
+{
+    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    if (machine->initrd_count == MACHINE_MAX_INITRDS)
+        return too_many("initrds", MACHINE_MAX_INITRDS, err);
+    machine->initrds[machine->initrd_count++] = value;
+    return true;
+}
+
+static bool store_cmdline(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.cmdline = value;
+    return true;
+}
+
+/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
+static char *next_piece(char **rest)
+{
+    return strsep(rest, ",");
+}
+
+static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
+{
+    if (!strcmp(piece, "ro")) {
+        disk->read_only = true;
+    } else if (!strcmp(piece, "raw")) {
+        disk->is_surely_raw = true;
+    } else if (!strncmp(piece, "serial=", 7)) {
+        disk->serial = piece + 7;
+    } else {
+        error_usage(err, "disk option", piece, "it is not known");
+        return error_hint(err, "known are ro, raw and serial=TEXT");
+    }
+    return true;
+}
+
+static bool store_disk(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->disk_count == MACHINE_MAX_DISKS)
+        return too_many("disks", MACHINE_MAX_DISKS, err);
+    char *rest = copy_value(request, value);
+    struct machine_disk *disk = &machine->disks[machine->disk_count++];
+    disk->path = next_piece(&rest);
+    while (rest)
+        if (!disk_option(disk, next_piece(&rest), err))
+            return false;
+    return true;
+}
+
+static bool parse_mac(const char *text, uint8_t mac[6], struct error *err)
+{
+    char end;
+    unsigned b[6];
+    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
+        6)
+        return error_usage(err, "network address", text, "it is not of the form 52:54:00:12:34:56");
+    for (int i = 0; i < 6; i++)
+        mac[i] = (uint8_t)b[i];
+    if (mac[0] & 1)
+        return error_usage(err, "network address", text, "it is a multicast address");
+    return true;
+}
+
+static bool net_kind(struct machine_net *net, const char *piece, struct error *err)
+{
+    unsigned long fd;
+    if (!strcmp(piece, "user")) {
+        net->kind = MACHINE_NET_USER;
+    } else if (!strncmp(piece, "tap=", 4) && piece[4]) {
+        net->kind = MACHINE_NET_TAP;
+        net->tap_name = piece + 4;
+    } else if (!strncmp(piece, "tap-fd=", 7)) {
+        net->kind = MACHINE_NET_TAP;
+        if (!parse_number(piece + 7, "descriptor", 0, 1 << 20, &fd, err))
+            return false;
+        net->tap_fd = (int)fd;
+    } else {
+        error_usage(err, "network", piece, "there is no such kind");
+        return error_hint(err, "the kinds are user, tap=NAME, tap-fd=NUMBER and none");
+    }
+    return true;
+}
+
+static bool store_net(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (!strcmp(value, "none")) {
+        request->no_net = true;
+        return true;
+    }
+    if (machine->net_count == MACHINE_MAX_NETS)
+        return too_many("network cards", MACHINE_MAX_NETS, err);
+    char *rest = copy_value(request, value);
+    struct machine_net *net = &machine->nets[machine->net_count++];
+    if (!net_kind(net, next_piece(&rest), err))
+        return false;
+    while (rest) {
+        const char *piece = next_piece(&rest);
+        if (strncmp(piece, "mac=", 4))
+            return error_usage(err, "network option", piece, "it is not known; mac=ADDRESS is");
+        if (!parse_mac(piece + 4, net->mac, err))
+            return false;
+    }
+    return true;
+}
+
+static bool bad_forward(const char *value, struct error *err)
+{
+    error_usage(err, "port", value, "it is not of the form [IP:]HOST:GUEST[/udp]");
+    return error_hint(err, "-p 8080:80 makes the guest's port 80 the host's 127.0.0.1:8080");
+}
+
+/* The address may be an IPv6 one in brackets. */
+static bool store_port(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->forward_count == MACHINE_MAX_FORWARDS)
+        return too_many("forwarded ports", MACHINE_MAX_FORWARDS, err);
+    struct machine_forward *forward = &request->forwards[request->forward_count];
+    char *text = copy_value(request, value);
+    char *protocol = strchr(text, '/');
+    if (protocol) {
+        *protocol++ = '\0';
+        if (strcmp(protocol, "udp") != 0 && strcmp(protocol, "tcp") != 0)
+            return bad_forward(value, err);
+        forward->is_udp = !strcmp(protocol, "udp");
+    }
+    char *guest = strrchr(text, ':');
+    if (!guest)
+        return bad_forward(value, err);
+    *guest++ = '\0';
+    char *host = strrchr(text, ':');
+    if (host) {
+        *host++ = '\0';
+        size_t length = strlen(text);
+        if (text[0] == '[' && length > 1 && text[length - 1] == ']') {
+            text[length - 1] = '\0';
+            text++;
+        }
+        forward->host_address = text;
+    }
+    unsigned long host_port;
+    unsigned long guest_port;
+    if (!parse_number(host ? host : text, "host port", 1, 65535, &host_port, err) ||
+        !parse_number(guest, "guest port", 1, 65535, &guest_port, err))
+        return false;
+    forward->host_port = (uint16_t)host_port;
+    forward->guest_port = (uint16_t)guest_port;
+    request->forward_count++;
+    return true;
+}
+
+static bool store_console(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    request->has_console = true;
+    request->vm.machine.serials[0] = !strcmp(value, "none") ? NULL : value;
+    return true;
+}
+
+/* COM1 is the console's. */
+static bool store_serial(void *target, const char *value, struct error *err)
+{
+    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    if (machine->serial_count == 0)
+        machine->serial_count = 1;
+    if (machine->serial_count == MACHINE_MAX_SERIALS)
+        return too_many("serial ports", MACHINE_MAX_SERIALS, err);
+    machine->serials[machine->serial_count++] = !strcmp(value, "none") ? NULL : value;
+    return true;
+}
+
+static bool store_virtio_console(void *target, const char *value, struct error *err)
+{
+    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    if (machine->console_count == MACHINE_MAX_CONSOLES)
+        return too_many("virtio consoles", MACHINE_MAX_CONSOLES, err);
+    machine->consoles[machine->console_count++] = value;
+    return true;
+}
+
+static bool store_debugcon(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.debugcon = value;
+    return true;
+}
+
+static bool store_exit_port(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.has_exit_port = true;
+    return true;
+}
+
+static bool store_no_reboot(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.no_reboot = true;
+    return true;
+}
+
+static bool store_no_balloon(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.no_balloon = true;
+    return true;
+}
+
+static bool store_no_rng(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.no_rng = true;
+    return true;
+}
+
+static bool store_stats(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->stats = true;
+    return true;
+}
+
+static bool store_help(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->help = true;
+    return true;
+}
+
+static const struct option_spec options[] = {
+    {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
+    {"cpus", 'c', "N", "number of processors (1)", store_cpus},
+    {"memory", 'm', "SIZE", "memory, as 512M or 2G (512M)", store_memory},
+    {"kernel", 0, "FILE", "a Linux bzImage, or an ELF kernel with a PVH note", store_kernel},
+    {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
+    {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
+     store_cmdline},
+    {"disk", 0, "PATH[,ro][,serial=TEXT]", "a raw image or block device as /dev/vda, /dev/vdb …",
+     store_disk},
+    {"net", 0, "KIND[,mac=ADDRESS]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
+     store_net},
+    {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",
+     store_port},
+    {"console", 0, "WHERE",
+     "where the console (COM1) goes (stdio):\n"
+     "stdio, null, pty, file:PATH, pipe:PATH, unix:PATH,\n"
+     "tcp:[IP:]PORT or none",
+     store_console},
+    {"serial", 0, "WHERE", "a further serial port: COM2, …", store_serial},
+    {"virtio-console", 0, "[NAME=]WHERE", "a port of the virtio console: /dev/hvc0, …",
+     store_virtio_console},
+    {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
+    {"exit-port", 0, NULL, "a write of N to port 0xf4 ends skep with status 2N+1", store_exit_port},
+    {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
+    {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
+    {"no-rng", 0, NULL, "no source of entropy", store_no_rng},
+    {"stats", 0, NULL, "at the end, print what the processors counted", store_stats},
+    {"help", 'h', NULL, "print this", store_help},
+};
+
+/* Options that depend on one another, once all are known. */
+static bool complete(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    if (!machine->kernel) {
+        error_usage(err, "nothing to run", NULL, "no kernel was given");
+        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
+    }
+    if (request->no_net && machine->net_count)
+        return error_usage(err, "network", "none", "it was asked for beside another network");
+    if (!request->no_net && machine->net_count == 0)
+        machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
+    struct machine_net *user = NULL;
+    for (unsigned i = 0; i < machine->net_count && !user; i++)
+        if (machine->nets[i].kind == MACHINE_NET_USER)
+            user = &machine->nets[i];
+    if (request->forward_count && !user) {
+        error_usage(err, "port forward", NULL, "only the user network forwards ports");
+        return error_hint(err, "leave -p out, or add --net user");
+    }
+    if (user) {
+        user->forwards = request->forwards;
+        user->forward_count = request->forward_count;
+    }
+    if (!request->has_console)
+        machine->serials[0] = "stdio";
+    if (machine->serial_count == 0)
+        machine->serial_count = 1;
+    return true;
+}
+
+static const char escape_help[] = "\r\nskep: Ctrl-] then  q  ends the machine at once\r\n"
+                                  "                   p  presses its power button\r\n"
+                                  "                   r  resets it\r\n"
+                                  "                   i  tells about it\r\n"
+                                  "                   Ctrl-]  sends Ctrl-] itself\r\n";
+
+/* The terminal is in raw mode: each line needs its carriage return. */
+static void print_info(struct vm *vm)
+{
+    char text[1024];
+    char raw[2 * sizeof(text) + 3];
+    size_t at = 0;
+    raw[at++] = '\r';
+    raw[at++] = '\n';
+    size_t length = vm_info(vm, text, sizeof(text));
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] == '\n')
+            raw[at++] = '\r';
+        raw[at++] = text[i];
+    }
+    raw[at] = '\0';
+    vm_print(vm, raw);
+}
+
+static void on_key(void *opaque, struct vm *vm, char key)
+{
+    switch (key) {
+    case 'q': vm_quit(vm); break;
+    case 'p': vm_power_button(vm); break;
+    case 'r': vm_reset(vm); break;
+    case 'i': print_info(vm); break;
+    default: vm_print(vm, escape_help); break;
+    }
+}
+
+static void on_signal(void *opaque, struct vm *vm, bool is_ending)
+{
+    const struct cli *cli = opaque;
+    if (is_ending)
+        cli_progress(cli, "ended by a signal");
+    else
+        cli_progress(cli, "power button pressed; once more ends the machine at once");
+}
+
+/* Where a person reaches what is not the terminal: a pty's name is only known now. */
+static void tell_places(const struct cli *cli, const struct machine_config *config, struct vm *vm)
+{
+    for (unsigned i = 0; i < config->serial_count; i++) {
+        const char *path = machine_serial_path(vm_machine(vm), i);
+        if (path && path[0])
+            cli_progress(cli, "serial port %u is at %s", i + 1, path);
+    }
+    for (unsigned i = 0; i < config->console_count; i++) {
+        const char *path = machine_console_path(vm_machine(vm), i);
+        if (path && path[0])
+            cli_progress(cli, "virtio console %u is at %s", i, path);
+    }
+}
+
+static int run_machine(const struct cli *cli, struct request *request, struct error *err)
+{
+    struct vm *vm = vm_create(&request->vm, &cli->log, err);
+    if (!vm)
+        return cli_fail(cli, err);
+    cli_progress(cli, "engine %s%s", machine_engine_name(vm_machine(vm)),
+                 vm_has_terminal(vm) ? "; Ctrl-] then ? lists the console's keys" : "");
+    tell_places(cli, &request->vm.machine, vm);
+    struct machine_end end = {0};
+    int status = vm_run(vm, &end);
+    struct machine_stats stats;
+    machine_stats(vm_machine(vm), &stats);
+    vm_destroy(vm);
+    if (request->stats)
+        stats_print(cli, &stats);
+    if (end.reason == MACHINE_FAILED)
+        cli_fail(cli, &end.error);
+    return status;
+}
+
+static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
+{
+    struct error err = {0};
+    struct request request = {0};
+    request.vm.machine.memory_bytes = default_memory_bytes;
+    request.vm.key = on_key;
+    request.vm.signalled = on_signal;
+    request.vm.opaque = cli;
+    int operands;
+    int status;
+    bool parsed =
+        options_parse(verb->options, verb->option_count, argc, argv, &request, &operands, &err);
+    if (parsed && request.help) {
+        status = cli_help(verb);
+    } else if (!parsed) {
+        status = cli_fail(cli, &err);
+    } else if (operands < argc) {
+        error_usage(&err, "unexpected argument", argv[operands], "run takes only options");
+        error_hint(&err, "`skep run --help` lists them");
+        status = cli_fail(cli, &err);
+    } else if (!complete(&request, &err)) {
+        status = cli_fail(cli, &err);
+    } else {
+        status = run_machine(cli, &request, &err);
+    }
+    for (unsigned i = 0; i < request.copy_count; i++)
+        free(request.copies[i]);
+    return status;
+}
+
+const struct verb verb_run = {
+    .name = "run",
+    .summary = "run a machine until its guest powers off",
+    .synopsis = "--kernel FILE [OPTION]…",
+    .description = "Runs a machine until its guest powers off, with the console on the terminal.\n"
+                   "Ctrl-] then q ends it at once, Ctrl-] then ? lists what else there is.",
+    .options = options,
+    .option_count = sizeof(options) / sizeof(options[0]),
+    .run = run,
+};

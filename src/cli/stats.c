@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The counters of a machine that has ended, for people and for programs. */
+#include "cli/stats.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+struct counter {
+    const char *name;
+    uint64_t value;
+};
+
+void stats_print(const struct cli *cli, const struct machine_stats *stats)
+{
+    const struct engine_stats *engine = &stats->engine;
+    const struct counter counters[] = {
+        {"uptime_ns", stats->uptime_ns},
+        {"reboots", stats->reboots},
+        {"instructions", engine->instructions},
+        {"blocks_decoded", engine->blocks_decoded},
+        {"block_lookups", engine->block_lookups},
+        {"block_misses", engine->block_misses},
+        {"tlb_misses", engine->tlb_misses},
+        {"page_walks", engine->page_walks},
+        {"exceptions", engine->exceptions},
+        {"interrupts", engine->interrupts},
+        {"code_writes", engine->code_writes},
+        {"mmio", engine->mmio},
+        {"pio", engine->pio},
+    };
+    json_t *object = cli->json ? json_object() : NULL;
+    for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
+        if (object)
+            json_object_set_new(object, counters[i].name,
+                                json_integer((json_int_t)counters[i].value));
+        else
+            fprintf(stderr, "%-16s%llu\n", counters[i].name, (unsigned long long)counters[i].value);
+    }
+    if (object) {
+        json_dumpf(object, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(object);
+    }
+}

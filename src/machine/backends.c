@@ -4,9 +4,11 @@
  * and puts the virtio devices on them into their slots. Runs on the loop's thread.
  */
 #include "dev/virtio/blk.h"
+#include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "host/raw.h"
 #include "host/slirp.h"
+#include "host/tty.h"
 #include "machine/machine_internal.h"
 
 #include <assert.h>
@@ -107,6 +109,31 @@ static bool plug_disks(struct machine *machine, struct error *err)
     return true;
 }
 
+/* As QEMU numbers its cards; the first bits say that it is locally administered. */
+static void choose_mac(const struct machine_net *net, unsigned index, uint8_t mac[6])
+{
+    static const uint8_t none[6];
+    const uint8_t numbered[6] = {0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + index)};
+    memcpy(mac, memcmp(net->mac, none, sizeof(none)) ? net->mac : numbered, sizeof(none));
+}
+
+static bool plug_nets(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config.net_count; i++) {
+        struct virtio_net_config config = {
+            .ram = machine->ram,
+            .log = machine->log,
+            .loop = machine->loop,
+            .backend = machine->backends.net[i],
+        };
+        choose_mac(&machine->config.nets[i], i, config.mac);
+        struct virtio_device *device = virtio_net_create(&config, err);
+        if (!device || !q35_plug(machine->board, Q35_NET, i, device, err))
+            return false;
+    }
+    return true;
+}
+
 static bool plug_rng(struct machine *machine, struct error *err)
 {
     const struct virtio_rng_config config = {.ram = machine->ram, .log = machine->log};
@@ -118,7 +145,7 @@ static bool plug_rng(struct machine *machine, struct error *err)
 
 bool backends_plug(struct machine *machine, struct error *err)
 {
-    return plug_rng(machine, err) && plug_disks(machine, err);
+    return plug_rng(machine, err) && plug_nets(machine, err) && plug_disks(machine, err);
 }
 
 void backends_drain(struct machine *machine)
@@ -159,7 +186,7 @@ const struct char_backend *backends_char(const struct machine_char *one)
     return one->chardev ? &one->backend : NULL;
 }
 
-struct tty *machine_tty(const struct machine *machine)
+static struct tty *find_tty(const struct machine *machine)
 {
     const struct backends *backends = &machine->backends;
     struct tty *tty = NULL;
@@ -172,6 +199,27 @@ struct tty *machine_tty(const struct machine *machine)
     if (!tty && backends->debugcon.chardev)
         tty = chardev_tty(backends->debugcon.chardev);
     return tty;
+}
+
+bool machine_has_terminal(const struct machine *machine)
+{
+    const struct tty *tty = find_tty(machine);
+    return tty && tty_is_raw(tty);
+}
+
+bool machine_print(struct machine *machine, const char *text)
+{
+    struct tty *tty = find_tty(machine);
+    if (tty)
+        tty_print(tty, text);
+    return tty;
+}
+
+void machine_terminal_resume(struct machine *machine)
+{
+    const struct tty *tty = find_tty(machine);
+    if (tty)
+        tty_resume(tty);
 }
 
 static const char *path_of(const struct machine_char *one)

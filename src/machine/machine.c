@@ -506,3 +506,15 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes)
     }
     return used < size_bytes ? used : size_bytes ? size_bytes - 1 : 0;
 }
+
+unsigned machine_engines(struct machine_engine engines[MACHINE_MAX_ENGINES])
+{
+    const char *options;
+    const struct engine *chosen = engine_find("auto", &options, NULL);
+    unsigned count = 0;
+    for (const struct engine *const *e = engine_all(); *e && count < MACHINE_MAX_ENGINES; e++) {
+        engines[count] = (struct machine_engine){.name = (*e)->name, .is_chosen = *e == chosen};
+        (*e)->probe(&engines[count++].probe);
+    }
+    return count;
+}

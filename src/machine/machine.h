@@ -106,7 +106,6 @@ struct machine_stats {
 };
 
 struct machine;
-struct tty;
 
 /* On the loop's thread, once. The vCPUs stand still; only stats, info and destroy make sense
  * after. */
@@ -133,8 +132,12 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
 void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
 
-/* The terminal, when a serial port or console is on it; else NULL. */
-struct tty *machine_tty(const struct machine *machine);
+/* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */
+bool machine_has_terminal(const struct machine *machine);
+/* Writes text between what the guest writes there; false when nothing of the guest is there. */
+bool machine_print(struct machine *machine, const char *text);
+/* The process was stopped and goes on: sets the terminal anew. */
+void machine_terminal_resume(struct machine *machine);
 
 /* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
 const char *machine_serial_path(const struct machine *machine, unsigned index);
@@ -148,5 +151,18 @@ bool machine_save(struct machine *machine, struct save *save, struct error *err)
 /* Into a machine of the same configuration that was never started; machine_start() goes on where
  * it was. What is loaded is not trusted. After a failure the machine can only be destroyed. */
 bool machine_load(struct machine *machine, struct load *load, struct error *err);
+
+/* ---- engines, for `skep doctor` ---- */
+
+enum { MACHINE_MAX_ENGINES = 8 };
+
+struct machine_engine {
+    const char *name;
+    bool is_chosen; /* by auto */
+    struct engine_probe probe;
+};
+
+/* Probes all engines of this build; returns their number. */
+unsigned machine_engines(struct machine_engine engines[MACHINE_MAX_ENGINES]);
 
 #endif

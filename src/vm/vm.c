@@ -6,14 +6,9 @@
  */
 #include "vm/vm.h"
 
-#include "cpu/engine.h"
-#include "host/tty.h"
-
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
 enum { ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals) };
@@ -69,9 +64,7 @@ static void signalled(void *opaque)
 static void continued(void *opaque)
 {
     struct vm *vm = opaque;
-    const struct tty *tty = machine_tty(vm->machine);
-    if (tty)
-        tty_resume(tty);
+    machine_terminal_resume(vm->machine);
 }
 
 static bool watch_signals(struct vm *vm, struct error *err)
@@ -174,36 +167,15 @@ size_t vm_info(struct vm *vm, char *text, size_t size_bytes)
 
 bool vm_has_terminal(const struct vm *vm)
 {
-    const struct tty *tty = machine_tty(vm->machine);
-    return tty && tty_is_raw(tty);
+    return machine_has_terminal(vm->machine);
 }
 
 bool vm_print(struct vm *vm, const char *text)
 {
-    struct tty *tty = machine_tty(vm->machine);
-    if (!tty)
-        return false;
-    tty_print(tty, text);
-    return true;
+    return machine_print(vm->machine, text);
 }
 
-unsigned vm_engines(struct vm_engine engines[VM_ENGINES_MAX])
+unsigned vm_engines(struct machine_engine engines[MACHINE_MAX_ENGINES])
 {
-    const char *options;
-    const struct engine *chosen = engine_find("auto", &options, NULL);
-    unsigned count = 0;
-    for (const struct engine *const *e = engine_all(); *e && count < VM_ENGINES_MAX; e++) {
-        struct engine_probe probe = {0};
-        (*e)->probe(&probe);
-        engines[count] = (struct vm_engine){
-            .name = (*e)->name,
-            .is_available = probe.available,
-            .is_backed_by_hardware = probe.backed_by_hardware,
-            .is_chosen = *e == chosen,
-            .error = probe.error,
-        };
-        snprintf(engines[count].detail, sizeof(engines[count].detail), "%s", probe.detail);
-        count++;
-    }
-    return count;
+    return machine_engines(engines);
 }

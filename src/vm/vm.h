@@ -56,19 +56,7 @@ bool vm_has_terminal(const struct vm *vm);
  * nothing is written. */
 bool vm_print(struct vm *vm, const char *text);
 
-/* ---- engines, for `skep doctor` ---- */
-
-enum { VM_ENGINES_MAX = 8 };
-
-struct vm_engine {
-    const char *name;
-    bool is_available, is_backed_by_hardware;
-    bool is_chosen; /* by auto */
-    char detail[160];
-    struct error error; /* why it is not available */
-};
-
-/* Probes all engines of this build; returns their number. */
-unsigned vm_engines(struct vm_engine engines[VM_ENGINES_MAX]);
+/* For `skep doctor`: probes all engines of this build; returns their number. */
+unsigned vm_engines(struct machine_engine engines[MACHINE_MAX_ENGINES]);
 
 #endif

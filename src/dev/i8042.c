@@ -210,7 +210,7 @@ static bool kbc_translate(struct kbc_state *s, uint8_t *byte)
     }
     uint8_t break_bit = s->translate_break ? 0x80 : 0;
     s->translate_break = false;
-    if (*byte == 0x02 || *byte == 0x7f) { /* also F7 and SysRq */
+    if (*byte == 0x02 || *byte == 0x7f) { /* also F7 and SysRq, and "set 2" */
         *byte = (*byte == 0x02 ? 0x41 : 0x54) | break_bit;
         return true;
     }

@@ -142,6 +142,10 @@ static void test_level(void **state)
     put32(f, 0x140, 0x6 | 23 << 9);
     assert_true(f->ioapic.level);
     assert_int_equal(f->ioapic.number, 23);
+    unsigned rises = f->ioapic.rises;
+    put32(f, 0x140, 0x6 | 20 << 9); /* the old input is let go, the new one driven */
+    assert_int_equal(f->ioapic.rises, rises + 1);
+    assert_int_equal(f->ioapic.number, 20);
     put(f, 0x20, 4);
     assert_false(f->ioapic.level);
 }
@@ -240,6 +244,17 @@ static void test_nothing_fires_unasked(void **state)
     assert_int_equal(f->ioapic.rises, 1);
     put32(f, 0x10, 1);
     WAIT_FOR(f->ioapic.rises == 2);
+    put32(f, 0x140, 0x4 | 22 << 9);
+    put(f, 0x148, get(f, 0xf0) + 100); /* the same of 64 bits */
+    WAIT_FOR(f->ioapic.rises == 3);
+    put32(f, 0x10, 0);
+    put32(f, 0x10, 1);
+    wait_ms(5);
+    assert_int_equal(f->ioapic.rises, 3);
+    put(f, 0x148, UINT64_C(1) << 32); /* far ahead; cut to 32 bits it is 0 */
+    put32(f, 0x140, 0x104 | 22 << 9);
+    wait_ms(5);
+    assert_int_equal(f->ioapic.rises, 3);
 }
 
 static void test_msi(void **state)

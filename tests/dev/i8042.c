@@ -202,6 +202,24 @@ static void test_scan_code_sets(void **state)
     assert_empty(f);
 }
 
+/* With translation the answer to "which set" is translated like a key. */
+static void test_translated_set(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t told[4] = {0, 0x43, 0x41, 0x3f};
+    for (uint8_t set = 1; set <= 3; set++) {
+        data(f, 0xf0);
+        assert_int_equal(key(f), 0xfa);
+        data(f, set);
+        assert_int_equal(key(f), 0xfa);
+        data(f, 0xf0);
+        assert_int_equal(key(f), 0xfa);
+        data(f, 0);
+        assert_int_equal(key(f), 0xfa);
+        assert_int_equal(key(f), told[set]);
+    }
+}
+
 static void test_keyboard_commands(void **state)
 {
     struct fixture *f = *state;
@@ -436,11 +454,11 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_controller),     T(test_a20_and_reset),     T(test_keys_translated),
-        T(test_scan_code_sets), T(test_keyboard_commands), T(test_interrupts),
-        T(test_mouse),          T(test_answer_goes_first), T(test_queue_is_bounded),
-        T(test_wheel),          T(test_mouse_modes),       T(test_save_and_load),
-        T(test_hostile),
+        T(test_controller),       T(test_a20_and_reset),  T(test_keys_translated),
+        T(test_scan_code_sets),   T(test_translated_set), T(test_keyboard_commands),
+        T(test_interrupts),       T(test_mouse),          T(test_answer_goes_first),
+        T(test_queue_is_bounded), T(test_wheel),          T(test_mouse_modes),
+        T(test_save_and_load),    T(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,13 +140,32 @@ static void test_calendar_turns(void **state)
 static void test_held_time_stands(void **state)
 {
     struct fixture *f = *state;
-    put(f, 0x0b, 0x86);
+    put(f, 0x0b, 0x16);
+    put(f, 0x0b, 0x96);
+    assert_int_equal(get(f, 0x0b), 0x86); /* holding the time ends the update interrupt */
     put(f, 0, 33);
     wait_ms(1100);
     assert_int_equal(get(f, 0), 33);
     assert_int_equal(get(f, 0x0a) & 0x80, 0);
     put(f, 0x0b, 0x06);
     WAIT_FOR(get(f, 0) == 34);
+}
+
+static void test_divider_starts_half_a_second(void **state)
+{
+    struct fixture *f = *state;
+    set_time(f, 0x06, (const uint8_t[8]){0, 0, 0, 1, 1, 1, 30, 20});
+    WAIT_FOR(get(f, 0) == 1);
+    wait_ms(700); /* late in the second; the new one does not come on this one's heels */
+    put(f, 0x0b, 0x86);
+    put(f, 0x0a, 0x76);
+    put(f, 0, 10);
+    put(f, 0x0b, 0x06); /* this order, and the other one in set_time() */
+    uint64_t start_ns = clock_now_ns(f->clock);
+    put(f, 0x0a, 0x26);
+    WAIT_FOR(get(f, 0) != 10);
+    assert_true(clock_now_ns(f->clock) - start_ns >= 490000000);
+    assert_int_equal(get(f, 0), 11);
 }
 
 static void test_update(void **state)
@@ -285,9 +304,12 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_host_time),     T(test_formats), T(test_calendar_turns), T(test_held_time_stands),
-        T(test_update),        T(test_alarm),   T(test_periodic),       T(test_cmos),
-        T(test_save_and_load), T(test_hostile),
+        T(test_host_time),      T(test_formats),
+        T(test_calendar_turns), T(test_held_time_stands),
+        T(test_update),         T(test_divider_starts_half_a_second),
+        T(test_alarm),          T(test_periodic),
+        T(test_cmos),           T(test_save_and_load),
+        T(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,15 +57,21 @@ static uint8_t *byte_address(struct cpu *cpu, uint64_t linear, bool write)
 {
     const struct tlb_entry *entry = tlb_slot(cpu, linear);
     uint64_t tag = linear & ~UINT64_C(0xfff);
-    if (!is_canonical(linear))
-        cpu_raise_code(cpu, cpu->op->segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
     if ((write ? entry->write_tag : entry->read_tag) != tag)
         cpu_raise_page_fault(cpu, linear, 4 | (write ? 2 : 0) | (entry->read_tag == tag ? 1 : 0));
     return (uint8_t *)(linear + entry->addend);
 }
 
+/* An access that leaves the canonical range faults for that, whatever else it meets. */
+static void check_canonical(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
+{
+    if (!is_canonical(linear) || !is_canonical(linear + size_bytes - 1))
+        cpu_raise_code(cpu, cpu->op->segment == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
+}
+
 void memory_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
 {
+    check_canonical(cpu, linear, size_bytes);
     uint8_t *bytes = buffer;
     for (unsigned i = 0; i < size_bytes; i++)
         bytes[i] = *byte_address(cpu, linear + i, false);
@@ -73,6 +79,7 @@ void memory_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_b
 
 void memory_probe_write(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
+    check_canonical(cpu, linear, size_bytes);
     for (unsigned i = 0; i < size_bytes; i++)
         byte_address(cpu, linear + i, true);
 }
@@ -143,6 +150,10 @@ static void decode_memory(const ZydisDecodedInstruction *info, const ZydisDecode
     if (operand->mem.scale == 0)
         op->scale = 0;
     op->disp = operand->mem.disp.has_displacement ? operand->mem.disp.value : 0;
+    if (info->raw.modrm.mod == 0 && info->raw.modrm.rm == 4 && info->raw.sib.base == 5) {
+        op->base = GPR_ZERO; /* Zydis 4.0 takes it for R13D when REX.B is set */
+        op->disp = info->raw.disp.value;
+    }
     if (op->base == GPR_BLOCK_RIP)
         op->disp += info->length;
     op->segment = (uint8_t)segment_number(operand->mem.segment);

@@ -11,10 +11,10 @@
 #include <stdint.h>
 
 /* All below 2 GiB, so that code can address them absolutely. */
-#define ISA_CODE    UINT64_C(0x10000000) /* where the instruction stands */
+#define ISA_CODE    UINT64_C(0x13570000) /* where the instruction stands */
 #define ISA_SCRATCH UINT64_C(0x25680000) /* after a guard page; then one more guard page */
 #define ISA_GS_BASE UINT64_C(0x1230)
-#define ISA_STATE   UINT64_C(0x30000000)
+#define ISA_STATE   UINT64_C(0x31240000)
 enum {
     ISA_PAGE = 4096,
     ISA_WRITABLE_BYTES = 2 * ISA_PAGE, /* of scratch memory */

@@ -98,7 +98,7 @@ void x87_sync(struct cpu *cpu);
 void x87_unload(struct cpu *cpu);
 
 /* The x87 part of a FXSAVE image, FIP and FDP of 64 or 32 bits, and back. put needs no sync before,
- * and leaves nothing live. Bytes 24 … 31 (MXCSR) are left alone. */
+ * and leaves the state live. Bytes 24 … 31 (MXCSR) are left alone. */
 void x87_get_image(struct cpu *cpu, uint8_t image[X87_IMAGE_BYTES], bool is_64bit);
 void x87_put_image(struct cpu *cpu, const uint8_t image[X87_IMAGE_BYTES], bool is_64bit);
 void x87_put_initial(struct cpu *cpu);

@@ -154,14 +154,12 @@ static void op_gather(struct cpu *cpu, const struct op *op)
     uint8_t *mask = cpu->vector[shape.mask].bytes;
     const uint8_t *index = cpu->vector[shape.index_reg].bytes;
     unsigned size = shape.element_bytes;
-    /* The mask's elements become all ones or all zeros, and above the vector it is cleared. */
-    for (unsigned i = 0; i < shape.elements; i++)
-        memset(mask + i * size, element_selected(mask, i, size) ? 0xff : 0, size);
-    memset(mask + shape.elements * size, 0, 32 - shape.elements * size);
     struct op element = *op; /* with the index as part of the displacement */
     for (unsigned i = 0; i < shape.elements; i++) {
-        if (!element_selected(mask, i, size))
+        if (!element_selected(mask, i, size)) {
+            memset(mask + i * size, 0, size);
             continue;
+        }
         int64_t offset;
         int32_t offset32;
         memcpy(&offset32, index + i * 4, sizeof(offset32));
@@ -176,6 +174,7 @@ static void op_gather(struct cpu *cpu, const struct op *op)
         memset(mask + i * size, 0, size);
     }
     memset(data + shape.elements * size, 0, 32 - shape.elements * size);
+    memset(mask + shape.elements * size, 0, 32 - shape.elements * size);
 }
 
 static bool bind_gather(const struct insn *insn, struct op *op, unsigned element_bytes,

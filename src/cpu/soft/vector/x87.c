@@ -114,6 +114,7 @@ void x87_put_image(struct cpu *cpu, const uint8_t image[X87_IMAGE_BYTES], bool i
     memcpy(&cpu->x87_rip, image + 8, is_64bit ? 8 : 4);
     memcpy(&cpu->x87_rdp, image + 16, is_64bit ? 8 : 4);
     memcpy(cpu->x87 + 32, image + 32, X87_IMAGE_BYTES - 32);
+    x87_make_live(cpu); /* so that reserved bits and ES become what the host makes of them */
 }
 
 void x87_put_initial(struct cpu *cpu)

@@ -374,6 +374,13 @@ static void op_vstmxcsr(struct cpu *cpu, const struct op *op)
 
 /* --- state from and to the outside ---------------------------------------------------------- */
 
+/* Outside the run loop nothing is live. */
+static void settle_x87(struct cpu *cpu)
+{
+    x87_sync(cpu);
+    x87_unload(cpu);
+}
+
 void vector_reset(struct cpu *cpu)
 {
     uint8_t image[X87_IMAGE_BYTES] = {0};
@@ -381,6 +388,7 @@ void vector_reset(struct cpu *cpu)
     image[0] = 0x40; /* RESET differs from FNINIT: SDM 3A table 9-1 */
     image[4] = 0xff;
     x87_put_image(cpu, image, true);
+    settle_x87(cpu);
     clear_half(cpu, 0, 16);
     clear_half(cpu, 1, 16);
     cpu->mxcsr = MXCSR_DEFAULT;
@@ -422,6 +430,7 @@ bool vector_set_state(struct cpu *cpu, const struct x86_state *state)
         x87_put_image(cpu, state->xsave, true);
     else
         x87_put_initial(cpu);
+    settle_x87(cpu);
     clear_half(cpu, 0, 16);
     clear_half(cpu, 1, 16);
     if (present & XCR0_SSE)

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a person does wrong: each mistake ends with a message that names the thing and the cause,
+with a hint, the right exit code, and nothing left behind.
+
+    errors.py SKEP
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "boot"))
+from check import Checks, expect, expect_equal  # noqa: E402
+from guest import guest_folder  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LIMIT_S = 60
+
+
+class Errors:
+    """The command under test and the files that it is given."""
+
+    def __init__(self, skep):
+        self.skep = skep
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        files = guest_folder(ROOT)
+        self.kernel = f"{files}/vmlinuz"
+        self.initrd = f"{files}/initrd.cpio"
+
+    def path(self, name, content=b""):
+        """A file of the test's folder with this content."""
+        path = os.path.join(self.folder, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        return path
+
+    def fails(self, arguments, code, *words):
+        """Runs skep and expects the exit code, a message with these words, and a hint."""
+        before = sorted(os.listdir(self.folder))
+        done = subprocess.run([self.skep] + arguments, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        text = done.stderr
+        expect_equal(done.returncode, code, f"exit code ({text.strip()})")
+        message = [line for line in text.splitlines() if line.startswith("skep: ")]
+        expect(message and ": " in message[-1][6:], f"no message in {text!r}")
+        for word in words:
+            expect(word.lower() in text.lower(), f"{word!r} is not in {text!r}")
+        expect(any(line.startswith("hint: ") for line in text.splitlines()), f"no hint in {text!r}")
+        expect_equal(sorted(os.listdir(self.folder)), before, "what is left behind")
+
+    def run_fails(self, arguments, code, *words):
+        """The same for `skep run` with a good kernel."""
+        self.fails(["run", "--kernel", self.kernel, "--initrd", self.initrd] + arguments, code,
+                   *words)
+
+    def usage(self):
+        self.fails(["frobnicate"], 2, "frobnicate")
+        self.fails(["--frob", "run"], 2, "--frob")
+        self.fails(["run", "--frob"], 2, "--frob")
+        self.fails(["run", "--kernel"], 2, "--kernel", "argument")
+        self.fails(["run"], 2, "kernel")
+        self.fails(["run", "--kernel", self.kernel, "stray"], 2, "stray")
+        self.run_fails(["--engine", "warp"], 2, "warp")
+        self.run_fails(["--net", "carrier-pigeon"], 2, "carrier-pigeon")
+        self.run_fails(["-p", "80"], 2, "80")
+        self.run_fails(["--net", "none", "-p", "8080:80"], 2, "forward")
+        self.run_fails(["--disk", "x.img,rw=maybe"], 2, "rw=maybe")
+
+    def help_and_version(self):
+        for arguments in (["--help"], ["run", "--help"], ["doctor", "--help"]):
+            done = subprocess.run([self.skep] + arguments, capture_output=True, text=True,
+                                  timeout=LIMIT_S, check=True)
+            expect("Usage: skep" in done.stdout and not done.stderr, done.stdout + done.stderr)
+        done = subprocess.run([self.skep, "--version"], capture_output=True, text=True, check=True)
+        expect(done.stdout.startswith("skep "), done.stdout)
+
+    def doctor(self):
+        done = subprocess.run([self.skep, "doctor"], capture_output=True, text=True, check=True)
+        expect("engine soft" in done.stdout and "engine kvm" in done.stdout, done.stdout)
+        expect_equal(done.stdout.count("auto takes it"), 1, "engines that auto takes")
+        done = subprocess.run([self.skep, "--json", "doctor"], capture_output=True, text=True,
+                              check=True)
+        found = json.loads(done.stdout)
+        expect(any(f["topic"] == "engine soft" and f["ok"] for f in found), done.stdout)
+
+    def kernels(self):
+        missing = os.path.join(self.folder, "missing")
+        self.fails(["run", "--kernel", missing], 1, missing, "no such file")
+        self.fails(["run", "--kernel", self.folder], 1, "directory")
+        self.fails(["run", "--kernel", self.path("empty")], 1, "empty")
+        self.fails(["run", "--kernel", self.path("text", b"hello\n" * 5000)], 1, "text")
+        with open(self.kernel, "rb") as file:
+            whole = file.read()
+        for size in (600, 20000, len(whole) // 2):
+            cut = self.path("cut", whole[:size])
+            self.fails(["run", "--kernel", cut], 1, "cut")
+        self.fails(["run", "--kernel", self.kernel, "--initrd", missing], 1, missing)
+
+    def memory(self):
+        self.run_fails(["-m", "0"], 2, "memory")
+        self.run_fails(["-m", "1M"], 2, "memory")
+        self.run_fails(["-m", "lots"], 2, "lots")
+        self.run_fails(["-m", "-1"], 2, "-1")
+        self.run_fails(["-m", "900000G"], 1, "memory")
+        large = self.path("large")
+        os.truncate(large, 256 << 20)
+        self.fails(["run", "--kernel", self.kernel, "--initrd", large, "-m", "128M"], 1, "initrd",
+                   "memory")
+
+    def processors(self):
+        self.run_fails(["-c", "0"], 2, "processors")
+        self.run_fails(["-c", "65"], 2, "processors")
+        self.run_fails(["-c", "two"], 2, "two")
+
+    def disks(self):
+        self.run_fails(["--disk", os.path.join(self.folder, "missing.img")], 1, "missing.img")
+        self.run_fails(["--disk", self.folder], 1, "directory")
+        self.run_fails(["--disk", self.path("nothing.img")], 1, "nothing.img", "empty")
+        self.run_fails(["--disk", self.path("q.img", b"QFI\xfb" + bytes(65532))], 1, "qcow2")
+        locked = self.path("locked.img", bytes(1 << 20))
+        self.run_fails(["--disk", locked, "--disk", locked], 1, "locked.img", "use")
+        with open(locked, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # What another skep holds; an advisory lock of any kind counts.
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            self.run_fails(["--disk", locked], 1, "locked.img", "use")
+        if os.getuid() != 0:
+            read_only = self.path("ro.img", bytes(1 << 20))
+            os.chmod(read_only, 0o444)
+            self.run_fails(["--disk", read_only], 1, "ro.img", "permission")
+
+    def ports(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.run_fails(["-p", f"{port}:80"], 1, str(port), "use")
+        self.run_fails(["-p", "70000:80"], 2, "70000")
+        self.run_fails(["-p", "nowhere:8080:80"], 1, "nowhere")
+
+    def places(self):
+        self.run_fails(["--console", "carrier:pigeon"], 2, "carrier")
+        self.run_fails(["--serial", "file:/nonexistent/x"], 1, "/nonexistent/x")
+        self.run_fails(["--net", "tap=nosuchtap0"], 1, "tap")
+
+    def close(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main():
+    checks = Checks()
+    errors = Errors(sys.argv[1])
+    try:
+        for name in ("usage", "help_and_version", "doctor", "kernels", "memory", "processors",
+                     "disks", "ports", "places"):
+            checks.case(name.replace("_", " "), getattr(errors, name))
+    finally:
+        errors.close()
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

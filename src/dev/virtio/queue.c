@@ -697,7 +697,7 @@ void virtio_queue_save(const struct virtio_queue *q, struct save *save)
 static bool loaded_valid(const struct virtio_queue *q)
 {
     if (!q->enabled)
-        return q->size <= VIRTIO_QUEUE_SIZE_MAX;
+        return true; /* any size may wait there to be refused when it is enabled */
     return size_valid(q) && (!q->packed || (q->avail_index < q->size && q->used_index < q->size));
 }
 

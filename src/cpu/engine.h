@@ -100,6 +100,8 @@ struct engine_probe {
 struct engine_irqchip {
     struct irq_line (*gsi)(struct engine_vm *vm, unsigned gsi); /* a line into it */
     struct msi_sink (*msi)(struct engine_vm *vm);
+    /* As after power-up, local APICs included; while no vCPU runs, before set_state(). */
+    void (*reset)(struct engine_vm *vm);
 };
 
 struct engine {

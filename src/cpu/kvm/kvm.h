@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
+ * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
+ * exits.c (what ends a run), state.c and msr.c
+ * (processor state), cpuid.c, irqchip.c (interrupts, save and load), doorbell.c (ioeventfd).
+ */
+#ifndef SKEP_CPU_KVM_KVM_H
+#define SKEP_CPU_KVM_KVM_H
+
+#include "cpu/engine.h"
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+/* Three pages for the TSS and one for the page table that old Intel processors need to run real
+ * mode; below the firmware, above RAM. */
+#define KVM_IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
+#define KVM_TSS_GPA          UINT64_C(0xfeffd000)
+
+enum { KVM_SLOTS = 64, KVM_MSRS = 64, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
+
+struct kvm_doorbells;
+
+/* The interrupt controllers' state beyond x86_state, raw as KVM gives it. */
+struct kvm_vcpu_irq {
+    uint64_t apic_base, tsc_deadline;
+    struct kvm_lapic_state lapic;
+};
+
+struct kvm_vm_irq {
+    struct kvm_irqchip chip[KVM_IRQCHIPS];
+    struct kvm_pit_state2 pit;
+};
+
+struct engine_vm {
+    int kvm_fd, vm_fd;
+    struct bus *bus;
+    const struct log *log;
+    struct log_limit log_limit;
+    struct ram *ram;
+    unsigned vcpu_count;
+    struct engine_topology topology;
+    struct engine_vcpu *vcpus[ENGINE_MAX_VCPUS]; /* those that are open */
+    size_t run_size_bytes;
+    unsigned slot_count;
+    struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
+    struct kvm_vm_irq irq_at_reset;
+};
+
+struct engine_vcpu {
+    struct engine_vm *vm;
+    unsigned index;
+    int fd;
+    struct kvm_run *run;
+    atomic_bool kicked;
+    atomic_bool in_kvm;        /* the thread is in KVM_RUN, or about to be */
+    _Atomic pid_t tid;         /* of that thread */
+    _Atomic uint32_t requests; /* of inject.c, not yet handed to KVM */
+    _Atomic uint64_t pio, mmio;
+    struct kvm_vcpu_irq irq_at_reset;
+};
+
+/* ioctl() that is tried again on EINTR. */
+int kvm_ioctl(int fd, unsigned long request, void *argument);
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument);
+
+/* Opens /dev/kvm and looks whether all that is needed is there. -1 and `err`, or the descriptor. */
+int kvm_open(struct error *err);
+void kvm_probe(struct engine_probe *probe);
+
+struct kvm_cpuid_table {
+    struct kvm_cpuid2 head;
+    struct kvm_cpuid_entry2 entries[KVM_CPUID_ENTRIES];
+};
+
+/* What the guest's processor `index` is to be told, and the telling. */
+bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
+                       struct error *err);
+bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err);
+
+bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
+bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
+bool kvm_msrs_get(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
+bool kvm_msrs_set(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
+bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value);
+bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);
+
+struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct error *err);
+void kvm_vcpu_close(struct engine_vcpu *vcpu);
+void kvm_run_vcpu(struct engine_vcpu *vcpu, struct engine_exit *exit);
+void kvm_kick(struct engine_vcpu *vcpu);
+bool kvm_install_signal(struct error *err);
+/* Makes a KVM_RUN that is under way, or else the next one, end at once. */
+void kvm_interrupt_run(struct engine_vcpu *vcpu);
+
+void kvm_inject(struct engine_vcpu *vcpu, enum engine_event event, unsigned value);
+/* Hands what was injected to KVM; the vCPU's thread, outside KVM_RUN. False: errno tells. */
+bool kvm_apply_requests(struct engine_vcpu *vcpu);
+
+/* Serves one exit of KVM_RUN. False: run() is to return `exit`. */
+bool kvm_handle_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
+
+/* Makes irqchip, PIT and interrupt routes; before vCPUs. */
+bool kvm_irqchip_create(struct engine_vm *vm, struct error *err);
+bool kvm_irqchip_vcpu_opened(struct engine_vcpu *vcpu, struct error *err);
+void kvm_save(struct engine_vm *vm, struct save *save);
+bool kvm_load(struct engine_vm *vm, struct load *load);
+extern const struct engine_irqchip kvm_engine_irqchip;
+
+/* Turns the bus's doorbells into ioeventfds, served by a thread of its own. NULL: `err`. */
+struct kvm_doorbells *kvm_doorbells_open(struct engine_vm *vm, struct error *err);
+void kvm_doorbells_close(struct kvm_doorbells *doorbells); /* NULL is allowed */
+/* Returns when all that was rung before has been served. No device's lock may be held. */
+void kvm_doorbells_drain(struct kvm_doorbells *doorbells);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A virtual machine of KVM: its memory slots and its life, and the table of the engine. Runs on the
+ * machine's thread.
+ */
+#include "cpu/kvm/kvm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int kvm_ioctl(int fd, unsigned long request, void *argument)
+{
+    int result;
+    do
+        result = ioctl(fd, request, argument);
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument)
+{
+    int result;
+    do
+        result = ioctl(fd, request, argument);
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+static bool map_slot(struct engine_vm *vm, uint64_t gpa, void *hva, uint64_t size_bytes,
+                     bool read_only, struct error *err)
+{
+    if (vm->slot_count == KVM_SLOTS)
+        return error_set(err, "cannot map guest memory", NULL, "more than %d ranges", KVM_SLOTS);
+    struct kvm_userspace_memory_region region = {
+        .slot = vm->slot_count,
+        .flags = read_only ? KVM_MEM_READONLY : 0,
+        .guest_phys_addr = gpa,
+        .memory_size = size_bytes,
+        .userspace_addr = (uintptr_t)hva,
+    };
+    if (kvm_ioctl(vm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+        return error_errno(err, "cannot map guest memory", "KVM_SET_USER_MEMORY_REGION", errno);
+    vm->slot_count++;
+    return true;
+}
+
+static bool map_all_ram(struct engine_vm *vm, struct error *err)
+{
+    for (unsigned i = 0; i < ram_region_count(vm->ram); i++) {
+        const struct ram_region *region = ram_region(vm->ram, i);
+        if (!map_slot(vm, region->gpa, region->hva, region->size_bytes, false, err))
+            return false;
+    }
+    return true;
+}
+
+static bool create(struct engine_vm *vm, struct error *err)
+{
+    static const char what[] = "cannot make a virtual machine";
+    vm->vm_fd = kvm_ioctl_value(vm->kvm_fd, KVM_CREATE_VM, 0);
+    if (vm->vm_fd < 0)
+        return error_errno(err, what, "KVM_CREATE_VM", errno);
+    int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (size < (int)sizeof(struct kvm_run))
+        return error_errno(err, what, "KVM_GET_VCPU_MMAP_SIZE", errno);
+    vm->run_size_bytes = (size_t)size;
+    int most = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+    if (most > 0 && vm->vcpu_count > (unsigned)most)
+        return error_set(err, what, NULL, "%u processors asked for, KVM has at most %d",
+                         vm->vcpu_count, most);
+    uint64_t identity_map = KVM_IDENTITY_MAP_GPA;
+    if (kvm_ioctl(vm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) < 0)
+        return error_errno(err, what, "KVM_SET_IDENTITY_MAP_ADDR", errno);
+    if (kvm_ioctl_value(vm->vm_fd, KVM_SET_TSS_ADDR, KVM_TSS_GPA) < 0)
+        return error_errno(err, what, "KVM_SET_TSS_ADDR", errno);
+    return true;
+}
+
+static void vm_close(struct engine_vm *vm)
+{
+    kvm_doorbells_close(vm->doorbells);
+    if (vm->vm_fd >= 0)
+        close(vm->vm_fd);
+    if (vm->kvm_fd >= 0)
+        close(vm->kvm_fd);
+    free(vm);
+}
+
+/* Doorbells are only a shortcut: where the host lacks them, writes exit and reach the bus. */
+static bool open_doorbells(struct engine_vm *vm, struct error *err)
+{
+    if (ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) <= 0 ||
+        ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD_ANY_LENGTH) <= 0)
+        return true;
+    vm->doorbells = kvm_doorbells_open(vm, err);
+    return vm->doorbells;
+}
+
+static struct engine_vm *vm_open(const struct engine_config *config, struct error *err)
+{
+    if (config->options && config->options[0]) {
+        error_usage(err, "unknown option of the engine kvm", config->options, "it has none");
+        return NULL;
+    }
+    struct engine_vm *vm = calloc(1, sizeof(*vm));
+    if (!vm) {
+        error_errno(err, "cannot make a virtual machine", NULL, ENOMEM);
+        return NULL;
+    }
+    vm->vm_fd = -1;
+    vm->bus = config->bus;
+    vm->log = config->log;
+    vm->ram = config->ram;
+    vm->vcpu_count = config->vcpu_count;
+    vm->topology = config->topology;
+    vm->kvm_fd = kvm_open(err);
+    if (vm->kvm_fd < 0 || !kvm_install_signal(err) || !create(vm, err) ||
+        !kvm_irqchip_create(vm, err) || !map_all_ram(vm, err) || !open_doorbells(vm, err)) {
+        vm_close(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+static void stats(struct engine_vm *vm, struct engine_stats *stats)
+{
+    memset(stats, 0, sizeof(*stats));
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        if (!vm->vcpus[i])
+            continue;
+        stats->pio += atomic_load(&vm->vcpus[i]->pio);
+        stats->mmio += atomic_load(&vm->vcpus[i]->mmio);
+    }
+}
+
+/* A halted vCPU waits inside KVM_RUN, so run() never gives it back. */
+static bool has_work(struct engine_vcpu *vcpu)
+{
+    return true;
+}
+
+const struct engine engine_kvm = {
+    .name = "kvm",
+    .irqchip = &kvm_engine_irqchip,
+    .probe = kvm_probe,
+    .vm_open = vm_open,
+    .vm_close = vm_close,
+    .map_ram = map_slot,
+    .vcpu_open = kvm_vcpu_open,
+    .vcpu_close = kvm_vcpu_close,
+    .run = kvm_run_vcpu,
+    .kick = kvm_kick,
+    .inject = kvm_inject,
+    .has_work = has_work,
+    .get_state = kvm_get_state,
+    .set_state = kvm_set_state,
+    .stats = stats,
+    .save = kvm_save,
+    .load = kvm_load,
+};

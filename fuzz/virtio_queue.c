@@ -38,6 +38,12 @@ enum {
     RING_BYTES = 0x1000, /* from one queue's rings to the next */
 };
 
+/* What a driver knows of a ring, to make requests that are nearly right. */
+struct ring {
+    uint16_t size, next;
+    bool packed, wrap;
+};
+
 struct machine {
     struct ram *ram;
     struct bus *bus;
@@ -47,6 +53,7 @@ struct machine {
     uint8_t disk[DISK_BYTES];
     struct block_request *waiting[WAITING_MAX];
     unsigned waiting_count;
+    struct ring rings[BLK_QUEUES + 1]; /* the disk's, and the entropy device's */
 };
 static struct machine machine;
 
@@ -181,8 +188,9 @@ static void mmio(uint64_t address, uint64_t value, unsigned size_bytes)
     bus_write(machine.bus, BUS_MMIO, address, value, size_bytes);
 }
 
-static void setup_queue(uint64_t common, unsigned index, unsigned ring, uint16_t size)
+static void setup_queue(uint64_t common, unsigned index, unsigned ring, uint16_t size, bool packed)
 {
+    machine.rings[ring] = (struct ring){size ? size : 1, 0, packed, true};
     uint64_t base = 0x1000 + (uint64_t)ring * RING_BYTES;
     mmio(common + 22, index, 2);
     mmio(common + 24, size, 2);
@@ -197,7 +205,7 @@ static void setup_queue(uint64_t common, unsigned index, unsigned ring, uint16_t
 static void setup_device(unsigned device, uint8_t features, uint16_t size)
 {
     uint64_t common = registers(device);
-    uint32_t low = (uint32_t)(features & 3) << 28 | (features & 4 ? 0x7644U : 0);
+    uint32_t low = (uint32_t)(features & 3) << 28 | (features & 4 ? 0x7e44U : 0);
     mmio(common + 20, 0, 1);
     mmio(common + 20, 3, 1);
     mmio(common + 8, 0, 4);
@@ -207,7 +215,7 @@ static void setup_device(unsigned device, uint8_t features, uint16_t size)
     mmio(common + 20, 0xb, 1);
     unsigned queues = device == 0 ? BLK_QUEUES : 1;
     for (unsigned i = 0; i < queues; i++)
-        setup_queue(common, i, device == 0 ? i : BLK_QUEUES, size);
+        setup_queue(common, i, device == 0 ? i : BLK_QUEUES, size, features & 8);
     mmio(common + 20, 0xf, 1);
 }
 
@@ -224,6 +232,16 @@ static void write_memory(struct input *in)
     in->left -= size;
 }
 
+static void put_descriptor(uint64_t at, uint64_t gpa, uint32_t size, uint16_t word0, uint16_t word1)
+{
+    uint8_t bytes[16];
+    uint16_t words[2] = {word0, word1};
+    memcpy(bytes, &gpa, 8);
+    memcpy(bytes + 8, &size, 4);
+    memcpy(bytes + 12, words, 4);
+    ram_write(machine.ram, at, bytes, sizeof(bytes));
+}
+
 /* A descriptor from a few bytes: most are near to what works. */
 static void write_descriptor(struct input *in)
 {
@@ -234,23 +252,75 @@ static void write_descriptor(struct input *in)
     uint16_t words[2] = {(uint16_t)take(in, 2), (uint16_t)take(in, 2)};
     if (shape & 0x80)
         gpa = take(in, 8);
-    uint8_t bytes[16];
-    memcpy(bytes, &gpa, 8);
-    memcpy(bytes + 8, &size, 4);
-    memcpy(bytes + 12, words, 4);
-    ram_write(machine.ram, at, bytes, sizeof(bytes));
+    put_descriptor(at, gpa, size, words[0], words[1]);
 }
 
-/* Moves a split ring's available index on, with a head. */
-static void make_available(struct input *in)
+/* The pieces of a request to the disk: header, data, status; gives how many. */
+static unsigned request_pieces(struct input *in, uint64_t gpa[3], uint32_t sizes[3],
+                               bool writable[3])
+{
+    static const uint32_t types[8] = {0, 1, 0, 1, 4, 8, 11, 13};
+    uint8_t shape = (uint8_t)take(in, 1), place = (uint8_t)take(in, 1);
+    uint32_t type = types[shape & 7], lengths[4] = {0, 512, 16, 1024};
+    uint64_t sector = place & 31;
+    bool reads = type == 0 || type == 8;
+    gpa[0] = 0x8000 + (place >> 4) * 0x800U;
+    ram_write(machine.ram, gpa[0], &type, 4);
+    ram_write(machine.ram, gpa[0] + 8, &sector, 8);
+    sizes[0] = 16;
+    writable[0] = false;
+    gpa[1] = gpa[0] + 16;
+    sizes[1] = lengths[shape >> 3 & 3];
+    if (type >= 11) { /* a segment of its own */
+        uint64_t words[2] = {sector, 1 + (place & 3) + ((uint64_t)(shape >> 7) << 32)};
+        ram_write(machine.ram, gpa[1], words, sizeof(words));
+    }
+    writable[1] = reads;
+    unsigned count = sizes[1] ? 2 : 1;
+    gpa[count] = gpa[0] + 0x700;
+    sizes[count] = 1;
+    writable[count] = true;
+    return count + 1;
+}
+
+/* Makes a request available in a ring, in the format that the device was set up with. */
+static void make_request(struct input *in)
 {
     uint8_t where = (uint8_t)take(in, 1);
-    uint64_t driver = 0x1000 + (where & 3) * (uint64_t)RING_BYTES + 0x800;
-    uint16_t index, head = (uint16_t)(where >> 2);
-    ram_read(machine.ram, driver + 2, &index, 2);
-    ram_write(machine.ram, driver + 4 + 2U * (index % 16), &head, 2);
+    unsigned number = where % (BLK_QUEUES + 1);
+    struct ring *ring = &machine.rings[number];
+    uint64_t base = 0x1000 + (uint64_t)number * RING_BYTES, gpa[3], table = 0xf000;
+    uint32_t sizes[3];
+    bool writable[3], indirect = where & 0x80;
+    unsigned count = request_pieces(in, gpa, sizes, writable);
+    uint16_t head = ring->next % ring->size, first_flags = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint16_t flags = (uint16_t)((writable[i] ? 2 : 0) | (i + 1 < count ? 1 : 0));
+        uint64_t at = indirect ? table + 16 * i : base + 16U * (ring->next % ring->size);
+        if (ring->packed && !indirect)
+            flags |= ring->wrap ? 1 << 7 : 1 << 15;
+        if (i == 0)
+            first_flags = flags;
+        uint16_t next = indirect ? (uint16_t)(i + 1) : (uint16_t)((ring->next + 1) % ring->size);
+        put_descriptor(at, gpa[i], sizes[i], ring->packed ? head : flags,
+                       ring->packed ? flags : next);
+        if (!indirect && ++ring->next % ring->size == 0)
+            ring->wrap = !ring->wrap;
+    }
+    if (indirect) {
+        first_flags = (uint16_t)(4 | (ring->packed ? ring->wrap ? 1 << 7 : 1 << 15 : 0));
+        put_descriptor(base + 16U * head, table, 16 * count, ring->packed ? head : first_flags,
+                       ring->packed ? first_flags : 0);
+        if (++ring->next % ring->size == 0)
+            ring->wrap = !ring->wrap;
+    }
+    if (ring->packed)
+        return;
+    uint16_t index;
+    ram_read(machine.ram, base + 0x800 + 2, &index, 2);
+    ram_write(machine.ram, base + 0x800 + 4 + 2U * (index % ring->size), &head, 2);
     index++;
-    ram_write(machine.ram, driver + 2, &index, 2);
+    ram_write(machine.ram, base + 0x800 + 2, &index, 2);
 }
 
 static void finish_request(struct input *in)
@@ -298,7 +368,7 @@ static void operation(struct input *in)
     case 1: write_memory(in); break;
     case 2:
     case 3: write_descriptor(in); break;
-    case 4: make_available(in); break;
+    case 4: make_request(in); break;
     case 5:
     case 6: mmio(base + 0x3000 + 4 * (take(in, 1) & 3), 0, 2); break;
     case 7: finish_request(in); break;

@@ -105,6 +105,12 @@ void x87_get_image(struct cpu *cpu, uint8_t image[X87_IMAGE_BYTES], bool is_64bi
     }
 }
 
+/* The pointers are 48 bits wide inside, and are sign-extended when shown. */
+static uint64_t make_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16);
+}
+
 void x87_put_image(struct cpu *cpu, const uint8_t image[X87_IMAGE_BYTES], bool is_64bit)
 {
     x87_unload(cpu);
@@ -113,6 +119,8 @@ void x87_put_image(struct cpu *cpu, const uint8_t image[X87_IMAGE_BYTES], bool i
     cpu->x87_rip = cpu->x87_rdp = 0;
     memcpy(&cpu->x87_rip, image + 8, is_64bit ? 8 : 4);
     memcpy(&cpu->x87_rdp, image + 16, is_64bit ? 8 : 4);
+    cpu->x87_rip = make_canonical(cpu->x87_rip);
+    cpu->x87_rdp = make_canonical(cpu->x87_rdp);
     memcpy(cpu->x87 + 32, image + 32, X87_IMAGE_BYTES - 32);
     x87_make_live(cpu); /* so that reserved bits and ES become what the host makes of them */
 }

@@ -33,7 +33,6 @@ struct clock {
     uint64_t now_ns;
     struct clock_timer timers[FAKE_TIMERS];
     unsigned timer_count;
-    unsigned armings;
 };
 
 uint64_t clock_now_ns(struct clock *clock)
@@ -58,7 +57,6 @@ void clock_timer_arm(struct clock_timer *timer, uint64_t deadline_ns)
 {
     timer->armed = true;
     timer->deadline_ns = deadline_ns;
-    timer->clock->armings++;
 }
 
 void clock_timer_cancel(struct clock_timer *timer)

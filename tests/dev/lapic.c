@@ -2,6 +2,9 @@
  * The local APICs, driven by MMIO, MSRs, pins and messages, with processors that only listen. */
 #include "dev/apic_fakes.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 enum {
     ID = 0x20,
     VERSION = 0x30,
@@ -43,8 +46,9 @@ struct fixture {
     unsigned current;
     uint64_t tsc_offset;
     int pic_vector; /* what the 8259 answers INTA with */
-    unsigned pic_acks, eois;
-    uint8_t eoi_vector;
+    unsigned pic_acks;
+    atomic_uint eois;
+    _Atomic uint8_t eoi_vector;
 };
 
 static void on_intr(void *opaque, unsigned vcpu, bool level)
@@ -95,7 +99,7 @@ static void on_eoi(void *opaque, uint8_t vector)
 {
     struct fixture *f = opaque;
     f->eois++;
-    f->eoi_vector = vector;
+    atomic_store(&f->eoi_vector, vector);
 }
 
 static int setup(void **state)
@@ -854,6 +858,64 @@ static void test_load_of_damaged_bytes(void **state)
     save_free(&saved);
 }
 
+enum { ROUNDS = 20000, IPI_VECTOR = 0x51, TICK_VECTOR = 0x61, LEVEL_VECTOR = 0x71 };
+
+struct worker {
+    struct fixture *f;
+    unsigned vcpu;
+    unsigned taken[256];
+};
+
+static void serve(struct worker *w)
+{
+    for (int vector; (vector = lapic_acknowledge(w->f->lapics, w->vcpu)) >= 0;) {
+        w->taken[vector]++;
+        lapic_write_msr(w->f->lapics, w->vcpu, 0x80b, 0);
+    }
+}
+
+/* A processor: sends IPIs to all others, arms its timer, takes what comes. */
+static void *work(void *opaque)
+{
+    struct worker *w = opaque;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        lapic_write_msr(w->f->lapics, w->vcpu, 0x830, 0xc0000 | IPI_VECTOR);
+        lapic_write_msr(w->f->lapics, w->vcpu, MSR_DEADLINE, 1 + i % 2 * 1000000000);
+        if (i % 64 == 0)
+            lapic_write_cr8(w->f->lapics, w->vcpu, i % 128 ? 0 : 15);
+        serve(w);
+    }
+    lapic_write_cr8(w->f->lapics, w->vcpu, 0);
+    return NULL;
+}
+
+/* Nothing hangs, no request is left behind, and each kind came through on each processor. */
+static void test_many_threads(void **state)
+{
+    struct fixture *f = *state;
+    struct worker workers[CPUS] = {0};
+    pthread_t threads[CPUS];
+    for (unsigned i = 0; i < CPUS; i++) {
+        go_x2apic(f, i);
+        assert_true(lapic_write_msr(f->lapics, i, 0x832, TICK_VECTOR | DEADLINE));
+        workers[i] = (struct worker){.f = f, .vcpu = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+    }
+    for (unsigned i = 0; i < ROUNDS; i++) { /* a device; level, lowest priority or to all */
+        lapic_message(f->lapics, BASE | 0xff << 12, 0xc000 | (i % 2) << 8 | LEVEL_VECTOR);
+        lapic_set_lint(f->lapics, 1, i % 2);
+    }
+    for (unsigned i = 0; i < CPUS; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned i = 0; i < CPUS; i++) {
+        serve(&workers[i]);
+        assert_false(f->cpu[i].intr);
+        assert_false(lapic_intr(f->lapics, i));
+        assert_true(workers[i].taken[IPI_VECTOR] && workers[i].taken[TICK_VECTOR]);
+        assert_true(workers[i].taken[LEVEL_VECTOR]);
+    }
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -883,6 +945,7 @@ int main(void)
         T(test_access_sizes),
         T(test_save_and_load),
         T(test_load_of_damaged_bytes),
+        T(test_many_threads),
     };
     return cmocka_run_group_tests_name("lapic", tests, NULL, NULL);
 }

@@ -3,6 +3,11 @@
  * batches, unpop, saved state; and a list of rings that break the rules. */
 #include "dev/virtio_driver.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <time.h>
+
 enum { SIZE = 8, RAM_BYTES = 1 << 20 };
 
 struct fixture {
@@ -335,6 +340,109 @@ static void kicks_as_asked(void **state)
                 ;
         }
         teardown(&f);
+    }
+}
+
+/* ---- two threads ---- */
+
+enum { STRESS_REQUESTS = 30000, STRESS_PATIENCE_S = 60 };
+
+/* A driver that sleeps until it is interrupted, and a device that sleeps until it is kicked: one
+ * notification lost and both sleep for good. */
+struct stress {
+    struct fixture f;
+    sem_t kick, interrupt;
+    _Atomic bool stop;
+    uint64_t taken;
+};
+
+static void stress_interrupt(void *opaque, unsigned index)
+{
+    sem_post(&((struct stress *)opaque)->interrupt);
+}
+
+static void stress_broken(void *opaque, unsigned index, const char *why)
+{
+    ((struct stress *)opaque)->f.why = why;
+    atomic_store(&((struct stress *)opaque)->stop, true);
+    sem_post(&((struct stress *)opaque)->interrupt);
+}
+
+static void *stress_device(void *opaque)
+{
+    struct stress *s = opaque;
+    struct virtio_queue *q = &s->f.q;
+    while (!atomic_load(&s->stop)) {
+        do {
+            virtio_queue_suppress(q);
+            while (pop(&s->f)) {
+                s->taken++;
+                virtio_queue_push(q, &s->f.chain, 1);
+                /* At times one by one, at times all at the end. */
+                if (s->taken % 7 < 3)
+                    virtio_queue_notify(q);
+            }
+        } while (virtio_queue_listen(q));
+        virtio_queue_notify(q);
+        sem_wait(&s->kick);
+    }
+    return NULL;
+}
+
+static void stress_driver(struct stress *s, unsigned events)
+{
+    struct vd *d = &s->f.d;
+    struct vd_buffer b = {0x8000, 16, true};
+    unsigned sent = 0, received = 0;
+    while (received < STRESS_REQUESTS && !atomic_load(&s->stop)) {
+        uint16_t id;
+        uint32_t size;
+        while (sent < STRESS_REQUESTS && d->queues[0].free_count) {
+            atomic_thread_fence(memory_order_seq_cst);
+            vd_add(d, 0, &b, 1, false);
+            sent++;
+            atomic_thread_fence(memory_order_seq_cst);
+            if (vd_kick_wanted(d, 0, 1))
+                sem_post(&s->kick);
+        }
+        vd_interrupts(d, 0, events ? VD_INTERRUPTS_AFTER : VD_INTERRUPTS_ON, 0);
+        atomic_thread_fence(memory_order_seq_cst);
+        bool any = false;
+        while (vd_used(d, 0, &id, &size)) {
+            atomic_thread_fence(memory_order_seq_cst);
+            assert_int_equal(size, 1);
+            received++;
+            any = true;
+        }
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += STRESS_PATIENCE_S;
+        if (!any && sem_timedwait(&s->interrupt, &until) != 0)
+            fail_msg("no notification after %u of %u requests", received, sent);
+    }
+    assert_int_equal(received, STRESS_REQUESTS);
+}
+
+static void notifications_are_not_lost(void **state)
+{
+    static struct stress s;
+    for (unsigned flags = 0; flags < 4; flags++) {
+        memset(&s, 0, sizeof(s));
+        setup(&s.f, flags);
+        s.f.q.hooks = (struct virtio_queue_hooks){stress_interrupt, stress_broken, &s};
+        sem_init(&s.kick, 0, 0);
+        sem_init(&s.interrupt, 0, 0);
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, stress_device, &s), 0);
+        stress_driver(&s, flags & EVENTS);
+        atomic_store(&s.stop, true);
+        sem_post(&s.kick);
+        pthread_join(thread, NULL);
+        assert_null(s.f.why);
+        assert_int_equal(s.taken, STRESS_REQUESTS);
+        sem_destroy(&s.kick);
+        sem_destroy(&s.interrupt);
+        teardown(&s.f);
     }
 }
 
@@ -769,6 +877,7 @@ int main(void)
         cmocka_unit_test(interrupt_after),
         cmocka_unit_test(interrupt_after_laps),
         cmocka_unit_test(kicks_as_asked),
+        cmocka_unit_test(notifications_are_not_lost),
         cmocka_unit_test(save_and_load),
         cmocka_unit_test(load_refuses),
         cmocka_unit_test(bad_setups),

@@ -620,6 +620,17 @@ static void test_tsc_deadline(void **state)
     assert_int_equal(takers(f, 0x30), 1);
 }
 
+static void test_deadline_in_another_mode_is_ignored(void **state)
+{
+    struct fixture *f = *state;
+    enable(f, 0);
+    put(f, 0, LVT_TIMER, 0x30);
+    assert_true(lapic_write_msr(f->lapics, 0, MSR_DEADLINE, 1)); /* past */
+    assert_true(lapic_write_msr(f->lapics, 0, MSR_DEADLINE, 100000));
+    assert_int_equal(fake_clock_run_to(&f->clock, 1000000), 0);
+    assert_int_equal(takers(f, 0x30), 0);
+}
+
 static void test_tsc_jump_back_is_seen_at_expiry(void **state)
 {
     struct fixture *f = *state;
@@ -936,6 +947,7 @@ int main(void)
         T(test_divisors),
         T(test_periodic),
         T(test_tsc_deadline),
+        T(test_deadline_in_another_mode_is_ignored),
         T(test_tsc_jump_back_is_seen_at_expiry),
         T(test_level_and_eoi),
         T(test_message_modes),

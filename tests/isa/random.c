@@ -514,6 +514,7 @@ struct counts {
     uint64_t cases, faults, not_offered, differences;
     uint64_t category[ZYDIS_ISA_SET_MAX_VALUE + 1];
     uint64_t mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    uint64_t refused[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
 static uint8_t shadow[ISA_SCRATCH_BYTES] __attribute__((aligned(4096)));
@@ -733,6 +734,7 @@ static void run_case(struct soft_runner *runner, uint64_t seed, struct counts *c
     fill_memory(&random);
     if (!soft_run(runner, &soft, instruction.bytes, instruction.info.length)) {
         counts->not_offered++;
+        counts->refused[instruction.info.mnemonic]++;
         return;
     }
     native_run(&host, instruction.bytes, instruction.info.length);
@@ -762,6 +764,10 @@ static void print_counts(const struct counts *counts)
         if (counts->mnemonic[i] != 0)
             printf("    %s %" PRIu64 "\n", ZydisMnemonicGetString((ZydisMnemonic)i),
                    counts->mnemonic[i]);
+    for (unsigned i = 0; getenv("SKEP_MNEMONICS") && i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
+        if (counts->refused[i] != 0)
+            printf("    not offered: %s %" PRIu64 "\n", ZydisMnemonicGetString((ZydisMnemonic)i),
+                   counts->refused[i]);
     printf("%" PRIu64 " differences\n", counts->differences);
 }
 

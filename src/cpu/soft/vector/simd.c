@@ -144,7 +144,9 @@ static bool needs_alignment(const struct insn *insn)
 bool bind_simd(const struct insn *insn, struct op *op)
 {
     const ZydisDecodedInstruction *info = insn->info;
-    bool has_xmm = false, has_mmx = info->mnemonic == ZYDIS_MNEMONIC_EMMS;
+    bool has_mmx = info->mnemonic == ZYDIS_MNEMONIC_EMMS;
+    /* CVTSD2SI and its like name no vector register when their operand is in memory. */
+    bool has_xmm = info->meta.category == ZYDIS_CATEGORY_CONVERT;
     for (unsigned i = 0; i < info->operand_count; i++) {
         if (insn->operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;

@@ -381,7 +381,7 @@ static void test_long_mode_and_cpuid(void **state)
 static const struct kvm_cpuid_entry2 *leaf(const struct kvm_cpuid_table *table, uint32_t function,
                                            uint32_t index)
 {
-    for (unsigned i = 0; i < table->head.nent; i++)
+    for (unsigned i = 0; i < table->nent; i++)
         if (table->entries[i].function == function && table->entries[i].index == index)
             return &table->entries[i];
     return NULL;

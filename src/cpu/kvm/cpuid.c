@@ -76,7 +76,7 @@ static uint32_t *reg_of(struct kvm_cpuid_entry2 *e, unsigned reg)
 
 static struct kvm_cpuid_entry2 *find(struct kvm_cpuid_table *table, uint32_t leaf, uint32_t subleaf)
 {
-    for (unsigned i = 0; i < table->head.nent; i++)
+    for (unsigned i = 0; i < table->nent; i++)
         if (table->entries[i].function == leaf && table->entries[i].index == subleaf)
             return &table->entries[i];
     return NULL;
@@ -85,17 +85,17 @@ static struct kvm_cpuid_entry2 *find(struct kvm_cpuid_table *table, uint32_t lea
 static void remove_leaf(struct kvm_cpuid_table *table, uint32_t leaf)
 {
     unsigned kept = 0;
-    for (unsigned i = 0; i < table->head.nent; i++)
+    for (unsigned i = 0; i < table->nent; i++)
         if (table->entries[i].function != leaf)
             table->entries[kept++] = table->entries[i];
-    table->head.nent = kept;
+    table->nent = kept;
 }
 
 static void add(struct kvm_cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t eax,
                 uint32_t ebx, uint32_t ecx, uint32_t edx)
 {
-    if (table->head.nent < KVM_CPUID_ENTRIES)
-        table->entries[table->head.nent++] =
+    if (table->nent < KVM_CPUID_ENTRIES)
+        table->entries[table->nent++] =
             (struct kvm_cpuid_entry2){.function = leaf,
                                       .index = subleaf,
                                       .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
@@ -120,12 +120,12 @@ static void apply_masks(struct kvm_cpuid_table *table)
 static void limit_xsave(struct kvm_cpuid_table *table)
 {
     unsigned kept = 0;
-    for (unsigned i = 0; i < table->head.nent; i++) {
+    for (unsigned i = 0; i < table->nent; i++) {
         const struct kvm_cpuid_entry2 *e = &table->entries[i];
         if (e->function != 0xd || e->index <= 2)
             table->entries[kept++] = *e;
     }
-    table->head.nent = kept;
+    table->nent = kept;
     struct kvm_cpuid_entry2 *e = find(table, 0xd, 0);
     if (e)
         e->ecx = e->eax & 4 ? XSAVE_BYTES : 512 + 64;
@@ -175,7 +175,7 @@ static void set_caches(struct kvm_cpuid_table *table, const struct engine_topolo
 {
     unsigned thread_ids = 1u << width(t->threads);
     unsigned package_ids = 1u << width(t->cores * t->threads);
-    for (unsigned i = 0; i < table->head.nent; i++) {
+    for (unsigned i = 0; i < table->nent; i++) {
         struct kvm_cpuid_entry2 *e = &table->entries[i];
         if ((e->function != 4 && e->function != 0x8000001d) || !(e->eax & 0x1f))
             continue;
@@ -202,7 +202,7 @@ static const char what[] = "cannot describe the processor to the guest";
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
                        struct error *err)
 {
-    table->head.nent = KVM_CPUID_ENTRIES;
+    table->nent = KVM_CPUID_ENTRIES;
     if (kvm_ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, table) < 0)
         return error_errno(err, what, "KVM_GET_SUPPORTED_CPUID", errno);
     apply_masks(table);

@@ -13,6 +13,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 /* Three pages for the TSS and one for the page table that old Intel processors need to run real
@@ -71,10 +72,13 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument);
 int kvm_open(struct error *err);
 void kvm_probe(struct engine_probe *probe);
 
+/* struct kvm_cpuid2 with its room. */
 struct kvm_cpuid_table {
-    struct kvm_cpuid2 head;
+    uint32_t nent, padding;
     struct kvm_cpuid_entry2 entries[KVM_CPUID_ENTRIES];
 };
+_Static_assert(offsetof(struct kvm_cpuid_table, entries) == sizeof(struct kvm_cpuid2),
+               "the kernel's layout");
 
 /* What the guest's processor `index` is to be told, and the telling. */
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,

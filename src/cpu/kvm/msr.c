@@ -73,14 +73,16 @@ enum { FIELD_COUNT = sizeof(fields) / sizeof(fields[0]) };
 _Static_assert(sizeof(fields) / sizeof(fields[0]) <= (size_t)KVM_MSRS,
                "more MSRs than a batch holds");
 
+/* struct kvm_msrs with its room. */
 struct batch {
-    struct kvm_msrs head;
+    uint32_t nmsrs, padding;
     struct kvm_msr_entry entries[KVM_MSRS];
 };
+_Static_assert(offsetof(struct batch, entries) == sizeof(struct kvm_msrs), "the kernel's layout");
 
 bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value)
 {
-    struct batch batch = {.head.nmsrs = 1, .entries[0].index = msr};
+    struct batch batch = {.nmsrs = 1, .entries[0].index = msr};
     bool known = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &batch) == 1;
     *value = known ? batch.entries[0].data : 0;
     return known;
@@ -88,7 +90,7 @@ bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value)
 
 bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value)
 {
-    struct batch batch = {.head.nmsrs = 1, .entries[0] = {.index = msr, .data = value}};
+    struct batch batch = {.nmsrs = 1, .entries[0] = {.index = msr, .data = value}};
     return kvm_ioctl(vcpu->fd, KVM_SET_MSRS, &batch) == 1;
 }
 
@@ -101,7 +103,7 @@ static uint64_t *field_of(struct x86_state *state, const struct msr_field *field
 bool kvm_msrs_get(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err)
 {
     for (unsigned done = 0; done < FIELD_COUNT;) {
-        struct batch batch = {.head.nmsrs = FIELD_COUNT - done};
+        struct batch batch = {.nmsrs = FIELD_COUNT - done};
         for (unsigned i = done; i < FIELD_COUNT; i++)
             batch.entries[i - done].index = fields[i].msr;
         int taken = kvm_ioctl(vcpu->fd, KVM_GET_MSRS, &batch);
@@ -120,7 +122,7 @@ bool kvm_msrs_set(struct engine_vcpu *vcpu, const struct x86_state *state, struc
 {
     struct x86_state copy = *state;
     for (unsigned done = 0; done < FIELD_COUNT;) {
-        struct batch batch = {.head.nmsrs = FIELD_COUNT - done};
+        struct batch batch = {.nmsrs = FIELD_COUNT - done};
         for (unsigned i = done; i < FIELD_COUNT; i++)
             batch.entries[i - done] = (struct kvm_msr_entry){.index = fields[i].msr,
                                                              .data = *field_of(&copy, &fields[i])};

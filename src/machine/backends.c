@@ -3,7 +3,9 @@
  * What the host gives to the machine: opens disks, networks and character back ends as configured,
  * and puts the virtio devices on them into their slots. Runs on the loop's thread.
  */
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "host/raw.h"
@@ -134,6 +136,45 @@ static bool plug_nets(struct machine *machine, struct error *err)
     return true;
 }
 
+/* The size of the terminal that port 0 is on, if it is on one. */
+static bool console_size(const struct machine *machine, uint16_t *columns, uint16_t *rows)
+{
+    struct chardev *chardev = machine->backends.console[0].chardev;
+    const struct tty *tty = chardev ? chardev_tty(chardev) : NULL;
+    unsigned wide, high;
+    if (!tty || !tty_size(tty, &wide, &high))
+        return false;
+    *columns = (uint16_t)wide;
+    *rows = (uint16_t)high;
+    return true;
+}
+
+static bool plug_consoles(struct machine *machine, struct error *err)
+{
+    struct virtio_console_port ports[MACHINE_MAX_CONSOLES] = {0};
+    struct virtio_console_config config = {.ram = machine->ram,
+                                           .log = machine->log,
+                                           .loop = machine->loop,
+                                           .ports = ports,
+                                           .port_count = machine->config.console_count};
+    if (!config.port_count)
+        return true;
+    for (unsigned i = 0; i < config.port_count; i++) {
+        ports[i].backend = machine->backends.console[i].backend;
+        ports[i].is_console = true;
+    }
+    console_size(machine, &config.columns, &config.rows);
+    machine->console = virtio_console_create(&config, err);
+    return machine->console && q35_plug(machine->board, Q35_CONSOLE, 0, machine->console, err);
+}
+
+void machine_terminal_resized(struct machine *machine)
+{
+    uint16_t columns, rows;
+    if (machine->console && console_size(machine, &columns, &rows))
+        virtio_console_resize(machine->console, columns, rows);
+}
+
 static bool plug_rng(struct machine *machine, struct error *err)
 {
     const struct virtio_rng_config config = {.ram = machine->ram, .log = machine->log};
@@ -143,9 +184,19 @@ static bool plug_rng(struct machine *machine, struct error *err)
     return device && q35_plug(machine->board, Q35_RNG, 0, device, err);
 }
 
+static bool plug_balloon(struct machine *machine, struct error *err)
+{
+    const struct virtio_balloon_config config = {.ram = machine->ram, .log = machine->log};
+    if (machine->config.no_balloon)
+        return true;
+    struct virtio_device *device = virtio_balloon_create(&config, err);
+    return device && q35_plug(machine->board, Q35_BALLOON, 0, device, err);
+}
+
 bool backends_plug(struct machine *machine, struct error *err)
 {
-    return plug_rng(machine, err) && plug_nets(machine, err) && plug_disks(machine, err);
+    return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
+           plug_consoles(machine, err) && plug_disks(machine, err);
 }
 
 void backends_drain(struct machine *machine)

@@ -247,6 +247,9 @@ static bool check_counts(const struct machine_config *config, struct error *err)
     if (config->console_count > MACHINE_MAX_CONSOLES)
         return error_usage(err, what, NULL, "%u consoles are too many: at most %d",
                            config->console_count, MACHINE_MAX_CONSOLES);
+    for (unsigned i = 0; i < config->console_count; i++)
+        if (!config->consoles[i])
+            return error_usage(err, what, NULL, "console %u has no back end", i);
     for (unsigned i = 0; i < config->net_count; i++)
         if (config->nets[i].forward_count > MACHINE_MAX_FORWARDS)
             return error_usage(err, what, NULL, "%u forwards are too many: at most %d a card",

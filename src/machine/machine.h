@@ -72,7 +72,7 @@ struct machine_config {
      * any case. */
     const char *serials[MACHINE_MAX_SERIALS];
     unsigned serial_count;
-    const char *consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
+    const char *consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console; none is NULL */
     unsigned console_count;
     const char *debugcon; /* port 0xe9; NULL: none */
 
@@ -138,6 +138,8 @@ bool machine_has_terminal(const struct machine *machine);
 bool machine_print(struct machine *machine, const char *text);
 /* The process was stopped and goes on: sets the terminal anew. */
 void machine_terminal_resume(struct machine *machine);
+/* The terminal's window has another size. */
+void machine_terminal_resized(struct machine *machine);
 
 /* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
 const char *machine_serial_path(const struct machine *machine, unsigned index);

@@ -59,6 +59,7 @@ struct machine {
     struct vcpus *vcpus;
     struct q35 *board;
     struct backends backends;
+    struct virtio_device *console; /* the board's; NULL: none */
     struct boot_file *kernel;
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
 

@@ -25,7 +25,7 @@ struct vm {
     struct loop *loop;
     struct machine *machine;
     struct vm_signal signal[ENDING_SIGNALS];
-    struct loop_signal *continued;
+    struct loop_signal *continued, *resized;
     unsigned signals_seen;
     int ended_by; /* a signal's number, or 0 */
     struct machine_end end;
@@ -67,6 +67,12 @@ static void continued(void *opaque)
     machine_terminal_resume(vm->machine);
 }
 
+static void resized(void *opaque)
+{
+    struct vm *vm = opaque;
+    machine_terminal_resized(vm->machine);
+}
+
 static bool watch_signals(struct vm *vm, struct error *err)
 {
     for (unsigned i = 0; i < ENDING_SIGNALS; i++) {
@@ -77,7 +83,8 @@ static bool watch_signals(struct vm *vm, struct error *err)
             return false;
     }
     vm->continued = loop_signal_open(vm->loop, SIGCONT, continued, vm, err);
-    return vm->continued;
+    vm->resized = loop_signal_open(vm->loop, SIGWINCH, resized, vm, err);
+    return vm->continued && vm->resized;
 }
 
 struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
@@ -109,6 +116,8 @@ void vm_destroy(struct vm *vm)
             loop_signal_close(vm->signal[i].watch);
     if (vm->continued)
         loop_signal_close(vm->continued);
+    if (vm->resized)
+        loop_signal_close(vm->resized);
     machine_destroy(vm->machine);
     if (vm->loop)
         loop_destroy(vm->loop);

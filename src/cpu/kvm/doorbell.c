@@ -3,8 +3,9 @@
  * Doorbells as ioeventfds: a guest's write to one wakes a thread here, which rings, and the vCPU
  * goes on at once. Only the first address of a doorbell's range is caught so; writes to the others
  * exit and reach the bus. The bus calls added and removed with its own lock held, while a ring may
- * be under way that waits for that lock: removal never waits. After removal a ring that has already
- * begun may go on, so devices are destroyed after the engine's vm_close.
+ * be under way that waits for that lock: removal never waits, and a ring that has already begun
+ * goes on. A vCPU that leaves run() waits for all that was rung (kvm_doorbells_drain), so devices
+ * can be saved and destroyed once the vCPUs are paused.
  */
 #include "cpu/kvm/kvm.h"
 

@@ -111,10 +111,8 @@ static void failed(struct engine_exit *exit, const char *what, int errno_value)
     error_errno(&exit->error, what, "/dev/kvm", errno_value);
 }
 
-void kvm_run_vcpu(struct engine_vcpu *vcpu, struct engine_exit *exit)
+static void run_until_exit(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
-    memset(exit, 0, sizeof(*exit));
-    atomic_store(&vcpu->tid, gettid());
     for (;;) {
         if (atomic_load(&vcpu->requests) && !kvm_apply_requests(vcpu)) {
             failed(exit, "cannot interrupt the guest", errno);
@@ -139,4 +137,14 @@ void kvm_run_vcpu(struct engine_vcpu *vcpu, struct engine_exit *exit)
         default: failed(exit, "cannot run the guest", errno_value); return;
         }
     }
+}
+
+/* When all vCPUs of a machine have returned, no doorbell that they rang is still being served: the
+ * machine may then save or destroy its devices. */
+void kvm_run_vcpu(struct engine_vcpu *vcpu, struct engine_exit *exit)
+{
+    memset(exit, 0, sizeof(*exit));
+    atomic_store(&vcpu->tid, gettid());
+    run_until_exit(vcpu, exit);
+    kvm_doorbells_drain(vcpu->vm->doorbells);
 }

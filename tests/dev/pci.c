@@ -381,6 +381,31 @@ static void assign(void **state)
     teardown(&f);
 }
 
+/* A window that all fit only when nothing is lost to alignment. */
+static void assign_packs(void **state)
+{
+    struct fixture f;
+    setup(&f);
+    struct pci_function *others[2] = {add(&f, SLOT + 1, 0, 0), add(&f, SLOT + 2, 0, 0)};
+    struct pci_bar bar = {.size_bytes = 0x4000, .read = bar_read, .opaque = &f};
+    pci_function_bar(others[0], 0, &bar);
+    bar.size_bytes = 0x100; /* a page of its own all the same */
+    pci_function_bar(others[1], 0, &bar);
+    pci_function_bar(others[1], 1, &bar);
+    struct pci_windows windows = {.mmio32 = {0xc0004000, 0x8000},
+                                  .mmio64 = {UINT64_C(0x1000000000), UINT64_C(0x800000000)},
+                                  .io = {0xc000, 0x100}};
+    struct error err = {0};
+    assert_true(pci_assign_bars(f.m.pci, &windows, &err));
+    assert_int_equal(vd_bar(&f.m, SLOT + 1, 0), 0xc0004000);
+    assert_int_equal(vd_bar(&f.m, SLOT, 0), 0xc0008000);
+    assert_int_equal(vd_bar(&f.m, SLOT + 2, 0), 0xc000a000);
+    assert_int_equal(vd_bar(&f.m, SLOT + 2, 1), 0xc000b000);
+    pci_function_destroy(others[0]);
+    pci_function_destroy(others[1]);
+    teardown(&f);
+}
+
 static void reset_save_load(void **state)
 {
     struct fixture f;
@@ -534,19 +559,13 @@ static void lpc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(header),
-        cmocka_unit_test(mechanism_1),
-        cmocka_unit_test(ecam),
-        cmocka_unit_test(sizing),
-        cmocka_unit_test(mapping),
-        cmocka_unit_test(overlap),
-        cmocka_unit_test(capabilities),
-        cmocka_unit_test(wires_are_shared),
-        cmocka_unit_test(multifunction),
-        cmocka_unit_test(assign),
-        cmocka_unit_test(reset_save_load),
-        cmocka_unit_test(host_save_load),
-        cmocka_unit_test(lpc),
+        cmocka_unit_test(header),         cmocka_unit_test(mechanism_1),
+        cmocka_unit_test(ecam),           cmocka_unit_test(sizing),
+        cmocka_unit_test(mapping),        cmocka_unit_test(overlap),
+        cmocka_unit_test(capabilities),   cmocka_unit_test(wires_are_shared),
+        cmocka_unit_test(multifunction),  cmocka_unit_test(assign),
+        cmocka_unit_test(assign_packs),   cmocka_unit_test(reset_save_load),
+        cmocka_unit_test(host_save_load), cmocka_unit_test(lpc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -275,6 +275,7 @@ static void any_layout(void **state)
     struct vd_buffer read[] = {
         {f.header, 16, false}, {f.data, 200, true}, {f.data + 200, 313, true}};
     vd_put(&f.m, f.data + 512, 0xee, 1);
+    f.m.watched_gpa = f.data + 512;
     vd_add(&f.d, 0, read, 3, false);
     vd_kick(&f.d, 0);
     disk_drain(&f.disk);
@@ -282,6 +283,7 @@ static void any_layout(void **state)
     uint32_t size;
     assert_true(vd_used(&f.d, 0, &id, &size));
     assert_int_equal(size, 513);
+    assert_true(f.m.watched_written);
     assert_int_equal(vd_get(&f.m, f.data + 512, 1), OK);
     assert_memory_equal(ram_hva(f.m.ram, f.data, 512), f.disk.bytes + 7 * 512, 512);
     teardown(&f);

@@ -58,6 +58,8 @@ struct vd_machine {
     unsigned msi_count;
     uint32_t msi_data[VD_MSI_MAX];
     uint64_t written_bytes; /* what ram_written() was told */
+    uint64_t watched_gpa;   /* a byte … */
+    bool watched_written;   /* … that it was told of */
 };
 
 static inline void vd_log(void *opaque, enum log_level level, const char *module, const char *text)
@@ -90,7 +92,10 @@ static inline struct msi_sink vd_msi(struct vd_machine *m)
 
 static inline void vd_ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
 {
-    ((struct vd_machine *)opaque)->written_bytes += size_bytes;
+    struct vd_machine *m = opaque;
+    m->written_bytes += size_bytes;
+    if (m->watched_gpa >= gpa && m->watched_gpa - gpa < size_bytes)
+        m->watched_written = true;
 }
 
 static inline void vd_machine_init(struct vd_machine *m, uint64_t ram_bytes)

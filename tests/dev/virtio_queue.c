@@ -671,6 +671,9 @@ static void bad_split_chains(void **state)
     for (unsigned i = 0; i < sizeof(bad_split) / sizeof(bad_split[0]); i++) {
         struct fixture f;
         setup(&f, INDIRECT);
+        /* A good one in every slot, so that it is the bad one that breaks it. */
+        for (unsigned n = 0; n < SIZE; n++)
+            vd_put_descriptor(&f.m, f.d.queues[0].descriptors + 16 * n, 0x1000, 4, 0, 0);
         for (unsigned n = 0; n < 4 && (bad_split[i].d[n].flags || bad_split[i].d[n].size_bytes);
              n++)
             put_bad(&f, &bad_split[i].d[n], false);

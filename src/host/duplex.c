@@ -40,7 +40,8 @@ struct duplex {
 
 static bool input_wanted(const struct duplex *duplex)
 {
-    return duplex->in_fd >= 0 && !duplex->in_ended && duplex->input_start == duplex->input_end;
+    return duplex->in_fd >= 0 && !duplex->in_ended &&
+           (duplex->owner.reads_always || duplex->input_start == duplex->input_end);
 }
 
 static void update_watches(struct duplex *duplex)
@@ -180,9 +181,10 @@ static void end_input(struct duplex *duplex)
 
 static void read_input(struct duplex *duplex)
 {
+    uint8_t bytes[INPUT_BYTES];
     ssize_t n;
     do {
-        n = read(duplex->in_fd, duplex->input, sizeof(duplex->input));
+        n = read(duplex->in_fd, bytes, sizeof(bytes));
     } while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return;
@@ -190,11 +192,16 @@ static void read_input(struct duplex *duplex)
         end_input(duplex);
         return;
     }
-    size_t left = (size_t)n;
-    duplex->input_start = duplex->input_end = 0;
+    size_t got = (size_t)n;
     if (duplex->owner.filter)
-        left = duplex->owner.filter(duplex->owner.opaque, duplex->input, left);
-    duplex->input_end = left;
+        got = duplex->owner.filter(duplex->owner.opaque, bytes, got);
+    size_t held = duplex->input_end - duplex->input_start;
+    memmove(duplex->input, duplex->input + duplex->input_start, held);
+    if (got > INPUT_BYTES - held)
+        got = INPUT_BYTES - held;
+    memcpy(duplex->input + held, bytes, got);
+    duplex->input_start = 0;
+    duplex->input_end = held + got;
     (void)deliver(duplex);
 }
 

@@ -28,6 +28,9 @@ struct duplex_owner {
     /* The input is at its end, or the output failed. It is not looked at any more; the owner may
      * detach it here. */
     void (*ended)(void *opaque, bool is_input);
+    /* The filter is to see all input at once, also while the device takes none: what does not fit
+     * the buffer then is lost. */
+    bool reads_always;
     void *opaque;
 };
 

@@ -124,7 +124,10 @@ static bool tty_start(struct tty *tty, struct loop *loop, struct error *err)
     tty->out_fd = tty->in_fd < 0 ? -1 : fd_open_again(tty->config.out_fd, O_WRONLY);
     if (tty->out_fd < 0)
         return error_errno(err, "cannot use the terminal", NULL, errno);
-    struct duplex_owner owner = {.filter = filter, .opaque = tty};
+    tty->is_raw =
+        isatty(tty->in_fd) && isatty(tty->out_fd) && tcgetattr(tty->in_fd, &tty->before) == 0;
+    /* An escape must work also when the guest hangs. */
+    struct duplex_owner owner = {.filter = filter, .reads_always = tty->is_raw, .opaque = tty};
     tty->duplex = duplex_create(loop, &owner, err);
     if (!tty->duplex)
         return false;
@@ -132,12 +135,9 @@ static bool tty_start(struct tty *tty, struct loop *loop, struct error *err)
         duplex_destroy(tty->duplex);
         return false;
     }
-    if (isatty(tty->in_fd) && isatty(tty->out_fd) && tcgetattr(tty->in_fd, &tty->before) == 0) {
-        tty->raw = tty->before;
-        cfmakeraw(&tty->raw);
-        tty->is_raw = true;
-        tty_resume(tty);
-    }
+    tty->raw = tty->before;
+    cfmakeraw(&tty->raw);
+    tty_resume(tty);
     return true;
 }
 

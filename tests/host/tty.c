@@ -203,6 +203,29 @@ static void test_device_without_room(void **state)
     assert_memory_equal(env->got, "hello", 5);
 }
 
+/* The guest hangs: what is typed is kept as far as there is room, and escapes work all the same. */
+static void test_escape_from_hung_guest(void **state)
+{
+    struct env *env = *state;
+    char typed[1000];
+    env->room = 0;
+    must_open(env, env->slave, env->slave);
+    memset(typed, 'x', sizeof(typed));
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(write(env->master, typed, sizeof(typed)), sizeof(typed));
+        loop_run_once(env->loop, 5);
+    }
+    assert_int_equal(write(env->master, "\x1dq", 2), 2);
+    for (int i = 0; i < 100 && env->key_count == 0; i++)
+        loop_run_once(env->loop, 5);
+    assert_int_equal(env->key_count, 1);
+    assert_int_equal(env->keys[0], 'q');
+    env->room = 100;
+    env->backend.accept(env->backend.opaque);
+    run_until_got(env, 100);
+    assert_memory_equal(env->got, typed, 100);
+}
+
 /* The person does not read: write() takes what fits and no more, the loop does not block, and
  * nothing is lost. */
 static void test_slow_reader(void **state)
@@ -288,6 +311,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_escapes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_device_without_room, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_escape_from_hung_guest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pipes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_and_null, setup, teardown),

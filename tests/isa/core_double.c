@@ -157,7 +157,9 @@ static void decode_memory(const ZydisDecodedInstruction *info, const ZydisDecode
     if (op->base == GPR_BLOCK_RIP)
         op->disp += info->length;
     op->segment = (uint8_t)segment_number(operand->mem.segment);
-    if (info->address_width == 32)
+    if (info->address_width == 16)
+        op->flags |= OP_ADDRESS_16;
+    else if (info->address_width == 32)
         op->flags |= OP_ADDRESS_32;
     else if (op->segment != SEG_FS && op->segment != SEG_GS)
         op->flags |= OP_FLAT;
@@ -168,7 +170,18 @@ bool soft_decode(struct cpu *cpu, const uint8_t *bytes, unsigned length, struct 
     ZydisDecoder decoder;
     ZydisDecodedInstruction info;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    switch (cpu->mode & (MODE_SIZE_MASK | MODE_REAL)) {
+    case MODE_64:
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+        break;
+    case MODE_32:
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+        break;
+    case MODE_16:
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+        break;
+    default: ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16); break;
+    }
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, length, &info, operands)))
         return false;
     memset(op, 0, sizeof(*op));

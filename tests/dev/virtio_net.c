@@ -6,6 +6,8 @@
 #include "base/loop.h"
 #include "dev/virtio/net.h"
 
+#include <pthread.h>
+
 enum { SLOT = 3, RX = 0, TX = 1, CONTROL = 2, QUEUE_SIZE = 16, HEADER = 12, FRAMES = 64 };
 
 #define F_CSUM           (UINT64_C(1) << 0)
@@ -517,6 +519,39 @@ static void command_without_room_breaks(void **state)
     teardown(&f);
 }
 
+static void *kick_many(void *opaque)
+{
+    struct fixture *f = opaque;
+    uint64_t gpa = vd_alloc(&f->m, 100, 16);
+    for (unsigned sent = 0, back = 0; back < 2000;) {
+        uint16_t id;
+        uint32_t used_bytes;
+        if (sent < 2000 && sent - back < QUEUE_SIZE) {
+            vd_add(&f->d, TX, &(struct vd_buffer){gpa, 100, false}, 1, false);
+            vd_kick(&f->d, TX);
+            sent++;
+        }
+        back += vd_used(&f->d, TX, &id, &used_bytes);
+    }
+    return NULL;
+}
+
+/* Kicks on a vCPU's thread, frames on the loop's, and none of them forgotten. */
+static void kicks_from_a_thread(void **state)
+{
+    struct fixture f;
+    pthread_t thread;
+    create(&f);
+    start(&f, 0);
+    assert_int_equal(pthread_create(&thread, NULL, kick_many, &f), 0);
+    while (f.sent_count < 2000)
+        loop_run_once(f.loop, 1000);
+    turn(&f);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(f.sent_count, 2000);
+    teardown(&f);
+}
+
 static void saved_and_loaded(void **state)
 {
     static const uint8_t other[6] = {2, 0, 0, 0, 0, 9};
@@ -572,6 +607,7 @@ int main(void)
         cmocka_unit_test(receive_filter),
         cmocka_unit_test(announcement_and_guest_offloads),
         cmocka_unit_test(command_without_room_breaks),
+        cmocka_unit_test(kicks_from_a_thread),
         cmocka_unit_test(saved_and_loaded),
     };
     return cmocka_run_group_tests_name("virtio-net", tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -378,6 +379,47 @@ static void test_slow_peer(void **state)
     free(back);
 }
 
+enum { THREAD_BYTES = 1000000 };
+
+static void *write_all(void *opaque)
+{
+    struct env *env = opaque;
+    for (size_t sent = 0; sent < THREAD_BYTES;) {
+        uint8_t bytes[777];
+        size_t n = THREAD_BYTES - sent < sizeof(bytes) ? THREAD_BYTES - sent : sizeof(bytes);
+        for (size_t i = 0; i < n; i++)
+            bytes[i] = (uint8_t)((sent + i) * 13 + (sent + i) / 257);
+        size_t taken = env->backend.write(env->backend.opaque, bytes, n);
+        env->backend.accept(env->backend.opaque);
+        sent += taken;
+        if (taken < n)
+            usleep(100);
+    }
+    return NULL;
+}
+
+/* As from a vCPU's thread, while the loop sends. */
+static void test_write_from_thread(void **state)
+{
+    struct env *env = *state;
+    must_open(env, "unix:%s", env->path);
+    int fd = connect_unix(env->path);
+    wait_connected(env, true);
+    pthread_t thread;
+    char *back = malloc(THREAD_BYTES);
+    assert_int_equal(pthread_create(&thread, NULL, write_all, env), 0);
+    for (size_t have = 0; have < THREAD_BYTES;) {
+        size_t step = THREAD_BYTES - have < 1000 ? THREAD_BYTES - have : 1000;
+        read_exactly(env, fd, back + have, step);
+        have += step;
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    for (size_t i = 0; i < THREAD_BYTES; i++)
+        assert_int_equal((uint8_t)back[i], (uint8_t)(i * 13 + i / 257));
+    free(back);
+    close(fd);
+}
+
 static void test_errors(void **state)
 {
     struct env *env = *state;
@@ -415,6 +457,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unix_left_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tcp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slow_peer, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_write_from_thread, setup, teardown),
         cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
     };
     return cmocka_run_group_tests_name("chardev", tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The parts of the processor's core that handlers call, for tests of handlers alone: 64-bit mode,
  * no paging beyond a TLB that the test fills. */
+#include "cpu/soft/block.h"
 #include "cpu/soft/memory.h"
 #include "cpu/soft/vector/vector.h"
 #include "isa/soft.h"
@@ -46,11 +47,6 @@ void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error_code)
 }
 
 void cpu_update_mode(struct cpu *cpu) {}
-
-static bool is_canonical(uint64_t linear)
-{
-    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
 
 /* The host address of a byte, or the fault. */
 static uint8_t *byte_address(struct cpu *cpu, uint64_t linear, bool write)
@@ -125,88 +121,51 @@ bool error_hint(struct error *err, const char *hint, ...)
     return false;
 }
 
-static enum x86_segment_name segment_number(ZydisRegister segment)
+uint64_t segment_address(struct cpu *cpu, enum x86_segment_name segment, uint64_t offset,
+                         unsigned size_bytes, enum memory_access access)
 {
-    return segment == ZYDIS_REGISTER_FS   ? SEG_FS
-           : segment == ZYDIS_REGISTER_GS ? SEG_GS
-           : segment == ZYDIS_REGISTER_SS ? SEG_SS
-                                          : SEG_DS;
+    return (segment >= SEG_FS || !cpu_is_64bit(cpu) ? cpu->segment[segment].base : 0) + offset;
 }
 
-static uint8_t slot_of(ZydisRegister reg)
+void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
 {
-    return reg == ZYDIS_REGISTER_NONE ? GPR_ZERO
-           : reg == ZYDIS_REGISTER_RIP || reg == ZYDIS_REGISTER_EIP
-               ? GPR_BLOCK_RIP
-               : (uint8_t)(ZydisRegisterGetId(reg) & 15);
+    memory_probe_write(cpu, linear, size_bytes);
+    memory_read(cpu, linear, cpu->bounce, size_bytes);
+    return cpu->bounce;
 }
 
-static void decode_memory(const ZydisDecodedInstruction *info, const ZydisDecodedOperand *operand,
-                          struct op *op)
+void memory_rmw_end_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked,
+                         void *hva)
 {
-    op->base = slot_of(operand->mem.base);
-    op->index = slot_of(operand->mem.index);
-    op->scale = (uint8_t)__builtin_ctz(operand->mem.scale | 16);
-    if (operand->mem.scale == 0)
-        op->scale = 0;
-    op->disp = operand->mem.disp.has_displacement ? operand->mem.disp.value : 0;
-    if (info->raw.modrm.mod == 0 && info->raw.modrm.rm == 4 && info->raw.sib.base == 5) {
-        op->base = GPR_ZERO; /* Zydis 4.0 takes it for R13D when REX.B is set */
-        op->disp = info->raw.disp.value;
-    }
-    if (op->base == GPR_BLOCK_RIP)
-        op->disp += info->length;
-    op->segment = (uint8_t)segment_number(operand->mem.segment);
-    if (info->address_width == 16)
-        op->flags |= OP_ADDRESS_16;
-    else if (info->address_width == 32)
-        op->flags |= OP_ADDRESS_32;
-    else if (op->segment != SEG_FS && op->segment != SEG_GS)
-        op->flags |= OP_FLAT;
+    memory_write(cpu, linear, hva, size_bytes);
+}
+
+void stack_push(struct cpu *cpu, uint64_t value, unsigned size_bytes)
+{
+    memory_write(cpu, cpu->gpr[RSP] - size_bytes, &value, size_bytes);
+    cpu->gpr[RSP] -= size_bytes;
+}
+
+uint64_t stack_pop(struct cpu *cpu, unsigned size_bytes)
+{
+    uint64_t value = 0;
+    memory_read(cpu, cpu->gpr[RSP], &value, size_bytes);
+    cpu->gpr[RSP] += size_bytes;
+    return value;
+}
+
+void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes)
+{
+    cpu->rip = rip;
+}
+
+bool bind_system(const struct insn *insn, struct op *op)
+{
+    return false;
 }
 
 bool soft_decode(struct cpu *cpu, const uint8_t *bytes, unsigned length, struct op *op)
 {
-    ZydisDecoder decoder;
-    ZydisDecodedInstruction info;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    switch (cpu->mode & (MODE_SIZE_MASK | MODE_REAL)) {
-    case MODE_64:
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-        break;
-    case MODE_32:
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-        break;
-    case MODE_16:
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
-        break;
-    default: ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16); break;
-    }
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, length, &info, operands)))
-        return false;
-    memset(op, 0, sizeof(*op));
-    struct insn insn = {
-        .info = &info, .operands = operands, .bytes = bytes, .mode = cpu->mode, .cpu = cpu};
-    op->length = info.length;
-    op->size_bytes = (uint8_t)(operands[0].size / 8);
-    op->base = op->index = GPR_ZERO;
-    for (unsigned i = 0; i < info.operand_count_visible; i++) {
-        unsigned kind = KIND_IMM;
-        if (operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER) {
-            kind = KIND_REG;
-            int id = ZydisRegisterGetId(operands[i].reg.value);
-            ZydisRegisterClass class = ZydisRegisterGetClass(operands[i].reg.value);
-            bool is_gpr = class >= ZYDIS_REGCLASS_GPR8 && class <= ZYDIS_REGCLASS_GPR64;
-            if (i < 3)
-                op->reg[i] = (uint8_t)(is_gpr ? id * 8 : id);
-        } else if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-            kind = KIND_MEM;
-            decode_memory(&info, &operands[i], op);
-        } else {
-            op->imm = operands[i].imm.value.u;
-        }
-        if (i < 3)
-            insn.form |= kind << (i * 2);
-    }
-    return bind_vector(&insn, op);
+    unsigned size_bytes;
+    return decode_block(cpu, bytes, length, op, 1, &size_bytes) == 1 && op->fn != op_undefined;
 }

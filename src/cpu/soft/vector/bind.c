@@ -128,5 +128,5 @@ bool bind_vector(const struct insn *insn, struct op *op)
         return true;
     if (!is_offered(insn))
         return false;
-    return bind_move(insn, op) || bind_masked(insn, op) || bind_simd(insn, op);
+    return bind_vector_move(insn, op) || bind_vector_masked(insn, op) || bind_vector_stub(insn, op);
 }

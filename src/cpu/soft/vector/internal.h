@@ -78,11 +78,11 @@ void signal_set_running(struct cpu *cpu); /* of this thread; NULL: none */
 
 /* --- bind functions of the families ------------------------------------------------------- */
 
-bool bind_move(const struct insn *insn, struct op *op);   /* move.c: direct handlers */
-bool bind_masked(const struct insn *insn, struct op *op); /* masked.c: VMASKMOV, gathers … */
-bool bind_simd(const struct insn *insn, struct op *op);   /* simd.c: by stubs */
-bool bind_x87(const struct insn *insn, struct op *op);    /* x87.c */
-bool bind_xsave(const struct insn *insn, struct op *op);  /* xsave.c */
+bool bind_vector_move(const struct insn *insn, struct op *op);   /* move.c: direct handlers */
+bool bind_vector_masked(const struct insn *insn, struct op *op); /* masked.c: VMASKMOV, gathers … */
+bool bind_vector_stub(const struct insn *insn, struct op *op);   /* simd.c: by stubs */
+bool bind_x87(const struct insn *insn, struct op *op);           /* x87.c */
+bool bind_xsave(const struct insn *insn, struct op *op);         /* xsave.c */
 
 /* The memory operand among the visible ones, or NULL. */
 const ZydisDecodedOperand *insn_memory(const struct insn *insn);

@@ -204,7 +204,7 @@ static bool bind_gather(const struct insn *insn, struct op *op, unsigned element
     return true;
 }
 
-bool bind_masked(const struct insn *insn, struct op *op)
+bool bind_vector_masked(const struct insn *insn, struct op *op)
 {
     switch (insn->info->mnemonic) {
     case ZYDIS_MNEMONIC_VMASKMOVPS:

@@ -398,7 +398,7 @@ static bool bind_arithmetic(const struct insn *insn, struct op *op)
     }
 }
 
-bool bind_move(const struct insn *insn, struct op *op)
+bool bind_vector_move(const struct insn *insn, struct op *op)
 {
     if (is_mmx(insn))
         return false;

@@ -141,7 +141,7 @@ static bool needs_alignment(const struct insn *insn)
     }
 }
 
-bool bind_simd(const struct insn *insn, struct op *op)
+bool bind_vector_stub(const struct insn *insn, struct op *op)
 {
     const ZydisDecodedInstruction *info = insn->info;
     bool has_mmx = info->mnemonic == ZYDIS_MNEMONIC_EMMS;

@@ -33,7 +33,6 @@ void log_write(const struct log *log, enum log_level level, const char *module, 
 
 /* The same, unless `limit` is used up; lines dropped so are counted and told with the next one. */
 void log_limited(const struct log *log, struct log_limit *limit, enum log_level level,
-                 const char *module, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+                 const char *module, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -10,7 +10,10 @@ static const struct engine *const engines[] = {
     NULL,
 };
 
-const struct engine *const *engine_all(void) { return engines; }
+const struct engine *const *engine_all(void)
+{
+    return engines;
+}
 
 static const struct engine *choose(void)
 {

@@ -52,7 +52,7 @@ struct engine_config {
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
-    const char *options;       /* what follows the engine's name in --engine NAME,…; may be NULL */
+    const char *options; /* what follows the engine's name in --engine NAME,…; may be NULL */
 };
 
 struct engine_vm;
@@ -72,11 +72,11 @@ struct engine_exit {
 };
 
 enum engine_event {
-    ENGINE_INTR,  /* value 1: the local APIC (or 8259) requests an interrupt; 0: no more. A level. */
-    ENGINE_NMI,   /* an edge */
-    ENGINE_SMI,   /* ignored: there is no SMM */
-    ENGINE_INIT,  /* to the state of SDM 3A 9.1.4, then waits for a SIPI (a BSP restarts) */
-    ENGINE_SIPI,  /* value: the vector; ignored unless waiting for it */
+    ENGINE_INTR, /* value 1: the local APIC (or 8259) requests an interrupt; 0: no more. A level. */
+    ENGINE_NMI,  /* an edge */
+    ENGINE_SMI,  /* ignored: there is no SMM */
+    ENGINE_INIT, /* to the state of SDM 3A 9.1.4, then waits for a SIPI (a BSP restarts) */
+    ENGINE_SIPI, /* value: the vector; ignored unless waiting for it */
 };
 
 /* Counters since vm_open, for --stats and the benchmark. What an engine can't count stays 0. */
@@ -90,10 +90,10 @@ struct engine_stats {
 };
 
 struct engine_probe {
-    bool available;         /* vm_open has a chance */
+    bool available;          /* vm_open has a chance */
     bool backed_by_hardware; /* `auto` may take it */
-    struct error error;     /* why not available */
-    char detail[160];       /* one line for `skep doctor` */
+    struct error error;      /* why not available */
+    char detail[160];        /* one line for `skep doctor` */
 };
 
 /* A message-signalled or line interrupt straight into an engine's own irqchip. */

@@ -11,7 +11,17 @@
 
 enum x86_gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 
-enum x86_segment_name { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEG_COUNT };
+enum x86_segment_name {
+    SEG_ES,
+    SEG_CS,
+    SEG_SS,
+    SEG_DS,
+    SEG_FS,
+    SEG_GS,
+    SEG_LDTR,
+    SEG_TR,
+    SEG_COUNT
+};
 
 /* Attribute bits as in the second doubleword of a descriptor, shifted right by 8 (SDM 3A 3.4.5). */
 enum {
@@ -68,8 +78,8 @@ struct x86_state {
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pat;
-    uint64_t tsc;          /* value at the moment of capture */
-    uint64_t tsc_adjust;   /* IA32_TSC_ADJUST */
+    uint64_t tsc;        /* value at the moment of capture */
+    uint64_t tsc_adjust; /* IA32_TSC_ADJUST */
     uint64_t tsc_aux;
     uint64_t tsc_deadline; /* 0: not armed */
     uint64_t apic_base;    /* IA32_APIC_BASE */

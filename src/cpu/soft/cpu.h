@@ -86,10 +86,14 @@ struct tlb_entry {
     uintptr_t addend;
 };
 
-enum { TLB_ENTRIES = 4096, TLB_INVALID_TAG = 1 };
+enum { TLB_ENTRIES = 2048, TLB_INVALID_TAG = 1 };
 
-/* Which view an access uses; the active one is cpu->tlb. Supervisor accesses to user pages depend
- * on CR4.SMAP and RFLAGS.AC (SDM 3A 4.6.1). */
+/* Further bits of a read or write tag, which make the fast compare fail but spare the slow path a
+ * walk: see tlb.h. */
+enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4 };
+
+/* Which view an access uses; the active one is cpu->tlb (tlb.h). Supervisor accesses to user pages
+ * depend on CR4.SMAP and RFLAGS.AC (SDM 3A 4.6.1). */
 enum tlb_view { TLB_SUPERVISOR, TLB_SUPERVISOR_SMAP, TLB_USER, TLB_VIEWS };
 
 /* Requests from other threads and from handlers, polled between blocks. */
@@ -114,6 +118,16 @@ enum cpu_mode {
     MODE_USER = 1 << 4,    /* CPL 3 */
 };
 
+/* The jump cache: the block at a linear RIP, with no walk and no look-up by physical address. A tag
+ * is RIP's low 48 bits above cpu->jump_key, which holds the mode and an epoch of the address
+ * space, so that a flush is a new epoch. */
+struct jump_entry {
+    uint64_t tag;
+    struct block *block;
+};
+
+enum { JUMP_ENTRIES = 4096, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
+
 /* The vector registers; YMM halves together so that one host load moves a register. */
 struct vector_register {
     _Alignas(32) uint8_t bytes[32];
@@ -124,8 +138,9 @@ struct cpu {
     uint64_t rip; /* of the next instruction, exact only between blocks: see cpu_rip() */
     uint16_t cc;  /* arithmetic flags */
     uint8_t cpl;
+    uint16_t jump_key;         /* mode and the epoch of the address space */
     uint32_t mode;             /* enum cpu_mode bits */
-    struct tlb_entry *tlb;     /* tlbs[view] for data accesses at the present CPL and AC */
+    struct tlb_entry *tlb;     /* the view for data accesses at the present CPL and AC */
     const struct op *op;       /* the running one */
     struct block *block;       /* the running one */
     _Atomic uint32_t requests; /* any thread */
@@ -156,20 +171,39 @@ struct cpu {
     enum x86_run_state run_state;
     bool nmi_blocked;
     bool interrupt_shadow; /* STI or MOV SS: one instruction without interrupts */
+    bool mov_ss_shadow;    /* MOV SS: debug traps and NMI wait too */
+    bool is_stepping;      /* the running op is the only one of its block that runs now */
+    bool triple_fault;
+    int16_t delivering;  /* the exception that is being delivered, -1: none */
+    bool delivering_ext; /* the EXT bit of error codes meanwhile */
+    uint64_t code_base;  /* of CS, as the jump cache was filled with */
     _Atomic uint8_t sipi_vector;
+
+    /* Between threads, see code_page.c: whether run() is under way, and the page whose write tags
+     * another processor wants dropped (1: all pages). */
+    _Atomic bool is_running;
+    _Atomic bool drop_all;
+    _Atomic uintptr_t drop_page;
 
     /* Delivery of exceptions: what to deliver after the jump back into the run loop. */
     sigjmp_buf unwind;
     struct x86_pending pending;
 
-    uint8_t bounce[64]; /* for accesses that are MMIO or cross pages */
+    _Alignas(64) uint8_t bounce[64]; /* for accesses that are MMIO or cross pages */
+    struct bounce_target {
+        uint8_t *hva; /* NULL: MMIO at gpa */
+        uint64_t gpa;
+        unsigned size_bytes;
+    } bounce_target[2]; /* where memory_rmw_end writes it */
 
     struct soft_system *system;
-    unsigned index; /* of this vCPU */
-    struct tlb_entry tlbs[TLB_VIEWS][TLB_ENTRIES];
+    unsigned index;          /* of this vCPU */
+    struct tlb_set *tlb_set; /* of the present address space; cpu->tlb is one of its views */
+    struct tlb *tlb_all;
     struct block_cache *blocks;
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct soft_stats stats;
+    struct jump_entry jump[JUMP_ENTRIES];
 };
 
 /* RIP of the running instruction. */

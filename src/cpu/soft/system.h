@@ -27,6 +27,7 @@ struct soft_callbacks {
     void (*write_cr8)(void *opaque, unsigned vcpu, uint64_t value);
     bool (*read_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value);
     bool (*write_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value);
+    void (*tsc_changed)(void *opaque, unsigned vcpu);
 };
 
 struct soft_stats {
@@ -43,6 +44,8 @@ struct soft_stats {
 struct code_page {
     _Atomic uint32_t generation;
     _Atomic uint8_t has_code;
+    _Atomic uint64_t granules; /* bit n: some block has bytes of [64 n, 64 n + 64) */
+    _Atomic uint64_t writers;  /* bit n: processor n may hold write tags of it */
 };
 
 struct soft_region {
@@ -51,6 +54,15 @@ struct soft_region {
     uint8_t *hva;
     bool read_only;
     struct code_page *pages; /* one per 4 KiB */
+};
+
+/* What CPUID offers, worked out once from what the host has. */
+struct cpuid_features {
+    bool is_amd; /* the host's vendor, and so the guest's */
+    char vendor[12];
+    uint32_t leaf1_ecx, leaf1_edx, leaf7_ebx, leaf7_ecx, leaf7_edx;
+    uint32_t extended_ecx, extended_edx; /* 80000001H */
+    unsigned physical_bits;
 };
 
 enum { SOFT_MAX_REGIONS = 16, SOFT_MAX_CPUS = 64 };
@@ -67,9 +79,29 @@ struct soft_system {
     pthread_mutex_t split_lock;     /* locked accesses that cross pages or lines of memory */
     pthread_mutex_t shootdown_lock; /* one page at a time comes to hold code */
     uint64_t tsc_khz;
+    bool tsc_is_synthetic;  /* the host's counter is no clock: nanoseconds are used instead */
+    uint64_t clock_tsc;     /* host TSC at which the paravirtual clock reads zero */
+    uint64_t clock_wall_ns; /* and UTC at that time */
+    struct cpuid_features features;
 };
 
 /* The region that holds gpa, or NULL: MMIO. */
 struct soft_region *soft_region_find(struct soft_system *system, uint64_t gpa);
+
+/* The page of RAM that a host address is of; NULL: not of RAM. */
+struct code_page *soft_page_of(struct soft_system *system, const uint8_t *hva);
+
+/* Adds RAM or ROM, before any cpu runs. `hva` stays the caller's. False: no room, no memory, not
+ * whole pages, or it overlaps. */
+bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uint64_t size_bytes,
+                     bool read_only);
+
+/* Zeroed `system`, callbacks and log set by the caller afterwards. close frees regions' pages; the
+ * cpus are gone by then. */
+void soft_system_open(struct soft_system *system);
+void soft_system_close(struct soft_system *system);
+
+/* Somebody who is no cpu has written guest memory: decoded code there is void. Any thread. */
+void soft_written(struct soft_system *system, uint64_t gpa, uint64_t size_bytes);
 
 #endif

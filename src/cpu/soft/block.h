@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Decoded blocks and their cache. Private to the core; own thread only.
+ */
+#ifndef SKEP_CPU_SOFT_BLOCK_H
+#define SKEP_CPU_SOFT_BLOCK_H
+
+#include "cpu/soft/core.h"
+
+enum { BLOCK_MAX_OPS = 64, BLOCK_MAX_BYTES = BLOCK_MAX_OPS * 15, INSN_MAX_BYTES = 15 };
+
+struct block {
+    struct block *next; /* in the hash chain */
+    const uint8_t *hva; /* of the first byte; with `mode` the key. NULL: not RAM */
+    struct code_page *page;
+    struct code_page *page2; /* of the second page of a straddling instruction, or NULL */
+    const uint8_t *hva2;     /* its first byte there */
+    uint32_t generation, generation2;
+    uint32_t mode;
+    uint16_t size_bytes;
+    uint16_t op_count;
+    struct op *end;
+    struct op op[];
+};
+
+bool block_cache_open(struct cpu *cpu, struct error *err);
+void block_cache_close(struct cpu *cpu);
+void block_cache_flush(struct cpu *cpu); /* all blocks, and the vector stubs; no block may run */
+
+/* The block at cpu->rip, decoded if need be; raises what fetching raises. */
+struct block *block_find(struct cpu *cpu);
+
+/* A block of the same page as the running one was made void: the running one ends after the present
+ * instruction if it is one of them. */
+void block_leave_if_dead(struct cpu *cpu);
+
+static inline bool block_is_alive(const struct block *block)
+{
+    return atomic_load_explicit(&block->page->generation, memory_order_acquire) ==
+           block->generation;
+}
+
+static inline struct jump_entry *jump_slot(struct cpu *cpu, uint64_t rip)
+{
+    return &cpu->jump[(rip ^ rip >> 12) & (JUMP_ENTRIES - 1)];
+}
+
+static inline uint64_t jump_tag(const struct cpu *cpu, uint64_t rip)
+{
+    return rip << 16 | cpu->jump_key;
+}
+
+/* decode.c: decodes instructions from bytes[0 … available) into op[] until one ends the block, the
+ * next is not complete, or max_ops. Returns the number of ops; 0: not even the first is complete.
+ * What can't be decoded becomes op_undefined. *size_bytes: how many bytes they take. */
+unsigned decode_block(struct cpu *cpu, const uint8_t *bytes, unsigned available, struct op *op,
+                      unsigned max_ops, unsigned *size_bytes);
+
+#endif

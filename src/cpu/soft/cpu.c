@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * One processor: making it, RESET and INIT (SDM 3A 9.1), its state in and out, RFLAGS, mode. */
+#include "cpu/soft/core.h"
+
+#include "cpu/soft/block.h"
+#include "cpu/soft/tlb.h"
+#include "cpu/soft/vector/vector.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct cpu *cpu_create(struct soft_system *system, unsigned index, struct error *err)
+{
+    struct cpu *cpu = aligned_alloc(64, (sizeof(*cpu) + 63) & ~(size_t)63);
+    if (!cpu) {
+        error_errno(err, "cannot make a processor", NULL, ENOMEM);
+        return NULL;
+    }
+    memset(cpu, 0, sizeof(*cpu));
+    cpu->system = system;
+    cpu->index = index;
+    cpu->delivering = DELIVERING_NONE;
+    if (!tlb_open(cpu)) {
+        error_errno(err, "cannot make a processor", NULL, ENOMEM);
+        goto fail;
+    }
+    if (!block_cache_open(cpu, err) || !vector_open(cpu, err))
+        goto fail;
+    cpu_reset(cpu);
+    system->cpu[index] = cpu;
+    if (system->cpu_count <= index)
+        system->cpu_count = index + 1;
+    return cpu;
+fail:
+    block_cache_close(cpu);
+    tlb_close(cpu);
+    free(cpu);
+    return NULL;
+}
+
+void cpu_destroy(struct cpu *cpu)
+{
+    if (!cpu)
+        return;
+    cpu->system->cpu[cpu->index] = NULL;
+    vector_close(cpu);
+    block_cache_close(cpu);
+    tlb_close(cpu);
+    free(cpu);
+}
+
+/* --- RFLAGS and mode ------------------------------------------------------------------------ */
+
+uint64_t cpu_rip(const struct cpu *cpu)
+{
+    return cpu->op ? cpu->gpr[GPR_BLOCK_RIP] + cpu->op->offset : cpu->rip;
+}
+
+uint64_t cpu_get_rflags(const struct cpu *cpu)
+{
+    uint64_t low = cpu->cc >> 8 & RFLAGS_ARITHMETIC;
+    return cpu->rflags | low | (cpu->cc & CC_OF ? RFLAGS_OF : 0) | 2;
+}
+
+void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
+{
+    uint64_t low = rflags & RFLAGS_ARITHMETIC & 0xff;
+    cpu->cc = (uint16_t)(low << 8 | (rflags & RFLAGS_OF ? CC_OF : 0));
+    cpu->rflags = (rflags & ~(uint64_t)RFLAGS_ARITHMETIC) | 2;
+}
+
+void cpu_update_mode(struct cpu *cpu)
+{
+    const struct x86_segment *cs = &cpu->segment[SEG_CS];
+    uint32_t mode = cs->attributes & SEGMENT_DB ? MODE_32 : MODE_16;
+    bool is_64bit = is_long_mode(cpu) && (cs->attributes & SEGMENT_L);
+    if (is_64bit)
+        mode = MODE_64;
+    else if (cpu->segment[SEG_SS].attributes & SEGMENT_DB)
+        mode |= MODE_STACK32;
+    if (!(cpu->cr0 & CR0_PE) || (cpu->rflags & RFLAGS_VM))
+        mode |= MODE_REAL;
+    if (cpu->cpl == 3)
+        mode |= MODE_USER;
+    cpu->mode = mode;
+    tlb_set_view(cpu, view_data(cpu));
+    uint64_t code_base = is_64bit ? 0 : cs->base;
+    if (code_base != cpu->code_base) {
+        cpu->code_base = code_base;
+        tlb_new_epoch(cpu, cpu->tlb_set);
+    } else {
+        tlb_update_jump_key(cpu);
+    }
+}
+
+void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes)
+{
+    if (cpu_is_64bit(cpu)) {
+        if (!is_canonical(rip))
+            cpu_raise_code(cpu, VECTOR_GP, 0);
+    } else {
+        rip &= size_bytes == 2 ? UINT16_MAX : UINT32_MAX;
+        if (rip > cpu->segment[SEG_CS].limit)
+            cpu_raise_code(cpu, VECTOR_GP, 0);
+    }
+    cpu->rip = rip;
+}
+
+/* --- RESET and INIT ------------------------------------------------------------------------- */
+
+/* What RESET and INIT have in common, from the state after RESET. */
+static void take_common(struct cpu *cpu, const struct x86_state *state)
+{
+    memcpy(cpu->gpr, state->gpr, sizeof(state->gpr));
+    cpu->gpr[GPR_ZERO] = 0;
+    cpu->rip = state->rip;
+    cpu_set_rflags(cpu, state->rflags);
+    memcpy(cpu->segment, state->segment, sizeof(cpu->segment));
+    cpu->gdtr = state->gdtr;
+    cpu->idtr = state->idtr;
+    cpu->cr2 = state->cr2;
+    cpu->cr3 = state->cr3;
+    cpu->cr4 = state->cr4;
+    cpu->efer = state->efer;
+    memcpy(cpu->dr, state->dr, sizeof(cpu->dr));
+    cpu->run_state = state->run_state;
+    cpu->pending = (struct x86_pending){0};
+    cpu->cpl = 0;
+    cpu->op = NULL;
+    cpu->nmi_blocked = false;
+    cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
+    cpu->triple_fault = false;
+    cpu->delivering = DELIVERING_NONE;
+    cpu->delivering_ext = false;
+}
+
+static void settle(struct cpu *cpu)
+{
+    tlb_flush_all(cpu);
+    tlb_switch(cpu, cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0, false);
+    cpu_update_mode(cpu);
+    cpu_look(cpu);
+}
+
+void cpu_init(struct cpu *cpu)
+{
+    struct x86_state state;
+    x86_state_reset(&state, cpu->index == 0);
+    take_common(cpu, &state);
+    cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
+    cpu_withdraw(cpu, REQUEST_NMI);
+    settle(cpu);
+}
+
+void cpu_reset(struct cpu *cpu)
+{
+    struct x86_state state;
+    x86_state_reset(&state, cpu->index == 0);
+    vector_reset(cpu);
+    cpu_set_state(cpu, &state);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
+}
+
+/* --- state in and out ----------------------------------------------------------------------- */
+
+static void get_msrs(struct cpu *cpu, struct x86_state *state)
+{
+    state->star = cpu->star;
+    state->lstar = cpu->lstar;
+    state->cstar = cpu->cstar;
+    state->sfmask = cpu->sfmask;
+    state->kernel_gs_base = cpu->kernel_gs_base;
+    state->sysenter_cs = cpu->sysenter_cs;
+    state->sysenter_esp = cpu->sysenter_esp;
+    state->sysenter_eip = cpu->sysenter_eip;
+    state->pat = cpu->pat;
+    state->tsc = tsc_guest(cpu);
+    state->tsc_adjust = cpu->tsc_adjust;
+    state->tsc_aux = cpu->tsc_aux;
+    state->misc_enable = cpu->misc_enable;
+    state->spec_ctrl = cpu->spec_ctrl;
+    state->mtrr_def_type = cpu->mtrr_def_type;
+    memcpy(state->mtrr_fixed, cpu->mtrr_fixed, sizeof(state->mtrr_fixed));
+    memcpy(state->mtrr_base, cpu->mtrr_base, sizeof(state->mtrr_base));
+    memcpy(state->mtrr_mask, cpu->mtrr_mask, sizeof(state->mtrr_mask));
+    state->kvm_system_time = cpu->kvm_system_time;
+    state->kvm_wall_clock = cpu->kvm_wall_clock;
+    state->kvm_eoi = cpu->kvm_eoi;
+}
+
+void cpu_get_state(struct cpu *cpu, struct x86_state *state)
+{
+    memset(state, 0, sizeof(*state));
+    memcpy(state->gpr, cpu->gpr, sizeof(state->gpr));
+    state->rip = cpu->rip;
+    state->rflags = cpu_get_rflags(cpu);
+    memcpy(state->segment, cpu->segment, sizeof(state->segment));
+    state->gdtr = cpu->gdtr;
+    state->idtr = cpu->idtr;
+    state->cr0 = cpu->cr0;
+    state->cr2 = cpu->cr2;
+    state->cr3 = cpu->cr3;
+    state->cr4 = cpu->cr4;
+    state->efer = cpu->efer;
+    state->xcr0 = cpu->xcr0;
+    memcpy(state->dr, cpu->dr, sizeof(state->dr));
+    get_msrs(cpu, state);
+    vector_get_state(cpu, state);
+    state->run_state = cpu->run_state;
+    state->pending = cpu->pending;
+    state->pending.nmi = atomic_load(&cpu->requests) & REQUEST_NMI;
+    state->pending.nmi_blocked = cpu->nmi_blocked;
+    state->pending.sti_shadow = cpu->interrupt_shadow;
+    state->pending.mov_ss_shadow = cpu->mov_ss_shadow;
+}
+
+static void set_msrs(struct cpu *cpu, const struct x86_state *state)
+{
+    cpu->star = state->star;
+    cpu->lstar = state->lstar;
+    cpu->cstar = state->cstar;
+    cpu->sfmask = state->sfmask;
+    cpu->kernel_gs_base = state->kernel_gs_base;
+    cpu->sysenter_cs = state->sysenter_cs;
+    cpu->sysenter_esp = state->sysenter_esp;
+    cpu->sysenter_eip = state->sysenter_eip;
+    cpu->pat = state->pat;
+    cpu->tsc_offset = state->tsc - tsc_host(cpu->system);
+    cpu->tsc_adjust = state->tsc_adjust;
+    cpu->tsc_aux = state->tsc_aux;
+    cpu->misc_enable = state->misc_enable;
+    cpu->spec_ctrl = state->spec_ctrl;
+    cpu->mtrr_def_type = state->mtrr_def_type;
+    memcpy(cpu->mtrr_fixed, state->mtrr_fixed, sizeof(cpu->mtrr_fixed));
+    memcpy(cpu->mtrr_base, state->mtrr_base, sizeof(cpu->mtrr_base));
+    memcpy(cpu->mtrr_mask, state->mtrr_mask, sizeof(cpu->mtrr_mask));
+    cpu->kvm_system_time = state->kvm_system_time;
+    cpu->kvm_wall_clock = state->kvm_wall_clock;
+    cpu->kvm_eoi = state->kvm_eoi;
+}
+
+static bool is_state_possible(const struct cpu *cpu, const struct x86_state *state)
+{
+    bool is_paged = state->cr0 & CR0_PG;
+    bool is_long = state->efer & EFER_LMA;
+    bool is_paging_sound = !is_paged || (state->cr0 & CR0_PE);
+    bool is_long_sound =
+        is_long == (is_paged && (state->efer & EFER_LME)) && (!is_long || (state->cr4 & CR4_PAE));
+    bool is_xcr0_sound =
+        (state->xcr0 & 1) && !(state->xcr0 & ~(vector_xcr0_supported(cpu) | UINT64_C(3)));
+    bool is_exception_sound = !state->pending.exception || state->pending.vector < 32;
+    return is_paging_sound && is_long_sound && is_xcr0_sound && is_exception_sound &&
+           state->run_state <= X86_WAIT_FOR_SIPI && (!is_long || is_canonical(state->rip)) &&
+           !(state->cr4 & ~cpuid_cr4_allowed(cpu));
+}
+
+bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
+{
+    if (!is_state_possible(cpu, state) || !vector_set_state(cpu, state))
+        return false;
+    take_common(cpu, state);
+    cpu->cr0 = state->cr0;
+    cpu->xcr0 = state->xcr0;
+    set_msrs(cpu, state);
+    cpu->pending = state->pending;
+    cpu->nmi_blocked = state->pending.nmi_blocked;
+    cpu->interrupt_shadow = state->pending.sti_shadow;
+    cpu->mov_ss_shadow = state->pending.mov_ss_shadow;
+    if (cpu->cr0 & CR0_PE)
+        cpu->cpl =
+            (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));
+    if (state->pending.nmi)
+        cpu_request(cpu, REQUEST_NMI);
+    settle(cpu);
+    return true;
+}

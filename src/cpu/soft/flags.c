@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1. PVI and VME are not offered. */
+#include "cpu/soft/core.h"
+
+#include "cpu/soft/tlb.h"
+
+void flags_load(struct cpu *cpu, uint64_t value, uint64_t mask)
+{
+    cpu_set_rflags(cpu, (cpu_get_rflags(cpu) & ~mask) | (value & mask));
+    if (cpu->rflags & RFLAGS_TF)
+        cpu_look(cpu);
+}
+
+void flags_begin_shadow(struct cpu *cpu, bool by_mov_ss)
+{
+    if (by_mov_ss)
+        cpu->mov_ss_shadow = true;
+    else
+        cpu->interrupt_shadow = true;
+    cpu_look(cpu);
+}
+
+static bool has_io_privilege(const struct cpu *cpu)
+{
+    return cpu->cpl <= (cpu->rflags & RFLAGS_IOPL) >> 12;
+}
+
+static void cli(struct cpu *cpu, const struct op *op)
+{
+    if (!has_io_privilege(cpu))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    cpu->rflags &= ~(uint64_t)RFLAGS_IF;
+}
+
+static void sti(struct cpu *cpu, const struct op *op)
+{
+    if (!has_io_privilege(cpu))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    if (!(cpu->rflags & RFLAGS_IF)) {
+        cpu->rflags |= RFLAGS_IF;
+        flags_begin_shadow(cpu, false);
+    }
+    cpu->rip = op_next_rip(cpu, op);
+}
+
+static void require_vm_privilege(struct cpu *cpu)
+{
+    if ((cpu->rflags & RFLAGS_VM) && !has_io_privilege(cpu))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+}
+
+static void pushf(struct cpu *cpu, const struct op *op)
+{
+    require_vm_privilege(cpu);
+    uint64_t value = cpu_get_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
+    stack_push(cpu, value, op->size_bytes);
+}
+
+static void popf(struct cpu *cpu, const struct op *op)
+{
+    require_vm_privilege(cpu);
+    uint64_t value = stack_pop(cpu, op->size_bytes);
+    uint64_t mask = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
+    if (op->size_bytes > 2)
+        mask |= RFLAGS_AC | RFLAGS_ID;
+    if (has_io_privilege(cpu))
+        mask |= RFLAGS_IF;
+    if (cpu->cpl == 0)
+        mask |= RFLAGS_IOPL;
+    flags_load(cpu, value, mask);
+    tlb_set_view(cpu, view_data(cpu));
+    cpu->rip = op_next_rip(cpu, op);
+}
+
+static void set_ac(struct cpu *cpu, bool is_set)
+{
+    if (cpu->cpl != 0)
+        cpu_raise(cpu, VECTOR_UD);
+    cpu->rflags &= ~(uint64_t)RFLAGS_AC;
+    if (is_set)
+        cpu->rflags |= RFLAGS_AC;
+    tlb_set_view(cpu, view_data(cpu));
+}
+
+static void clac(struct cpu *cpu, const struct op *op)
+{
+    set_ac(cpu, false);
+}
+static void stac(struct cpu *cpu, const struct op *op)
+{
+    set_ac(cpu, true);
+}
+
+bool bind_flags(const struct insn *insn, struct op *op)
+{
+    switch (insn->info->mnemonic) {
+    case ZYDIS_MNEMONIC_CLI: op->fn = cli; break;
+    case ZYDIS_MNEMONIC_STI: op->fn = sti; break;
+    case ZYDIS_MNEMONIC_CLAC: op->fn = clac; break;
+    case ZYDIS_MNEMONIC_STAC: op->fn = stac; break;
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ: op->fn = pushf; break;
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ: op->fn = popf; break;
+    default: return false;
+    }
+    op->size_bytes = (uint8_t)(insn->info->operand_width / 8);
+    if (op->fn == sti || op->fn == popf)
+        op->flags |= OP_ENDS_BLOCK;
+    return true;
+}

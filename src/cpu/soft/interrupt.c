@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Delivery of exceptions and interrupts through the IDT, in real, protected and long mode: SDM 3A
+ * chapter 6. Task gates and virtual-8086 mode are left to cpu_raise_missing. Nothing of the cpu
+ * changes before all accesses have succeeded.
+ */
+#include "cpu/soft/core.h"
+
+#include "cpu/soft/tlb.h"
+
+enum { ERROR_IDT = 2 };
+
+struct delivery {
+    unsigned vector;
+    enum event_kind kind;
+    uint64_t rip;
+    const uint32_t *error_code;
+    uint64_t flags; /* to be pushed */
+};
+
+struct gate {
+    uint64_t offset;
+    uint16_t selector;
+    uint8_t type, dpl, ist;
+};
+
+static _Noreturn void raise_gate(struct cpu *cpu, enum x86_vector vector, const struct delivery *d)
+{
+    cpu_raise_code(cpu, vector, d->vector * 8 | ERROR_IDT | (cpu->delivering_ext ? 1 : 0));
+}
+
+/* Reads the gate and checks what does not depend on the mode. */
+static struct gate gate_read(struct cpu *cpu, const struct delivery *d)
+{
+    bool is_long = is_long_mode(cpu);
+    unsigned size_bytes = is_long ? 16 : 8;
+    uint64_t raw[2] = {0, 0};
+    if (d->vector * size_bytes + size_bytes - 1 > cpu->idtr.limit)
+        raise_gate(cpu, VECTOR_GP, d);
+    memory_read_system(cpu, cpu->idtr.base + d->vector * size_bytes, raw, size_bytes);
+    struct gate gate = {
+        .offset = (raw[0] & 0xffff) | (raw[0] >> 32 & 0xffff0000) | raw[1] << 32,
+        .selector = (uint16_t)(raw[0] >> 16),
+        .ist = raw[0] >> 32 & 7,
+        .type = raw[0] >> 40 & 0x1f,
+        .dpl = raw[0] >> 45 & 3,
+    };
+    bool is_wide = gate.type == TYPE_INTERRUPT_GATE32 || gate.type == TYPE_TRAP_GATE32;
+    bool is_narrow = gate.type == TYPE_INTERRUPT_GATE16 || gate.type == TYPE_TRAP_GATE16 ||
+                     gate.type == TYPE_TASK_GATE;
+    if (!is_wide && (is_long || !is_narrow))
+        raise_gate(cpu, VECTOR_GP, d);
+    if (d->kind == EVENT_SOFTWARE && gate.dpl < cpu->cpl)
+        raise_gate(cpu, VECTOR_GP, d);
+    if (!(raw[0] >> 47 & 1))
+        raise_gate(cpu, VECTOR_NP, d);
+    if (gate.type == TYPE_TASK_GATE)
+        cpu_raise_missing(cpu, "a task gate", d->vector * 8 | ERROR_IDT);
+    return gate;
+}
+
+/* The handler's code segment; gives the CPL it runs at. */
+static unsigned read_handler(struct cpu *cpu, const struct gate *gate, struct descriptor *code)
+{
+    if (!(gate->selector & ~SELECTOR_RPL))
+        raise_zero(cpu, VECTOR_GP);
+    descriptor_read(cpu, gate->selector, code, VECTOR_GP);
+    unsigned dpl = segment_dpl(code->attributes);
+    bool is_code = (code->attributes & (SEGMENT_S | TYPE_CODE)) == (SEGMENT_S | TYPE_CODE);
+    bool is_64bit = (code->attributes & (SEGMENT_L | SEGMENT_DB)) == SEGMENT_L;
+    if (!is_code || dpl > cpu->cpl || (is_long_mode(cpu) && !is_64bit))
+        raise_selector(cpu, VECTOR_GP, gate->selector);
+    if (!(code->attributes & SEGMENT_P))
+        raise_selector(cpu, VECTOR_NP, gate->selector);
+    return code->attributes & TYPE_CONFORMING ? cpu->cpl : dpl;
+}
+
+static void read_task(struct cpu *cpu, unsigned offset, void *buffer, unsigned size_bytes)
+{
+    const struct x86_segment *task = &cpu->segment[SEG_TR];
+    if (offset + size_bytes - 1 > task->limit)
+        raise_selector(cpu, VECTOR_TS, task->selector);
+    memory_read_system(cpu, task->base + offset, buffer, size_bytes);
+}
+
+/* Every stack write is the handler's: at level 3 only a user's own pages. */
+static void write_stack(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes,
+                        unsigned cpl)
+{
+    if (cpl == 3)
+        memory_write(cpu, linear, buffer, size_bytes);
+    else
+        memory_write_system(cpu, linear, buffer, size_bytes);
+}
+
+static void commit(struct cpu *cpu, const struct gate *gate, const struct descriptor *code,
+                   unsigned cpl)
+{
+    segment_set(cpu, SEG_CS, (uint16_t)((gate->selector & ~SELECTOR_RPL) | cpl), code);
+    cpu->cpl = (uint8_t)cpl;
+    cpu->rip = gate->offset;
+    cpu->rflags &= ~(uint64_t)(RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM);
+    if (!(gate->type & 1))
+        cpu->rflags &= ~(uint64_t)RFLAGS_IF;
+    cpu_update_mode(cpu);
+}
+
+static uint64_t long_stack(struct cpu *cpu, const struct gate *gate, unsigned cpl)
+{
+    enum { TSS64_RSP0 = 4, TSS64_IST1 = 36 };
+    uint64_t rsp = cpu->gpr[RSP];
+    if (gate->ist)
+        read_task(cpu, TSS64_IST1 + 8 * (gate->ist - 1U), &rsp, 8);
+    else if (cpl < cpu->cpl)
+        read_task(cpu, TSS64_RSP0 + 8 * cpl, &rsp, 8);
+    if (!is_canonical(rsp))
+        raise_zero(cpu, VECTOR_SS);
+    return rsp & ~UINT64_C(15);
+}
+
+static void deliver_long(struct cpu *cpu, const struct delivery *d)
+{
+    struct descriptor code;
+    struct gate gate = gate_read(cpu, d);
+    unsigned cpl = read_handler(cpu, &gate, &code);
+    uint64_t rsp = long_stack(cpu, &gate, cpl);
+    if (!is_canonical(gate.offset))
+        raise_zero(cpu, VECTOR_GP);
+    uint64_t frame[6] = {d->error_code ? *d->error_code : 0,
+                         d->rip,
+                         cpu->segment[SEG_CS].selector,
+                         d->flags,
+                         cpu->gpr[RSP],
+                         cpu->segment[SEG_SS].selector};
+    unsigned skip = d->error_code ? 0 : 1;
+    unsigned size_bytes = (6 - skip) * 8;
+    if (!is_canonical(rsp - size_bytes))
+        raise_zero(cpu, VECTOR_SS);
+    write_stack(cpu, rsp - size_bytes, frame + skip, size_bytes, cpl);
+    descriptor_set_accessed(cpu, &code);
+    if (cpl < cpu->cpl)
+        segment_set_null(cpu, SEG_SS, (uint16_t)cpl);
+    cpu->gpr[RSP] = rsp - size_bytes;
+    commit(cpu, &gate, &code, cpl);
+}
+
+/* The inner stack of a 16 or 32-bit TSS. */
+static void read_inner_stack(struct cpu *cpu, unsigned cpl, uint16_t *ss, uint32_t *esp)
+{
+    bool is_32bit = cpu->segment[SEG_TR].attributes & 8;
+    *esp = 0;
+    if (is_32bit) {
+        read_task(cpu, 4 + 8 * cpl, esp, 4);
+        read_task(cpu, 8 + 8 * cpl, ss, 2);
+    } else {
+        read_task(cpu, 2 + 4 * cpl, esp, 2);
+        read_task(cpu, 4 + 4 * cpl, ss, 2);
+    }
+}
+
+/* A stack to push on that is not loaded yet. */
+struct stack {
+    uint64_t base;
+    uint64_t pointer, mask;
+    unsigned cpl, size_bytes;
+};
+
+static void push(struct cpu *cpu, struct stack *stack, uint64_t value)
+{
+    stack->pointer =
+        (stack->pointer & ~stack->mask) | ((stack->pointer - stack->size_bytes) & stack->mask);
+    uint64_t linear = (uint32_t)(stack->base + (stack->pointer & stack->mask));
+    write_stack(cpu, linear, &value, stack->size_bytes, stack->cpl);
+}
+
+static void push_frame(struct cpu *cpu, const struct delivery *d, struct stack *stack,
+                       const struct x86_segment *segment, bool is_inner)
+{
+    unsigned words = 3 + (is_inner ? 2 : 0) + (d->error_code ? 1 : 0);
+    uint64_t lowest = (stack->pointer - words * stack->size_bytes) & stack->mask;
+    bool is_expand_down = segment->attributes & TYPE_EXPAND_DOWN;
+    bool fits = is_expand_down ? lowest > segment->limit
+                               : lowest + words * stack->size_bytes - 1 <= segment->limit;
+    if (!fits)
+        raise_zero(cpu, VECTOR_SS);
+    if (is_inner) {
+        push(cpu, stack, cpu->segment[SEG_SS].selector);
+        push(cpu, stack, cpu->gpr[RSP]);
+    }
+    push(cpu, stack, d->flags);
+    push(cpu, stack, cpu->segment[SEG_CS].selector);
+    push(cpu, stack, d->rip);
+    if (d->error_code)
+        push(cpu, stack, *d->error_code);
+}
+
+static void deliver_protected(struct cpu *cpu, const struct delivery *d)
+{
+    if (cpu->rflags & RFLAGS_VM)
+        cpu_raise_missing(cpu, "virtual-8086 mode", 0);
+    struct descriptor code, inner;
+    struct gate gate = gate_read(cpu, d);
+    unsigned cpl = read_handler(cpu, &gate, &code);
+    bool is_inner = cpl < cpu->cpl;
+    bool is_32bit = gate.type & 8;
+    struct x86_segment segment = cpu->segment[SEG_SS];
+    uint64_t pointer = cpu->gpr[RSP];
+    if (is_inner) {
+        uint16_t ss;
+        uint32_t esp;
+        read_inner_stack(cpu, cpl, &ss, &esp);
+        segment_check_stack(cpu, ss, cpl, VECTOR_TS, &inner);
+        descriptor_set_accessed(cpu, &inner);
+        segment = (struct x86_segment){inner.base, inner.limit, inner.attributes, ss};
+        pointer = esp;
+    }
+    struct stack stack = {segment.base, pointer,
+                          segment.attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX, cpl,
+                          is_32bit ? 4 : 2};
+    if (!is_32bit)
+        gate.offset &= UINT16_MAX;
+    if (gate.offset > code.limit)
+        raise_zero(cpu, VECTOR_GP);
+    push_frame(cpu, d, &stack, &segment, is_inner);
+    descriptor_set_accessed(cpu, &code);
+    cpu->segment[SEG_SS] = segment;
+    cpu->gpr[RSP] = stack.pointer;
+    commit(cpu, &gate, &code, cpl);
+}
+
+static void deliver_real(struct cpu *cpu, const struct delivery *d)
+{
+    if (d->vector * 4 + 3 > cpu->idtr.limit)
+        raise_gate(cpu, VECTOR_GP, d);
+    uint16_t target[2];
+    memory_read_system(cpu, cpu->idtr.base + d->vector * 4, target, 4);
+    uint64_t frame[3] = {d->flags, cpu->segment[SEG_CS].selector, d->rip};
+    stack_push_all(cpu, frame, 3, 2);
+    segment_set_real(cpu, SEG_CS, target[1]);
+    cpu->rip = target[0];
+    cpu->rflags &= ~(uint64_t)(RFLAGS_IF | RFLAGS_TF | RFLAGS_AC | RFLAGS_RF);
+    cpu_update_mode(cpu);
+}
+
+void interrupt_deliver(struct cpu *cpu, unsigned vector, enum event_kind kind, uint64_t return_rip,
+                       const uint32_t *error_code)
+{
+    struct delivery d = {vector, kind, return_rip, error_code, cpu_get_rflags(cpu)};
+    bool is_fault = kind == EVENT_EXCEPTION && vector != VECTOR_DB && vector != VECTOR_BP &&
+                    vector != VECTOR_OF;
+    if (is_fault)
+        d.flags |= RFLAGS_RF;
+    cpu->delivering_ext = kind != EVENT_SOFTWARE;
+    if (is_long_mode(cpu))
+        deliver_long(cpu, &d);
+    else if (cpu->cr0 & CR0_PE)
+        deliver_protected(cpu, &d);
+    else
+        deliver_real(cpu, &d);
+    cpu->delivering_ext = false;
+}
+
+/* --- one fault upon another ----------------------------------------------------------------- */
+
+static bool is_contributory(int vector)
+{
+    return vector == VECTOR_DE || (vector >= VECTOR_TS && vector <= VECTOR_GP);
+}
+
+void interrupt_merge(struct cpu *cpu, int first)
+{
+    int second = cpu->pending.vector;
+    bool is_serious = is_contributory(second) || second == VECTOR_PF;
+    if (first == VECTOR_DF && is_serious) {
+        cpu->triple_fault = true;
+        return;
+    }
+    bool is_double =
+        (is_contributory(first) && is_contributory(second)) || (first == VECTOR_PF && is_serious);
+    if (!is_double)
+        return;
+    cpu->pending.vector = VECTOR_DF;
+    cpu->pending.has_error_code = true;
+    cpu->pending.error_code = 0;
+}
+
+void interrupt_deliver_pending(struct cpu *cpu)
+{
+    struct x86_pending *pending = &cpu->pending;
+    uint32_t error_code = pending->error_code;
+    /* Real mode pushes no error codes. */
+    bool has_error_code = pending->has_error_code && (cpu->cr0 & CR0_PE);
+    pending->exception = false;
+    cpu->delivering = pending->vector;
+    cpu->stats.exceptions++;
+    interrupt_deliver(cpu, pending->vector, EVENT_EXCEPTION, cpu->rip,
+                      has_error_code ? &error_code : NULL);
+    cpu->delivering = DELIVERING_NONE;
+}
+
+/* --- INT n, INT3, INTO, INT1 ---------------------------------------------------------------- */
+
+static void software(struct cpu *cpu, const struct op *op, unsigned vector, enum event_kind kind)
+{
+    cpu->delivering = DELIVERING_BENIGN;
+    interrupt_deliver(cpu, vector, kind, op_next_rip(cpu, op), NULL);
+    cpu->delivering = DELIVERING_NONE;
+}
+
+static void int_n(struct cpu *cpu, const struct op *op)
+{
+    software(cpu, op, (uint8_t)op->imm, EVENT_SOFTWARE);
+}
+
+static void int3(struct cpu *cpu, const struct op *op)
+{
+    software(cpu, op, VECTOR_BP, EVENT_SOFTWARE);
+}
+
+static void int1(struct cpu *cpu, const struct op *op)
+{
+    software(cpu, op, VECTOR_DB, EVENT_INT1);
+}
+
+static void into(struct cpu *cpu, const struct op *op)
+{
+    if (cpu->cc & CC_OF)
+        software(cpu, op, VECTOR_OF, EVENT_SOFTWARE);
+}
+
+bool bind_interrupt(const struct insn *insn, struct op *op)
+{
+    switch (insn->info->mnemonic) {
+    case ZYDIS_MNEMONIC_INT: op->fn = int_n; break;
+    case ZYDIS_MNEMONIC_INT3: op->fn = int3; break;
+    case ZYDIS_MNEMONIC_INT1: op->fn = int1; break;
+    case ZYDIS_MNEMONIC_INTO: op->fn = into; break;
+    default: return false;
+    }
+    op->flags |= OP_ENDS_BLOCK;
+    return true;
+}

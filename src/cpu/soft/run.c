@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The run loop: blocks one after another, and between them what was asked for by other threads and
+ * by the last instruction. A guest's fault comes back here by siglongjmp.
+ */
+#include "cpu/soft/block.h"
+#include "cpu/soft/tlb.h"
+#include "cpu/soft/vector/vector.h"
+
+void cpu_request(struct cpu *cpu, uint32_t request)
+{
+    atomic_fetch_or(&cpu->requests, request);
+}
+
+void cpu_withdraw(struct cpu *cpu, uint32_t request)
+{
+    atomic_fetch_and(&cpu->requests, ~request);
+}
+
+static bool has_interrupt(const struct cpu *cpu, uint32_t requests)
+{
+    return ((requests & REQUEST_NMI) && !cpu->nmi_blocked) ||
+           ((requests & REQUEST_INTR) && (cpu->rflags & RFLAGS_IF));
+}
+
+bool cpu_has_work(struct cpu *cpu)
+{
+    uint32_t requests = atomic_load(&cpu->requests);
+    if (requests & (REQUEST_INIT | REQUEST_KICK))
+        return true;
+    switch (cpu->run_state) {
+    case X86_WAIT_FOR_SIPI: return requests & REQUEST_SIPI;
+    case X86_HALTED: return has_interrupt(cpu, requests);
+    default: return true;
+    }
+}
+
+/* --- raising -------------------------------------------------------------------------------- */
+
+static _Noreturn void unwind(struct cpu *cpu, enum x86_vector vector, bool has_error_code,
+                             uint32_t error_code)
+{
+    cpu->pending.exception = true;
+    cpu->pending.vector = (uint8_t)vector;
+    cpu->pending.has_error_code = has_error_code;
+    cpu->pending.error_code = error_code;
+    siglongjmp(cpu->unwind, 1);
+}
+
+void cpu_raise(struct cpu *cpu, enum x86_vector vector)
+{
+    unwind(cpu, vector, false, 0);
+}
+
+void cpu_raise_code(struct cpu *cpu, enum x86_vector vector, uint32_t error_code)
+{
+    unwind(cpu, vector, true, error_code);
+}
+
+void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error_code)
+{
+    cpu->cr2 = linear;
+    unwind(cpu, VECTOR_PF, true, error_code);
+}
+
+/* After the jump back: RIP on the instruction that faulted, and what the fault becomes when it hit
+ * the delivery of another. */
+static void settle_fault(struct cpu *cpu)
+{
+    if (cpu->op) {
+        if (!cpu->is_stepping)
+            cpu->stats.instructions -= (uint64_t)(cpu->block->end - cpu->op);
+        cpu->rip = cpu_rip(cpu);
+        cpu->op = NULL;
+    }
+    cpu->is_stepping = false;
+    cpu->delivering_ext = false;
+    int first = cpu->delivering;
+    cpu->delivering = DELIVERING_NONE;
+    if (first != DELIVERING_NONE)
+        interrupt_merge(cpu, first);
+}
+
+/* --- running -------------------------------------------------------------------------------- */
+
+/* One instruction, for shadows and single steps. */
+static void step(struct cpu *cpu)
+{
+    uint64_t rip = cpu->rip;
+    struct block *block = block_find(cpu);
+    cpu->block = block;
+    cpu->gpr[GPR_BLOCK_RIP] = rip;
+    cpu->rip = rip + block->op[0].length;
+    cpu->is_stepping = true;
+    cpu->op = block->op;
+    cpu->op->fn(cpu, cpu->op);
+    cpu->op = NULL;
+    cpu->is_stepping = false;
+    cpu->stats.instructions++;
+}
+
+static void run_block(struct cpu *cpu)
+{
+    uint64_t rip = cpu->rip;
+    struct jump_entry *entry = jump_slot(cpu, rip);
+    struct block *block = entry->block;
+    if (__builtin_expect(entry->tag != jump_tag(cpu, rip) || !block_is_alive(block), 0))
+        block = block_find(cpu);
+    cpu->block = block;
+    cpu->gpr[GPR_BLOCK_RIP] = rip;
+    cpu->rip = rip + block->size_bytes;
+    cpu->stats.instructions += block->op_count;
+    const struct op *op = block->op;
+    const struct op *end = block->end;
+    do {
+        cpu->op = op;
+        op->fn(cpu, op);
+    } while (++op != end);
+}
+
+enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN };
+
+static void take_sipi(struct cpu *cpu)
+{
+    cpu_withdraw(cpu, REQUEST_SIPI);
+    if (cpu->run_state != X86_WAIT_FOR_SIPI)
+        return;
+    uint8_t vector = atomic_load(&cpu->sipi_vector);
+    segment_set_real(cpu, SEG_CS, (uint16_t)(vector << 8));
+    cpu->rip = 0;
+    cpu->run_state = X86_RUNNING;
+    cpu_update_mode(cpu);
+}
+
+static void deliver_external(struct cpu *cpu, unsigned vector)
+{
+    cpu->delivering = DELIVERING_BENIGN;
+    cpu->stats.interrupts++;
+    interrupt_deliver(cpu, vector, EVENT_EXTERNAL, cpu->rip, NULL);
+    cpu->delivering = DELIVERING_NONE;
+}
+
+static void take_interrupt(struct cpu *cpu, uint32_t requests)
+{
+    const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    cpu->run_state = X86_RUNNING;
+    if ((requests & REQUEST_NMI) && !cpu->nmi_blocked) {
+        cpu_withdraw(cpu, REQUEST_NMI);
+        cpu->nmi_blocked = true;
+        deliver_external(cpu, VECTOR_NMI);
+        return;
+    }
+    int vector = callbacks->acknowledge(callbacks->opaque, cpu->index);
+    if (vector >= 0)
+        deliver_external(cpu, (unsigned)vector);
+}
+
+/* An instruction in a shadow, or one to be trapped after. */
+static enum action step_and_trap(struct cpu *cpu)
+{
+    enum { DR6_BS = 1 << 14 };
+    bool is_trapped = (cpu->rflags & RFLAGS_TF) && !cpu->mov_ss_shadow;
+    cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
+    step(cpu);
+    if (is_trapped) {
+        cpu->dr[6] |= DR6_BS;
+        cpu->pending.exception = true;
+        cpu->pending.vector = VECTOR_DB;
+        cpu->pending.has_error_code = false;
+    }
+    return ACTION_AGAIN;
+}
+
+/* The requests of other threads that are about the processor as a whole. */
+static void take_resets(struct cpu *cpu, uint32_t requests)
+{
+    if (requests & REQUEST_SHOOTDOWN)
+        code_page_serve(cpu);
+    if (requests & REQUEST_INIT) {
+        cpu_withdraw(cpu, REQUEST_INIT);
+        cpu_init(cpu);
+    }
+    if (requests & REQUEST_SIPI)
+        take_sipi(cpu);
+}
+
+static enum action serve(struct cpu *cpu)
+{
+    uint32_t requests = atomic_load(&cpu->requests);
+    cpu->op = NULL;
+    take_resets(cpu, requests);
+    if (requests & REQUEST_KICK) {
+        cpu_withdraw(cpu, REQUEST_KICK);
+        return ACTION_KICK;
+    }
+    if (cpu->run_state == X86_WAIT_FOR_SIPI)
+        return ACTION_HALT;
+    if (cpu->pending.exception) {
+        interrupt_deliver_pending(cpu);
+        return ACTION_AGAIN;
+    }
+    bool is_shadowed = cpu->interrupt_shadow || cpu->mov_ss_shadow;
+    if (has_interrupt(cpu, requests) && !is_shadowed) {
+        take_interrupt(cpu, requests);
+        return ACTION_AGAIN;
+    }
+    if (cpu->run_state == X86_HALTED)
+        return ACTION_HALT;
+    if (is_shadowed || (cpu->rflags & RFLAGS_TF))
+        return step_and_trap(cpu);
+    if (requests & REQUEST_TRAP)
+        cpu_withdraw(cpu, REQUEST_TRAP);
+    return ACTION_RUN;
+}
+
+static enum action run_until_served(struct cpu *cpu)
+{
+    for (;;) {
+        if (__builtin_expect(atomic_load_explicit(&cpu->requests, memory_order_relaxed) != 0, 0)) {
+            enum action action = serve(cpu);
+            if (action == ACTION_AGAIN)
+                continue;
+            if (action != ACTION_RUN)
+                return action;
+        }
+        run_block(cpu);
+    }
+}
+
+static enum action run_with_faults(struct cpu *cpu)
+{
+    if (sigsetjmp(cpu->unwind, 0) != 0) {
+        settle_fault(cpu);
+        cpu_look(cpu);
+    }
+    if (cpu->triple_fault)
+        return ACTION_SHUTDOWN;
+    return run_until_served(cpu);
+}
+
+enum cpu_exit cpu_run(struct cpu *cpu)
+{
+    atomic_store(&cpu->is_running, true);
+    vector_enter(cpu);
+    cpu_look(cpu);
+    enum action action = run_with_faults(cpu);
+    cpu->op = NULL;
+    vector_leave(cpu);
+    atomic_store(&cpu->is_running, false);
+    switch (action) {
+    case ACTION_HALT: return CPU_HALTED;
+    case ACTION_KICK: return CPU_KICKED;
+    default: return CPU_SHUTDOWN;
+    }
+}

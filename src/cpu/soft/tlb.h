@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * The software TLB of one cpu. It keeps a set of views for each of the last address spaces (PCID),
+ * so that a write to CR3 that does not flush costs a pointer. Global pages are filled in each set
+ * anew; whatever invalidates them does so in all sets. Private to the core; own thread only.
+ */
+#ifndef SKEP_CPU_SOFT_TLB_H
+#define SKEP_CPU_SOFT_TLB_H
+
+#include "cpu/soft/core.h"
+
+enum { TLB_SETS = 6, TLB_LOG_ENTRIES = 512, TLB_BLOOM_BITS = 4096 };
+
+struct tlb_bloom {
+    uint64_t word[TLB_BLOOM_BITS / 64];
+};
+
+struct tlb_set {
+    struct tlb_entry entry[TLB_VIEWS][TLB_ENTRIES];
+    uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES]; /* which entries were filled since the last flush */
+    unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
+    struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */
+    struct tlb_bloom code;  /* pages that the jump cache may have entries of */
+    bool has_huge;          /* entries from 1 GiB pages */
+    bool is_used;
+    bool has_global; /* entries of global pages */
+    uint16_t pcid;
+    uint16_t epoch;
+    uint64_t last_use;
+};
+
+struct tlb {
+    struct tlb_set set[TLB_SETS];
+    uint64_t clock;
+    uint16_t next_epoch;
+    uint8_t view; /* enum tlb_view of cpu->tlb */
+};
+
+/* A page as the tables give it: paging.c. */
+struct mapping {
+    uint64_t gpa; /* of the 4 KiB page */
+    bool user, writable, executable, dirty, global;
+    uint8_t level; /* 1: 4 KiB, 2: 2 or 4 MiB, 3: 1 GiB */
+};
+
+/* Walks the tables for one access and sets the accessed bit, and the dirty bit for a write. False:
+ * not allowed; *error_code is that of the #PF, P, W and U and the others. */
+bool paging_walk(struct cpu *cpu, uint64_t linear, enum memory_access access, enum tlb_view view,
+                 struct mapping *mapping, uint32_t *error_code);
+
+/* PDPTEs of PAE paging, read when CR3 is loaded: false when one has reserved bits set. */
+bool paging_check_pdptes(struct cpu *cpu, uint64_t cr3);
+
+bool tlb_open(struct cpu *cpu);
+void tlb_close(struct cpu *cpu);
+
+/* CR3 now names `pcid` (0 without PCIDs). `keep`: its translations stay valid. */
+void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep);
+void tlb_flush_all(struct cpu *cpu);
+void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid); /* all but global pages; all here */
+void tlb_flush_page(struct cpu *cpu, uint64_t linear);
+void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid);
+void tlb_set_view(struct cpu *cpu, enum tlb_view view);
+
+/* Write tags of the host page go, in all sets. */
+void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
+
+/* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE or MMIO
+ * set; for MMIO addend is gpa - linear. */
+struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
+                          enum tlb_view view);
+
+/* New jump cache tags: nothing that is in it is found any more (in this address space). */
+void tlb_new_epoch(struct cpu *cpu, struct tlb_set *set);
+void tlb_update_jump_key(struct cpu *cpu);
+/* The jump cache is about to take an entry of this page. */
+void tlb_note_code(struct cpu *cpu, uint64_t linear);
+
+/* code_page.c: the page is about to have decoded code with bytes [offset, offset + size): no
+ * processor writes there unseen after this. Gives the generation. */
+uint32_t code_page_mark(struct cpu *cpu, struct code_page *page, uint8_t *hva_page, unsigned offset,
+                        unsigned size_bytes);
+/* Does what other processors have asked for with REQUEST_SHOOTDOWN. */
+void code_page_serve(struct cpu *cpu);
+/* This cpu takes a write tag of the page; false when it holds code and must not. */
+bool code_page_take_write(struct cpu *cpu, struct code_page *page);
+
+#endif

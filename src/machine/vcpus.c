@@ -149,7 +149,8 @@ static void *vcpu_main(void *opaque)
 }
 
 /* The process's signals are for the loop's thread. Faults stay open: an engine may handle those of
- * its own making, and a blocked one would kill the process anyway. */
+ * its own making, and a blocked one would kill the process anyway. So do real-time signals, with
+ * which an engine gets a thread out of the kernel. */
 static void block_signals(sigset_t *old)
 {
     sigset_t blocked;
@@ -159,6 +160,8 @@ static void block_signals(sigset_t *old)
     sigdelset(&blocked, SIGFPE);
     sigdelset(&blocked, SIGILL);
     sigdelset(&blocked, SIGTRAP);
+    for (int number = SIGRTMIN; number <= SIGRTMAX; number++)
+        sigdelset(&blocked, number);
     pthread_sigmask(SIG_SETMASK, &blocked, old);
 }
 

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A machine's life with a guest of a few instructions, booted through PVH: how it ends (exit port,
+ * power off, reset with and without no_reboot, triple fault, quit), that a reset starts from clear
+ * memory, that the power button arrives, and that a saved machine goes on in another one.
+ *
+ * SKEP_TEST_ENGINE names the engine (soft unless given).
+ */
+#include "machine/bytes.h"
+#include "vm/vm.h"
+
+#include <elf.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The guest: 32-bit code at 1 MiB that does what the byte after its first jump says. */
+__asm__(".pushsection .rodata\n"
+        ".code32\n"
+        "guest_start:\n"
+        "    jmp 1f\n"
+        "guest_what: .byte 0\n"
+        "1:  mov $0x100002, %esi\n"
+        "    movzbl (%esi), %eax\n"
+        "    cmp $1, %al\n"
+        "    je power_off\n"
+        "    cmp $2, %al\n"
+        "    je reset\n"
+        "    cmp $3, %al\n"
+        "    je triple_fault\n"
+        "    cmp $4, %al\n"
+        "    je wait_for_button\n"
+        "    cmp $5, %al\n"
+        "    je sleep\n"
+        /* 0: the exit port */
+        "    mov $0xf4, %edx\n"
+        "    mov $0x2a, %eax\n"
+        "    outl %eax, %dx\n"
+        "sleep:\n"
+        "    cli\n"
+        "    hlt\n"
+        "    jmp sleep\n"
+        "power_off:\n"
+        "    mov $0x604, %edx\n"
+        "    mov $0x3c00, %eax\n"
+        "    outw %ax, %dx\n"
+        "    jmp sleep\n"
+        /* The first time: leaves a mark in CMOS and one in memory, and resets. The second time: out
+         * to the exit port with what is left in memory, which is to be nothing, plus 1. */
+        "reset:\n"
+        "    mov $0x50, %al\n"
+        "    outb %al, $0x70\n"
+        "    inb $0x71, %al\n"
+        "    cmp $0x77, %al\n"
+        "    je again\n"
+        "    mov $0x50, %al\n"
+        "    outb %al, $0x70\n"
+        "    mov $0x77, %al\n"
+        "    outb %al, $0x71\n"
+        "    movl $0x40, 0x300000\n"
+        "    mov $0xcf9, %edx\n"
+        "    mov $6, %al\n"
+        "    outb %al, %dx\n"
+        "    jmp sleep\n"
+        "again:\n"
+        "    mov 0x300000, %eax\n"
+        "    inc %eax\n"
+        "    mov $0xf4, %edx\n"
+        "    outl %eax, %dx\n"
+        "    jmp sleep\n"
+        /* Likewise, but the reset is one: no IDT, and #UD. */
+        "triple_fault:\n"
+        "    mov $0x50, %al\n"
+        "    outb %al, $0x70\n"
+        "    inb $0x71, %al\n"
+        "    cmp $0x77, %al\n"
+        "    je again\n"
+        "    mov $0x50, %al\n"
+        "    outb %al, $0x70\n"
+        "    mov $0x77, %al\n"
+        "    outb %al, $0x71\n"
+        "    ud2\n"
+        /* Says R on COM1, waits for the power button, then gives a sum of register and memory. */
+        "wait_for_button:\n"
+        "    mov $0x21, %ebx\n"
+        "    movl $0x14, 0x300000\n"
+        "    mov $0x3f8, %edx\n"
+        "    mov $0x52, %al\n"
+        "    outb %al, %dx\n"
+        "    mov $0x600, %edx\n"
+        "2:  inw %dx, %ax\n"
+        "    test $1, %ah\n"
+        "    jz 2b\n"
+        "    mov 0x300000, %eax\n"
+        "    add %ebx, %eax\n"
+        "    mov $0xf4, %edx\n"
+        "    outl %eax, %dx\n"
+        "    jmp sleep\n"
+        "guest_end:\n"
+        ".code64\n"
+        ".popsection\n");
+extern const uint8_t guest_start[], guest_end[];
+
+enum guest { EXIT, POWER_OFF, RESET, TRIPLE_FAULT, BUTTON, SLEEP };
+enum { CODE_AT = 0x1000, GUEST_GPA = 0x100000, WHAT_AT = 2 };
+
+static char folder[] = "/tmp/skep-machine-XXXXXX";
+static char kernel_path[64], serial_path[64], serial_spec[80];
+
+static void write_kernel(enum guest guest)
+{
+    uint8_t file[0x2000] = {0};
+    size_t code_bytes = (size_t)(guest_end - guest_start);
+    const Elf64_Ehdr elf = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+                            .e_type = ET_EXEC,
+                            .e_machine = EM_X86_64,
+                            .e_phoff = sizeof(elf),
+                            .e_phentsize = sizeof(Elf64_Phdr),
+                            .e_phnum = 2};
+    const Elf64_Phdr headers[2] = {{.p_type = PT_LOAD,
+                                    .p_offset = CODE_AT,
+                                    .p_paddr = GUEST_GPA,
+                                    .p_filesz = code_bytes,
+                                    .p_memsz = code_bytes},
+                                   {.p_type = PT_NOTE, .p_offset = 0x800, .p_filesz = 20}};
+    memcpy(file, &elf, sizeof(elf));
+    memcpy(file + sizeof(elf), headers, sizeof(headers));
+    le32_put(file + 0x800, 4);
+    le32_put(file + 0x804, 4);
+    le32_put(file + 0x808, 18);
+    memcpy(file + 0x80c, "Xen", 4);
+    le32_put(file + 0x810, GUEST_GPA);
+    memcpy(file + CODE_AT, guest_start, code_bytes);
+    file[CODE_AT + WHAT_AT] = (uint8_t)guest;
+    FILE *out = fopen(kernel_path, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(file, sizeof(file), 1, out), 1);
+    assert_int_equal(fclose(out), 0);
+}
+
+static int make_folder(void **state)
+{
+    if (!mkdtemp(folder))
+        return -1;
+    snprintf(kernel_path, sizeof(kernel_path), "%s/kernel", folder);
+    snprintf(serial_path, sizeof(serial_path), "%s/serial", folder);
+    snprintf(serial_spec, sizeof(serial_spec), "file:%s", serial_path);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    unlink(kernel_path);
+    unlink(serial_path);
+    return rmdir(folder);
+}
+
+static struct vm_config config_for(enum guest guest)
+{
+    const char *engine = getenv("SKEP_TEST_ENGINE");
+    write_kernel(guest);
+    return (struct vm_config){.machine = {.engine = engine ? engine : "soft",
+                                          .memory_bytes = 32 << 20,
+                                          .kernel = kernel_path,
+                                          .serials = {serial_spec},
+                                          .serial_count = 1,
+                                          .has_exit_port = true}};
+}
+
+static struct vm *open_vm(const struct vm_config *config)
+{
+    struct error err = {0};
+    struct vm *vm = vm_create(config, NULL, &err);
+    if (!vm)
+        fail_msg("%s %s: %s", err.what, err.where, err.cause);
+    return vm;
+}
+
+static int run(const struct vm_config *config, struct machine_end *end, unsigned *reboots)
+{
+    struct vm *vm = open_vm(config);
+    int code = vm_run(vm, end);
+    struct machine_stats stats;
+    machine_stats(vm_machine(vm), &stats);
+    *reboots = stats.reboots;
+    vm_destroy(vm);
+    if (end->reason == MACHINE_FAILED)
+        fail_msg("%s %s: %s", end->error.what, end->error.where, end->error.cause);
+    return code;
+}
+
+static void test_exit_port(void **state)
+{
+    struct vm_config config = config_for(EXIT);
+    struct machine_end end;
+    unsigned reboots;
+    assert_int_equal(run(&config, &end, &reboots), 0x2a << 1 | 1);
+    assert_int_equal(end.reason, MACHINE_EXIT_PORT);
+    assert_int_equal(end.exit_value, 0x2a);
+}
+
+static void test_power_off(void **state)
+{
+    struct vm_config config = config_for(POWER_OFF);
+    struct machine_end end;
+    unsigned reboots;
+    assert_int_equal(run(&config, &end, &reboots), 0);
+    assert_int_equal(end.reason, MACHINE_POWERED_OFF);
+    assert_int_equal(reboots, 0);
+}
+
+static void test_reset(void **state)
+{
+    struct vm_config config = config_for(RESET);
+    struct machine_end end;
+    unsigned reboots;
+    assert_int_equal(run(&config, &end, &reboots), 1 << 1 | 1);
+    assert_int_equal(end.exit_value, 1); /* memory was clear */
+    assert_int_equal(reboots, 1);
+}
+
+static void test_no_reboot(void **state)
+{
+    struct vm_config config = config_for(RESET);
+    struct machine_end end;
+    unsigned reboots;
+    config.machine.no_reboot = true;
+    assert_int_equal(run(&config, &end, &reboots), 0);
+    assert_int_equal(end.reason, MACHINE_REBOOTED);
+    assert_int_equal(reboots, 0);
+}
+
+static void test_triple_fault(void **state)
+{
+    struct vm_config config = config_for(TRIPLE_FAULT);
+    struct machine_end end;
+    unsigned reboots;
+    assert_int_equal(run(&config, &end, &reboots), 1 << 1 | 1);
+    assert_int_equal(reboots, 1);
+}
+
+static void quit(void *opaque)
+{
+    vm_quit(opaque);
+}
+
+static void test_quit(void **state)
+{
+    struct vm_config config = config_for(SLEEP);
+    config.machine.vcpu_count = 3;
+    struct vm *vm = open_vm(&config);
+    struct machine_end end;
+    struct loop_timer *timer = loop_timer_open(vm_loop(vm), quit, vm);
+    loop_timer_start(timer, 20);
+    assert_int_equal(vm_run(vm, &end), 0);
+    assert_int_equal(end.reason, MACHINE_QUIT);
+    char info[512];
+    assert_true(vm_info(vm, info, sizeof(info)) > 0);
+    assert_non_null(strstr(info, "vCPUs         3"));
+    loop_timer_close(timer);
+    vm_destroy(vm);
+}
+
+static bool guest_is_ready(void)
+{
+    struct stat status;
+    return !stat(serial_path, &status) && status.st_size > 0;
+}
+
+static void test_power_button(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    struct vm *vm = open_vm(&config);
+    struct machine_end end;
+    machine_start(vm_machine(vm));
+    while (!guest_is_ready())
+        loop_run_once(vm_loop(vm), 10);
+    vm_power_button(vm);
+    assert_int_equal(vm_run(vm, &end), (0x35 << 1 | 1) & 0xff);
+    vm_destroy(vm);
+}
+
+static void test_save_and_load(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    struct vm *vm = open_vm(&config);
+    struct machine_end end;
+    struct save save = {0};
+    struct load load;
+    struct error err = {0};
+    machine_start(vm_machine(vm));
+    while (!guest_is_ready())
+        loop_run_once(vm_loop(vm), 10);
+    machine_pause(vm_machine(vm));
+    if (!machine_save(vm_machine(vm), &save, &err))
+        fail_msg("%s: %s", err.what, err.cause);
+    vm_destroy(vm);
+
+    config = config_for(SLEEP); /* what it would do if it was not loaded */
+    vm = open_vm(&config);
+    load_init(&load, save.bytes, save.size_bytes);
+    if (!machine_load(vm_machine(vm), &load, &err))
+        fail_msg("%s: %s", err.what, err.cause);
+    vm_power_button(vm);
+    assert_int_equal(vm_run(vm, &end), (0x35 << 1 | 1) & 0xff);
+    assert_int_equal(end.exit_value, 0x35);
+    vm_destroy(vm);
+    save_free(&save);
+}
+
+static void expect_refused(struct vm_config config, enum error_kind kind, const char *cause)
+{
+    struct error err = {0};
+    assert_null(vm_create(&config, NULL, &err));
+    if (err.kind != kind || !strstr(err.cause, cause))
+        fail_msg("\"%s\" is not in \"%s: %s\"", cause, err.what, err.cause);
+}
+
+static void test_refused(void **state)
+{
+    struct vm_config config = config_for(EXIT), changed = config;
+    changed.machine.memory_bytes = 0;
+    expect_refused(changed, ERROR_USAGE, "the least is 16 MiB");
+    changed.machine.memory_bytes = 1 << 20;
+    expect_refused(changed, ERROR_USAGE, "the least is 16 MiB");
+    changed.machine.memory_bytes = UINT64_C(1) << 60;
+    expect_refused(changed, ERROR_FAILED, "the host has");
+    changed = config;
+    changed.machine.kernel = NULL;
+    expect_refused(changed, ERROR_USAGE, "no kernel");
+    changed.machine.kernel = folder;
+    expect_refused(changed, ERROR_FAILED, "Is a directory");
+    changed = config;
+    changed.machine.vcpu_count = MACHINE_MAX_VCPUS + 1;
+    expect_refused(changed, ERROR_USAGE, "too many");
+    changed = config;
+    changed.machine.vcpu_count = 3;
+    changed.machine.topology = (struct engine_topology){2, 2, 1};
+    expect_refused(changed, ERROR_USAGE, "are not 3 vCPUs");
+    changed = config;
+    changed.machine.engine = "quantum";
+    expect_refused(changed, ERROR_USAGE, "auto, kvm and soft");
+    changed = config;
+    changed.machine.disks[0].path = "/nonexistent";
+    changed.machine.disk_count = 1;
+    expect_refused(changed, ERROR_FAILED, "No such file");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exit_port),    cmocka_unit_test(test_power_off),
+        cmocka_unit_test(test_reset),        cmocka_unit_test(test_no_reboot),
+        cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_quit),
+        cmocka_unit_test(test_power_button), cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

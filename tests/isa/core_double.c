@@ -106,60 +106,18 @@ uint64_t op_address_slow(struct cpu *cpu, const struct op *op, unsigned size_byt
     return base + op_effective(cpu, op);
 }
 
-void log_limited(const struct log *log, struct log_limit *limit, enum log_level level,
-                 const char *module, const char *format, ...)
-{
-}
-
-bool error_errno(struct error *err, const char *what, const char *where, int errno_value)
-{
-    return false;
-}
-
-bool error_hint(struct error *err, const char *hint, ...)
-{
-    return false;
-}
-
 uint64_t segment_address(struct cpu *cpu, enum x86_segment_name segment, uint64_t offset,
                          unsigned size_bytes, enum memory_access access)
 {
     return (segment >= SEG_FS || !cpu_is_64bit(cpu) ? cpu->segment[segment].base : 0) + offset;
 }
 
-void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
-{
-    memory_probe_write(cpu, linear, size_bytes);
-    memory_read(cpu, linear, cpu->bounce, size_bytes);
-    return cpu->bounce;
-}
-
-void memory_rmw_end_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked,
-                         void *hva)
-{
-    memory_write(cpu, linear, hva, size_bytes);
-}
-
-void stack_push(struct cpu *cpu, uint64_t value, unsigned size_bytes)
-{
-    memory_write(cpu, cpu->gpr[RSP] - size_bytes, &value, size_bytes);
-    cpu->gpr[RSP] -= size_bytes;
-}
-
-uint64_t stack_pop(struct cpu *cpu, unsigned size_bytes)
-{
-    uint64_t value = 0;
-    memory_read(cpu, cpu->gpr[RSP], &value, size_bytes);
-    cpu->gpr[RSP] += size_bytes;
-    return value;
-}
-
-void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes)
-{
-    cpu->rip = rip;
-}
-
 bool bind_system(const struct insn *insn, struct op *op)
+{
+    return false;
+}
+
+bool bind_integer(const struct insn *insn, struct op *op)
 {
     return false;
 }

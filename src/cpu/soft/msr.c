@@ -52,9 +52,11 @@ enum {
 #define MSR_KERNEL_GS_BASE UINT32_C(0xc0000102)
 #define MSR_TSC_AUX        UINT32_C(0xc0000103)
 #define MSR_AMD_SYSCFG     UINT32_C(0xc0010010)
+#define MSR_AMD_NB_CFG     UINT32_C(0xc001001f)
 #define MSR_AMD_HWCR       UINT32_C(0xc0010015)
 #define MSR_AMD_PSTATE_LIM UINT32_C(0xc0010061)
 #define MSR_AMD_DE_CFG     UINT32_C(0xc0011029)
+#define HWCR_TSC_FREQ_SEL  (UINT64_C(1) << 24) /* the TSC counts at the P0 frequency */
 #define EFER_AIBRSE        (UINT64_C(1) << 21)
 
 /* No Meltdown, enhanced IBRS, no L1TF flush needed, no SSB, MDS, page-size MCE, TAA, MMIO stale
@@ -135,8 +137,9 @@ static bool read_constant(const struct cpu *cpu, uint32_t msr, uint64_t *value)
     case MSR_DEBUGCTL:
     case MSR_XSS: return true;
     case MSR_AMD_DE_CFG: *value = 2; return is_amd; /* LFENCE serialises */
+    case MSR_AMD_HWCR: *value = HWCR_TSC_FREQ_SEL; return is_amd;
     case MSR_AMD_SYSCFG:
-    case MSR_AMD_HWCR:
+    case MSR_AMD_NB_CFG:
     case MSR_AMD_PSTATE_LIM: return is_amd;
     default: return false;
     }
@@ -215,6 +218,7 @@ static bool is_ignored(const struct cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_BIOS_SIGN_ID:
     case MSR_MCG_STATUS: return true;
     case MSR_AMD_HWCR:
+    case MSR_AMD_NB_CFG:
     case MSR_AMD_SYSCFG:
     case MSR_AMD_DE_CFG: return is_amd;
     default: return false;

@@ -10,6 +10,7 @@
 #include "dev/virtio/rng.h"
 #include "host/raw.h"
 #include "host/slirp.h"
+#include "host/tap.h"
 #include "host/tty.h"
 #include "machine/machine_internal.h"
 
@@ -46,6 +47,14 @@ static bool open_user_net(struct machine *machine, const struct machine_net *net
     const struct slirp_config config = {
         .forwards = forwards, .forward_count = net->forward_count, .log = machine->log};
     return slirp_open(&config, machine->loop, out, err);
+}
+
+static bool open_tap(struct machine *machine, const struct machine_net *net,
+                     struct net_backend *out, struct error *err)
+{
+    const struct tap_config config = {
+        .name = net->tap_name, .fd = net->tap_fd, .log = machine->log};
+    return tap_open(&config, machine->loop, out, err);
 }
 
 static bool open_nets(struct machine *machine, struct error *err)

@@ -68,7 +68,12 @@ class ShellTest:
                             "-m", "512M", "--kernel", f"{files}/vmlinuz",
                             "--initrd", f"{files}/initrd.cpio", "--disk", disk,
                             "-p", f"{self.port}:5000"])
+        self.quiet_prompt()
+
+    def quiet_prompt(self):
+        """Waits for the shell, and keeps the kernel's messages out of what commands print."""
         self.guest.wait_prompt()
+        self.guest.run("dmesg -n 1")
 
     def uname(self):
         status, text = self.guest.run("uname -a")
@@ -131,7 +136,6 @@ class ShellTest:
         for _ in range(50):
             with connect(self.port) as connection:
                 try:
-                    connection.shutdown(socket.SHUT_WR)
                     back = read_all(connection)
                     if back:
                         return back
@@ -144,7 +148,7 @@ class ShellTest:
         """The same process starts the guest again, and the disk kept what was written."""
         self.guest.send("reboot\n")
         self.guest.wait_for("This is a guest of skep")
-        self.guest.wait_prompt()
+        self.quiet_prompt()
         _, text = self.guest.run("cat /mnt/note")
         expect_equal(text, "kept-42", "the file written before the reboot")
 

@@ -558,6 +558,7 @@ static bool aim_all(struct random *random, struct instruction *instruction, stru
         if (random_chance(random, 70))
             state->gpr[RAX] = (uint64_t)(int64_t)(int)(random_below(random, 40) - 20);
         break;
+    case ZYDIS_MNEMONIC_ENTER: state->gpr[RBP] = random_target(random, 8); break; /* old frames */
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTC:
     case ZYDIS_MNEMONIC_BTR:

@@ -475,7 +475,10 @@ static op_fn *state_handler(ZydisMnemonic mnemonic)
 
 bool bind_xsave(const struct insn *insn, struct op *op)
 {
-    op->fn = state_handler(insn->info->mnemonic);
+    op_fn *fn = state_handler(insn->info->mnemonic);
+    if (fn == NULL)
+        return false;
+    op->fn = fn;
     op->imm2 = (insn->info->attributes & ZYDIS_ATTRIB_HAS_REX) && insn->info->raw.rex.W;
-    return op->fn != NULL;
+    return true;
 }

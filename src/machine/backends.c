@@ -65,7 +65,7 @@ static bool open_nets(struct machine *machine, struct error *err)
         bool is_open = false;
         switch (net->kind) {
         case MACHINE_NET_USER: is_open = open_user_net(machine, net, out, err); break;
-        case MACHINE_NET_TAP: break;
+        case MACHINE_NET_TAP: is_open = open_tap(machine, net, out, err); break;
         }
         if (!is_open)
             return false;

@@ -134,7 +134,8 @@ bool parse_size(const char *text, unsigned long long bare_unit, unsigned long lo
             return bad_size(text, err);
     }
     if (number * unit >= (double)(1ULL << 62))
-        return error_usage(err, "size", text, "it is too large");
+        return error_usage(err, "size", text, "it is too large") ||
+               error_hint(err, "write a number and a unit: 512M, 2G");
     *bytes = (unsigned long long)(number * unit);
     return true;
 }
@@ -145,8 +146,10 @@ bool parse_number(const char *text, const char *what, unsigned long low, unsigne
     char *end;
     errno = 0;
     unsigned long number = strtoul(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end || errno || number < low || number > high)
-        return error_usage(err, what, text, "it must be a whole number from %lu to %lu", low, high);
+    if (!isdigit((unsigned char)text[0]) || *end || errno || number < low || number > high) {
+        error_usage(err, what, text, "it is out of range, or no number");
+        return error_hint(err, "write a whole number from %lu to %lu", low, high);
+    }
     *value = number;
     return true;
 }

@@ -81,15 +81,18 @@ static bool take_kind(struct boot_file *file, struct error *err)
     struct stat status;
     if (fstat(file->fd, &status) < 0)
         return cannot(err, file, "read", errno);
-    if (S_ISDIR(status.st_mode))
-        return cannot(err, file, "read", EISDIR);
+    if (S_ISDIR(status.st_mode)) {
+        cannot(err, file, "read", EISDIR);
+        return error_hint(err, "name a file in it");
+    }
     file->size_bytes = (uint64_t)status.st_size;
     if (!S_ISREG(status.st_mode) && !read_all(file, err))
         return false;
     if (!file->size_bytes) {
         char what[80];
         snprintf(what, sizeof(what), "cannot use %s", file->what);
-        return error_set(err, what, file->path, "the file is empty");
+        error_set(err, what, file->path, "the file is empty");
+        return error_hint(err, "copy or download it again");
     }
     return true;
 }

@@ -48,10 +48,19 @@ static int acknowledge(void *opaque, unsigned vcpu)
     return vector;
 }
 
-static uint64_t read_cr8(void *opaque, unsigned vcpu) { return 0; }
+static uint64_t read_cr8(void *opaque, unsigned vcpu)
+{
+    return 0;
+}
 static void write_cr8(void *opaque, unsigned vcpu, uint64_t value) {}
-static bool read_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value) { return false; }
-static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value) { return false; }
+static bool read_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value)
+{
+    return false;
+}
+static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+    return false;
+}
 
 struct harness *harness_open(unsigned cpus)
 {
@@ -144,6 +153,7 @@ static void common_state(struct harness *h, struct x86_state *state)
 {
     enum { DATA = 0xc093 };
     make_gdt(h);
+    h->ram[TSS + 102] = 0x68; /* no I/O bitmap within the limit */
     x86_state_reset(state, true);
     for (unsigned i = SEG_ES; i <= SEG_GS; i++)
         state->segment[i] = flat(KERNEL_SS, DATA);

@@ -22,9 +22,9 @@ enum {
     PML4 = 0x100000,
     PDPT = 0x101000,
     PD = 0x102000,
-    PT = 0x103000,       /* maps the first 2 MiB, page by page */
+    PT = 0x103000,        /* maps the first 2 MiB, page by page */
     FREE_PAGE = 0x180000, /* from here on nothing is used */
-    MMIO = 0x10000000,   /* the first address behind, mapped by tests */
+    MMIO = 0x10000000,    /* the first address behind, mapped by tests */
 };
 
 /* Selectors. */

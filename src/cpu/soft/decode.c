@@ -90,12 +90,24 @@ static void set_address_flags(const struct decoding *d, struct op *op)
     }
 }
 
+/* SIB with mod = 0 and base = 5 means a displacement and no base, whatever REX.B says (SDM 2A table
+ * 2-3). Zydis 4.0 names R13D there when addresses have 32 bits. */
+static bool has_no_base(const ZydisDecodedInstruction *info)
+{
+    return info->attributes & ZYDIS_ATTRIB_HAS_SIB && info->raw.modrm.mod == 0 &&
+           info->raw.sib.base == 5;
+}
+
 static void take_memory(const struct decoding *d, const ZydisDecodedOperand *operand, struct op *op)
 {
     op->base = address_slot(operand->mem.base);
     op->index = address_slot(operand->mem.index);
     op->scale = operand->mem.scale ? (uint8_t)__builtin_ctz(operand->mem.scale) : 0;
     op->disp = operand->mem.disp.has_displacement ? operand->mem.disp.value : 0;
+    if (has_no_base(&d->info)) {
+        op->base = GPR_ZERO;
+        op->disp = d->info.raw.disp.value;
+    }
     if (op->base == GPR_BLOCK_RIP)
         op->disp += op->offset + op->length;
     op->segment = segment_number(operand->mem.segment);

@@ -64,9 +64,9 @@ static void ud(struct cpu *cpu, const struct op *op)
     cpu_raise(cpu, VECTOR_UD);
 }
 
-static op_fn *hint_fn(ZydisMnemonic mnemonic)
+static op_fn *hint_fn(const struct insn *insn)
 {
-    switch (mnemonic) {
+    switch (insn->info->mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_PREFETCH:
     case ZYDIS_MNEMONIC_PREFETCHNTA:
@@ -78,7 +78,7 @@ static op_fn *hint_fn(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_LFENCE: return op_hint;
     case ZYDIS_MNEMONIC_SFENCE:
     case ZYDIS_MNEMONIC_MFENCE: return mfence;
-    case ZYDIS_MNEMONIC_PAUSE: return pause;
+    case ZYDIS_MNEMONIC_PAUSE: return insn->info->raw.rex.B ? NULL : pause; /* XCHG R8 */
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: return cache_line;
@@ -95,7 +95,7 @@ static op_fn *hint_fn(ZydisMnemonic mnemonic)
 
 bool bind_system(const struct insn *insn, struct op *op)
 {
-    op->fn = hint_fn(insn->info->mnemonic);
+    op->fn = hint_fn(insn);
     if (op->fn) {
         if (op->fn == ud)
             op->flags |= OP_ENDS_BLOCK;

@@ -48,7 +48,7 @@
         put##bits(cpu, op->reg[1], s);                                                             \
         cpu->cc = (uint16_t)cc;                                                                    \
     }                                                                                              \
-    /* The accumulator is written only when the comparison fails. */                               \
+    /* Either the destination or the accumulator is written, and only that one's upper half goes. */                              \
     static void cmpxchg_r##bits(struct cpu *cpu, const struct op *op)                              \
     {                                                                                              \
         uint64_t a = cpu->gpr[RAX];                                                                \
@@ -59,9 +59,10 @@
                          "movl %%eax, %k[cc]\n\tmovq %[old], %%rax"                                \
                          : "+a"(a), [dst] "+&r"(d), [cc] "=&r"(cc), [old] "=&r"((uint64_t){0})     \
                          : [src] "r"(s) : "cc");                                                   \
-        if (!(cc & CC_ZF))                                                                         \
+        if (cc & CC_ZF)                                                                            \
+            put##bits(cpu, op->reg[0], d);                                                         \
+        else                                                                                       \
             put##bits(cpu, RAX * 8, (word##bits)a);                                                \
-        put##bits(cpu, op->reg[0], d);                                                             \
         cpu->cc = (uint16_t)cc;                                                                    \
     }                                                                                              \
     static void cmpxchg_m##bits(struct cpu *cpu, const struct op *op)                              \
@@ -157,6 +158,16 @@ static void cmpxchg16b(struct cpu *cpu, const struct op *op)
     set_zf(cpu, is_equal);
 }
 
+/* F3 90 with REX.B: XCHG R8 with the accumulator, which Zydis takes for PAUSE. */
+static bool bind_xchg_r8(const struct insn *insn, struct op *op)
+{
+    bool is_word = insn->info->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE;
+    op->fn = insn->info->raw.rex.W ? xchg_rr64 : is_word ? xchg_rr16 : xchg_rr32;
+    op->reg[0] = R8 * 8;
+    op->reg[1] = RAX * 8;
+    return true;
+}
+
 bool bind_atomic(const struct insn *insn, struct op *op)
 {
     static op_fn *const xchg_fns[2][4] = {SIZES(xchg_rr), SIZES(xchg_m)};
@@ -172,6 +183,7 @@ bool bind_atomic(const struct insn *insn, struct op *op)
         return true;
     case ZYDIS_MNEMONIC_XADD: op->fn = xadd_fns[in_memory][size_index(size)]; return true;
     case ZYDIS_MNEMONIC_CMPXCHG: op->fn = cmpxchg_fns[in_memory][size_index(size)]; return true;
+    case ZYDIS_MNEMONIC_PAUSE: return bind_xchg_r8(insn, op);
     case ZYDIS_MNEMONIC_CMPXCHG8B: op->fn = cmpxchg8b; return true;
     case ZYDIS_MNEMONIC_CMPXCHG16B: op->fn = cmpxchg16b; return true;
     default: return false;

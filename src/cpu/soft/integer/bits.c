@@ -191,6 +191,9 @@ bool bind_bits(const struct insn *insn, struct op *op)
     static op_fn *const rdrand_fns[4] = {NULL, rdrand16, rdrand32, rdrand64};
     static op_fn *const rdseed_fns[4] = {NULL, rdseed16, rdseed32, rdseed64};
     unsigned size = op->size_bytes;
+    /* Zydis also knows the VEX forms of a coprocessor, which are #UD here. */
+    if (insn->info->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return false;
     switch (insn->info->mnemonic) {
     case ZYDIS_MNEMONIC_BT: return bind_row(insn, op, bt_fns);
     case ZYDIS_MNEMONIC_BTS: return bind_row(insn, op, bts_fns);

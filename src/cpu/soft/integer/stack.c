@@ -91,16 +91,19 @@ static void pop_r16(struct cpu *cpu, const struct op *op)
     put16(cpu, op->reg[0], (uint16_t)stack_pop(cpu, 2));
 }
 
-/* The address of POP m is computed with RSP already incremented (SDM 2B POP). */
+/* The address of POP m is computed with RSP already incremented (SDM 2B POP); RSP itself only moves
+ * when the write has not faulted. */
 static void pop_m(struct cpu *cpu, const struct op *op)
 {
+    uint64_t value = 0;
+    memory_read(cpu, stack_address(cpu, cpu->gpr[RSP], op->size_bytes, ACCESS_READ), &value,
+                op->size_bytes);
     struct op at = *op;
     if (at.base == RSP)
         at.disp += op->size_bytes;
     uint64_t linear = op_address(cpu, &at, op->size_bytes, ACCESS_WRITE);
-    memory_probe_write(cpu, linear, op->size_bytes);
-    uint64_t value = stack_pop(cpu, op->size_bytes);
     memory_write(cpu, linear, &value, op->size_bytes);
+    set_rsp(cpu, cpu->gpr[RSP] + op->size_bytes);
 }
 
 static void pusha(struct cpu *cpu, const struct op *op)
@@ -170,31 +173,33 @@ static void leave(struct cpu *cpu, const struct op *op)
 
 enum { ENTER_MAX_LEVEL = 31 };
 
-/* SDM 2A ENTER. The frame pointers of outer levels are copied below the saved RBP, then the new
- * frame pointer, then room for locals; all of it is collected first and written at the end. */
+static void enter_push(struct cpu *cpu, uint64_t *top, uint64_t value, unsigned size_bytes)
+{
+    *top -= size_bytes;
+    memory_write(cpu, stack_address(cpu, *top, size_bytes, ACCESS_WRITE), &value, size_bytes);
+}
+
+/* SDM 2A ENTER. The frame pointers of outer levels are copied below the saved RBP, each read after
+ * the ones before it were written, since frames may overlap; then the new frame pointer, then room
+ * for locals. RSP and RBP change when nothing can fault any more. */
 static void enter(struct cpu *cpu, const struct op *op)
 {
     unsigned size_bytes = op->size_bytes;
     unsigned level = op->imm2 & ENTER_MAX_LEVEL;
-    uint64_t rsp = cpu->gpr[RSP];
-    uint64_t frame = rsp - size_bytes;
-    uint64_t words[ENTER_MAX_LEVEL + 2] = {cpu->gpr[RBP]};
-    unsigned count = 1;
-    for (unsigned i = 1; i < level; i++)
+    uint64_t top = cpu->gpr[RSP];
+    uint64_t frame = top - size_bytes;
+    enter_push(cpu, &top, cpu->gpr[RBP], size_bytes);
+    for (unsigned i = 1; i < level; i++) {
+        uint64_t outer = 0;
         memory_read(cpu,
                     stack_address(cpu, cpu->gpr[RBP] - i * size_bytes, size_bytes, ACCESS_READ),
-                    &words[count++], size_bytes);
-    if (level > 0)
-        words[count++] = frame;
-    uint64_t linear[ENTER_MAX_LEVEL + 2];
-    for (unsigned i = 0; i < count; i++) {
-        linear[i] = stack_address(cpu, rsp - (i + 1) * size_bytes, size_bytes, ACCESS_WRITE);
-        memory_probe_write(cpu, linear[i], size_bytes);
+                    &outer, size_bytes);
+        enter_push(cpu, &top, outer, size_bytes);
     }
-    uint64_t top = rsp - count * size_bytes - (uint16_t)op->imm;
+    if (level > 0)
+        enter_push(cpu, &top, frame, size_bytes);
+    top -= (uint16_t)op->imm;
     memory_probe_write(cpu, stack_address(cpu, top, size_bytes, ACCESS_WRITE), size_bytes);
-    for (unsigned i = 0; i < count; i++)
-        memory_write(cpu, linear[i], &words[i], size_bytes);
     set_rsp(cpu, top);
     set_rbp(cpu, frame & stack_mask(cpu), size_bytes);
 }

@@ -42,7 +42,7 @@ check: deps all
 	@tests/run.py $(BUILD)
 
 check-slow: deps all
-	@guest/build.sh >/dev/null
+	@guest/debian.sh >/dev/null
 	@tests/run.py $(BUILD) --suite slow
 
 sanitize: deps

@@ -4,6 +4,7 @@
 
     run.py BUILD [--suite NAME]… [--no-suite NAME]… [-j JOBS] [TEST…]
 
+The suite "slow" runs only when it, or a test of it, is named.
 A line per program as it ends, the tail of what failed, and last, plainly:
 
     N passed, N failed
@@ -130,6 +131,8 @@ def main():
     parser.add_argument("--no-suite", action="append", default=[])
     parser.add_argument("-j", "--jobs", type=int)
     arguments = parser.parse_args()
+    if not arguments.suite and not arguments.test:
+        arguments.no_suite.append("slow")
 
     log = os.path.join(arguments.build, "meson-logs", LOG_BASE + ".json")
     status, other = run_meson(arguments, log)

@@ -4,6 +4,7 @@
 #include "cli/stats.h"
 #include "vm/vm.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,18 +17,22 @@ struct request {
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
     bool no_net, has_console, stats, help;
-    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + 2 * MACHINE_MAX_FORWARDS];
+    char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
+                 MACHINE_MAX_FORWARDS + 1];
     unsigned copy_count;
 };
 
-/* A copy that a parser may cut into pieces; freed with the request. */
+/* A copy that a parser may cut into pieces; freed with the request. The counts of what is copied are
+ * bounded by their own limits. */
 static char *copy_value(struct request *request, const char *value)
 {
-    if (request->copy_count == sizeof(request->copies) / sizeof(request->copies[0]))
-        return NULL;
+    assert(request->copy_count < sizeof(request->copies) / sizeof(request->copies[0]));
     char *copy = strdup(value);
-    if (copy)
-        request->copies[request->copy_count++] = copy;
+    if (!copy) {
+        fputs("skep: out of memory\n", stderr);
+        exit(EXIT_FAILED);
+    }
+    request->copies[request->copy_count++] = copy;
     return copy;
 }
 
@@ -246,12 +251,22 @@ static bool store_serial(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* NAME=WHERE is a byte channel, WHERE alone a terminal. A path may hold a '=' too. */
 static bool store_virtio_console(void *target, const char *value, struct error *err)
 {
-    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
     if (machine->console_count == MACHINE_MAX_CONSOLES)
         return too_many("virtio consoles", MACHINE_MAX_CONSOLES, err);
-    machine->consoles[machine->console_count++] = value;
+    struct machine_console *console = &machine->consoles[machine->console_count++];
+    char *text = copy_value(request, value);
+    size_t name_bytes = strcspn(text, "=:/");
+    console->where = text;
+    if (text[name_bytes] == '=') {
+        text[name_bytes] = '\0';
+        console->name = text;
+        console->where = text + name_bytes + 1;
+    }
     return true;
 }
 
@@ -317,7 +332,9 @@ static const struct option_spec options[] = {
      "tcp:[IP:]PORT or none",
      store_console},
     {"serial", 0, "WHERE", "a further serial port: COM2, …", store_serial},
-    {"virtio-console", 0, "[NAME=]WHERE", "a port of the virtio console: /dev/hvc0, …",
+    {"virtio-console", 0, "[NAME=]WHERE",
+     "a terminal /dev/hvc0 …, or with a name a byte channel\n"
+     "/dev/virtio-ports/NAME",
      store_virtio_console},
     {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
     {"exit-port", 0, NULL, "a write of N to port 0xf4 ends skep with status 2N+1", store_exit_port},

@@ -92,7 +92,7 @@ static bool open_chars(struct machine *machine, struct error *err)
         if (!open_char(machine, machine->config.serials[i], &backends->serial[i], err))
             return false;
     for (unsigned i = 0; i < machine->config.console_count; i++)
-        if (!open_char(machine, machine->config.consoles[i], &backends->console[i], err))
+        if (!open_char(machine, machine->config.consoles[i].where, &backends->console[i], err))
             return false;
     return open_char(machine, machine->config.debugcon, &backends->debugcon, err);
 }
@@ -170,7 +170,8 @@ static bool plug_consoles(struct machine *machine, struct error *err)
         return true;
     for (unsigned i = 0; i < config.port_count; i++) {
         ports[i].backend = machine->backends.console[i].backend;
-        ports[i].is_console = true;
+        ports[i].name = machine->config.consoles[i].name;
+        ports[i].is_console = !ports[i].name;
     }
     console_size(machine, &config.columns, &config.rows);
     machine->console = virtio_console_create(&config, err);

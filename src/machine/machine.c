@@ -248,7 +248,7 @@ static bool check_counts(const struct machine_config *config, struct error *err)
         return error_usage(err, what, NULL, "%u consoles are too many: at most %d",
                            config->console_count, MACHINE_MAX_CONSOLES);
     for (unsigned i = 0; i < config->console_count; i++)
-        if (!config->consoles[i])
+        if (!config->consoles[i].where)
             return error_usage(err, what, NULL, "console %u has no back end", i);
     for (unsigned i = 0; i < config->net_count; i++)
         if (config->nets[i].forward_count > MACHINE_MAX_FORWARDS)

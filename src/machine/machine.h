@@ -40,6 +40,11 @@ struct machine_forward {
     uint16_t host_port, guest_port;
 };
 
+struct machine_console {
+    const char *name;  /* of a byte channel, /dev/virtio-ports/NAME; NULL: a terminal, /dev/hvcN */
+    const char *where; /* as host/chardev.h reads it; not NULL */
+};
+
 enum machine_net_kind { MACHINE_NET_USER, MACHINE_NET_TAP };
 
 struct machine_net {
@@ -72,7 +77,7 @@ struct machine_config {
      * any case. */
     const char *serials[MACHINE_MAX_SERIALS];
     unsigned serial_count;
-    const char *consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console; none is NULL */
+    struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
     const char *debugcon; /* port 0xe9; NULL: none */
 

@@ -142,13 +142,13 @@ class Errors:
             port = taken.getsockname()[1]
             self.run_fails(["-p", f"{port}:80"], 1, str(port), "use")
         self.run_fails(["-p", "70000:80"], 2, "70000")
-        self.run_fails(["-p", "nowhere:8080:80"], 1, "nowhere")
+        self.run_fails(["-p", "nowhere:8080:80"], 2, "nowhere")
 
     def places(self):
         self.run_fails(["--console", "carrier:pigeon"], 2, "carrier")
         self.run_fails(["--serial", "file:/nonexistent/x"], 1, "/nonexistent/x")
         # A name that the kernel refuses also where a tap may be made.
-        self.run_fails(["--net", "tap=a-name-that-is-too-long"], 1, "tap")
+        self.run_fails(["--net", "tap=a-name-that-is-too-long"], 2, "tap")
 
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)

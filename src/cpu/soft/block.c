@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { BUCKETS = 1 << 15, ARENA_BYTES = 48 << 20, MAX_TRIES = 8 };
+enum { BUCKET_BITS = 18, BUCKETS = 1 << BUCKET_BITS, ARENA_BYTES = 48 << 20, MAX_TRIES = 8 };
 enum { BLOCK_MAX_SIZE = sizeof(struct block) + BLOCK_MAX_OPS * sizeof(struct op) };
 
 _Static_assert((int)BLOCK_MAX_OPS <= (int)VECTOR_MAX_BLOCK_OPS, "stubs of a block fit the pool");
@@ -26,6 +26,7 @@ struct block_cache {
     uint8_t *arena;
     size_t used_bytes;
     struct code_page no_page; /* of blocks that are not in RAM */
+    struct block none;        /* stands for the running block when there is none */
 };
 
 bool block_cache_open(struct cpu *cpu, struct error *err)
@@ -39,6 +40,7 @@ bool block_cache_open(struct cpu *cpu, struct error *err)
     }
     cache->arena = arena;
     cpu->blocks = cache;
+    cpu->block = &cache->none;
     return true;
 }
 
@@ -56,17 +58,16 @@ void block_cache_flush(struct cpu *cpu)
     memset(cpu->blocks->bucket, 0, sizeof(cpu->blocks->bucket));
     memset(cpu->jump, 0, sizeof(cpu->jump));
     cpu->blocks->used_bytes = 0;
-    cpu->block = NULL;
+    memset(&cpu->blocks->none, 0, sizeof(cpu->blocks->none));
+    cpu->block = &cpu->blocks->none;
     vector_flush_stubs(cpu);
 }
 
 static struct block **bucket_of(struct block_cache *cache, const uint8_t *hva, uint32_t mode)
 {
     uint64_t hash = ((uintptr_t)hva ^ (uint64_t)mode << 40) * UINT64_C(0x9e3779b97f4a7c15);
-    return &cache->bucket[hash >> 49];
+    return &cache->bucket[hash >> (64 - BUCKET_BITS)];
 }
-
-_Static_assert(BUCKETS == 1 << 15, "bucket_of takes the top 15 bits");
 
 /* --- leaving a block that was overwritten --------------------------------------------------- */
 
@@ -80,7 +81,7 @@ static void op_nothing(struct cpu *cpu, const struct op *op) {}
 void block_leave_if_dead(struct cpu *cpu)
 {
     struct block *block = cpu->block;
-    if (!cpu->op || !block)
+    if (!cpu->op)
         return;
     bool is_alive = block_is_alive(block) &&
                     (!block->page2 || atomic_load(&block->page2->generation) == block->generation2);

@@ -9,17 +9,26 @@
 
 enum { BLOCK_MAX_OPS = 64, BLOCK_MAX_BYTES = BLOCK_MAX_OPS * 15, INSN_MAX_BYTES = 15 };
 
+/* A guess of the block that comes next: right when RIP and cpu->link_key are these. */
+struct block_link {
+    uint64_t rip, key;
+    struct block *block;
+};
+
 struct block {
-    struct block *next; /* in the hash chain */
-    const uint8_t *hva; /* of the first byte; with `mode` the key. NULL: not RAM */
     struct code_page *page;
-    struct code_page *page2; /* of the second page of a straddling instruction, or NULL */
-    const uint8_t *hva2;     /* its first byte there */
-    uint32_t generation, generation2;
-    uint32_t mode;
+    uint32_t generation;
     uint16_t size_bytes;
     uint16_t op_count;
     struct op *end;
+    struct block_link link[2]; /* behind its end, and elsewhere */
+    /* From here on only for look-ups. */
+    struct block *next;      /* in the hash chain */
+    const uint8_t *hva;      /* of the first byte; with `mode` the key. NULL: not RAM */
+    const uint8_t *hva2;     /* of a straddling instruction: its first byte in the second page */
+    struct code_page *page2; /* and that page, else NULL */
+    uint32_t generation2;
+    uint32_t mode;
     struct op op[];
 };
 
@@ -47,7 +56,7 @@ static inline struct jump_entry *jump_slot(struct cpu *cpu, uint64_t rip)
 
 static inline uint64_t jump_tag(const struct cpu *cpu, uint64_t rip)
 {
-    return rip << 16 | cpu->jump_key;
+    return rip << 16 | cpu->jump_key[rip >> 63];
 }
 
 /* decode.c: decodes instructions from bytes[0 … available) into op[] until one ends the block, the

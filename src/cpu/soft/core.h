@@ -277,7 +277,8 @@ void cpuid_open(struct soft_system *system); /* fills system->features */
 
 uint64_t tsc_host(const struct soft_system *system);
 uint64_t tsc_guest(const struct cpu *cpu);
-void tsc_open(struct soft_system *system); /* sets tsc_khz and clock_* */
+void tsc_open(struct soft_system *system); /* sets tsc_khz */
+void tsc_set_state(struct cpu *cpu, uint64_t tsc, uint64_t adjust);
 void tsc_write(struct cpu *cpu, uint64_t value);
 void tsc_write_adjust(struct cpu *cpu, uint64_t value);
 

@@ -84,13 +84,12 @@ void cpu_update_mode(struct cpu *cpu)
         mode |= MODE_USER;
     cpu->mode = mode;
     tlb_set_view(cpu, view_data(cpu));
-    uint64_t code_base = is_64bit ? 0 : cs->base;
-    if (code_base != cpu->code_base) {
-        cpu->code_base = code_base;
-        tlb_new_epoch(cpu, cpu->tlb_set);
-    } else {
-        tlb_update_jump_key(cpu);
+    if (!is_64bit && (cs->base != cpu->code_base || cs->limit != cpu->code_limit)) {
+        cpu->code_base = cs->base;
+        cpu->code_limit = cs->limit;
+        tlb_new_epochs(cpu);
     }
+    tlb_update_jump_key(cpu);
 }
 
 void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes)
@@ -225,8 +224,7 @@ static void set_msrs(struct cpu *cpu, const struct x86_state *state)
     cpu->sysenter_esp = state->sysenter_esp;
     cpu->sysenter_eip = state->sysenter_eip;
     cpu->pat = state->pat;
-    cpu->tsc_offset = state->tsc - tsc_host(cpu->system);
-    cpu->tsc_adjust = state->tsc_adjust;
+    tsc_set_state(cpu, state->tsc, state->tsc_adjust);
     cpu->tsc_aux = state->tsc_aux;
     cpu->misc_enable = state->misc_enable;
     cpu->spec_ctrl = state->spec_ctrl;
@@ -237,6 +235,7 @@ static void set_msrs(struct cpu *cpu, const struct x86_state *state)
     cpu->kvm_system_time = state->kvm_system_time;
     cpu->kvm_wall_clock = state->kvm_wall_clock;
     cpu->kvm_eoi = state->kvm_eoi;
+    kvmclock_update(cpu);
 }
 
 static bool is_state_possible(const struct cpu *cpu, const struct x86_state *state)

@@ -120,13 +120,14 @@ enum cpu_mode {
 
 /* The jump cache: the block at a linear RIP, with no walk and no look-up by physical address. A tag
  * is RIP's low 48 bits above cpu->jump_key, which holds the mode and an epoch of the address
- * space, so that a flush is a new epoch. */
+ * space, so that a flush is a new epoch. The upper half of addresses has an epoch of its own, that
+ * all address spaces share as long as its code is in global pages: see tlb.h. */
 struct jump_entry {
     uint64_t tag;
     struct block *block;
 };
 
-enum { JUMP_ENTRIES = 4096, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
+enum { JUMP_ENTRIES = 16384, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
 
 /* The vector registers; YMM halves together so that one host load moves a register. */
 struct vector_register {
@@ -138,7 +139,8 @@ struct cpu {
     uint64_t rip; /* of the next instruction, exact only between blocks: see cpu_rip() */
     uint16_t cc;  /* arithmetic flags */
     uint8_t cpl;
-    uint16_t jump_key;         /* mode and the epoch of the address space */
+    uint16_t jump_key[2];      /* mode and epoch: of the lower and the upper half of addresses */
+    uint64_t link_key[2];      /* the same, with all bits of the epoch */
     uint32_t mode;             /* enum cpu_mode bits */
     struct tlb_entry *tlb;     /* the view for data accesses at the present CPL and AC */
     const struct op *op;       /* the running one */
@@ -174,9 +176,11 @@ struct cpu {
     bool mov_ss_shadow;    /* MOV SS: debug traps and NMI wait too */
     bool is_stepping;      /* the running op is the only one of its block that runs now */
     bool triple_fault;
+    uint32_t pauses;     /* PAUSE instructions executed */
     int16_t delivering;  /* the exception that is being delivered, -1: none */
     bool delivering_ext; /* the EXT bit of error codes meanwhile */
-    uint64_t code_base;  /* of CS, as the jump cache was filled with */
+    uint64_t code_base;  /* of CS outside 64-bit mode, as the jump cache was filled with, */
+    uint32_t code_limit; /* and its limit */
     _Atomic uint8_t sipi_vector;
 
     /* Between threads, see code_page.c: whether run() is under way, and the page whose write tags

@@ -2,9 +2,12 @@
  *
  * KVM's paravirtual clock: a page that tells how to get nanoseconds from the TSC, the same for all
  * processors and valid for good, since the TSC is invariant (Documentation/virt/kvm/x86/msr.rst).
+ * It reads what the TSC would if the guest never wrote it, so it goes on where a saved state ended.
  * Not offered: steal time, asynchronous page faults, paravirtual EOI.
  */
 #include "cpu/soft/core.h"
+
+#include <time.h>
 
 enum {
     MSR_WALL_CLOCK = 0x11,
@@ -72,7 +75,7 @@ void kvmclock_update(struct cpu *cpu)
     memcpy(&version, at, sizeof(version));
     version = (version | 1) + 2;
     info.version = version;
-    info.tsc_timestamp = cpu->system->clock_tsc + cpu->tsc_offset;
+    info.tsc_timestamp = cpu->tsc_adjust;
     info.flags = FLAG_TSC_STABLE;
     scale(cpu->system->tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
     memcpy(at, &info, sizeof(info)); /* odd: being written */
@@ -87,7 +90,11 @@ static void write_wall_clock(struct cpu *cpu)
     uint8_t *at = ram_at(cpu, cpu->kvm_wall_clock, sizeof(struct wall_clock));
     if (!at)
         return;
-    uint64_t ns = cpu->system->clock_wall_ns;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t clock_ns = (uint64_t)((unsigned __int128)(tsc_guest(cpu) - cpu->tsc_adjust) * 1000000 /
+                                   cpu->system->tsc_khz);
+    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - clock_ns;
     struct wall_clock wall = {2, (uint32_t)(ns / 1000000000), (uint32_t)(ns % 1000000000)};
     memcpy(at, &wall, sizeof(wall));
     code_page_written(cpu, at, sizeof(wall));

@@ -139,4 +139,27 @@ uint64_t segment_address(struct cpu *cpu, enum x86_segment_name segment, uint64_
 void stack_push(struct cpu *cpu, uint64_t value, unsigned size_bytes);
 uint64_t stack_pop(struct cpu *cpu, unsigned size_bytes);
 
+/* The same for 64-bit mode, with the fast path inline; read64 leaves RSP alone. */
+static inline void stack_push64(struct cpu *cpu, uint64_t value)
+{
+    uint8_t *hva = memory_hit_write(cpu, cpu->gpr[RSP] - 8, 8);
+    if (__builtin_expect(hva == NULL, 0)) {
+        stack_push(cpu, value, 8);
+        return;
+    }
+    memcpy(hva, &value, sizeof(value));
+    cpu->gpr[RSP] -= 8;
+}
+
+static inline uint64_t stack_read64(struct cpu *cpu, uint64_t address)
+{
+    uint64_t value;
+    const uint8_t *hva = memory_hit_read(cpu, address, 8);
+    if (__builtin_expect(hva != NULL, 1))
+        memcpy(&value, hva, sizeof(value));
+    else
+        memory_read(cpu, segment_address(cpu, SEG_SS, address, 8, ACCESS_READ), &value, 8);
+    return value;
+}
+
 #endif

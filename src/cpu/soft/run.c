@@ -99,13 +99,30 @@ static void step(struct cpu *cpu)
     cpu->stats.instructions++;
 }
 
-static void run_block(struct cpu *cpu)
+/* The block at RIP, past the guess of the last one. */
+static __attribute__((noinline)) struct block *next_block(struct cpu *cpu, uint64_t rip)
 {
-    uint64_t rip = cpu->rip;
+    uint64_t last_end = cpu->gpr[GPR_BLOCK_RIP] + cpu->block->size_bytes;
     struct jump_entry *entry = jump_slot(cpu, rip);
     struct block *block = entry->block;
-    if (__builtin_expect(entry->tag != jump_tag(cpu, rip) || !block_is_alive(block), 0))
+    if (entry->tag != jump_tag(cpu, rip) || !block_is_alive(block))
         block = block_find(cpu);
+    /* What may not be in the jump cache may not be linked to either. */
+    if (entry->tag == jump_tag(cpu, rip) && entry->block == block)
+        cpu->block->link[rip != last_end] =
+            (struct block_link){rip, cpu->link_key[rip >> 63], block};
+    return block;
+}
+
+static inline void run_block(struct cpu *cpu)
+{
+    uint64_t rip = cpu->rip;
+    const struct block *last = cpu->block;
+    const struct block_link *link = &last->link[rip != cpu->gpr[GPR_BLOCK_RIP] + last->size_bytes];
+    struct block *block = link->block;
+    bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
+    if (__builtin_expect(!is_right || !block_is_alive(block), 0))
+        block = next_block(cpu, rip);
     cpu->block = block;
     cpu->gpr[GPR_BLOCK_RIP] = rip;
     cpu->rip = rip + block->size_bytes;

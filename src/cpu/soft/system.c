@@ -5,7 +5,7 @@
  */
 #include "cpu/soft/core.h"
 
-#include "cpu/soft/tlb.h"
+#include <sched.h>
 
 uint64_t operand_read(struct cpu *cpu, const struct op *op, unsigned operand, unsigned size_bytes)
 {

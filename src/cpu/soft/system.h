@@ -79,9 +79,11 @@ struct soft_system {
     pthread_mutex_t split_lock;     /* locked accesses that cross pages or lines of memory */
     pthread_mutex_t shootdown_lock; /* one page at a time comes to hold code */
     uint64_t tsc_khz;
-    bool tsc_is_synthetic;  /* the host's counter is no clock: nanoseconds are used instead */
-    uint64_t clock_tsc;     /* host TSC at which the paravirtual clock reads zero */
-    uint64_t clock_wall_ns; /* and UTC at that time */
+    bool tsc_is_synthetic; /* the host's counter is no clock: nanoseconds are used instead */
+    /* The offset of the first processor whose TSC was set, which the others take over when theirs
+     * is near: their states are taken and set one after another. Under shootdown_lock. */
+    bool has_tsc_offset;
+    uint64_t tsc_offset, tsc_adjust;
     struct cpuid_features features;
 };
 

@@ -44,6 +44,8 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
     set->has_huge = false;
     set->has_global = false;
     tlb_new_epoch(cpu, set);
+    if (cpu->tlb_all->is_upper_private)
+        tlb_new_upper_epoch(cpu);
 }
 
 bool tlb_open(struct cpu *cpu)
@@ -77,28 +79,77 @@ void tlb_set_view(struct cpu *cpu, enum tlb_view view)
     cpu->tlb = cpu->tlb_set->entry[view];
 }
 
+static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)
+{
+    uint64_t key = epoch << JUMP_MODE_BITS | cpu->mode;
+    cpu->jump_key[half] = (uint16_t)key;
+    cpu->link_key[half] = key;
+}
+
 void tlb_update_jump_key(struct cpu *cpu)
 {
-    cpu->jump_key = (uint16_t)(cpu->tlb_set->epoch << JUMP_MODE_BITS | cpu->mode);
+    set_keys(cpu, 0, cpu->tlb_set->epoch);
+    set_keys(cpu, 1, cpu->tlb_all->upper_epoch);
+}
+
+/* Tags of the jump cache hold the low bits of the epoch: before they come round all are taken anew,
+ * and the cache is emptied. An epoch with low bits 0 is nobody's, as is an empty entry. */
+static uint64_t take_epoch(struct cpu *cpu)
+{
+    struct tlb *tlb = cpu->tlb_all;
+    if (tlb->next_epoch % JUMP_EPOCHS == 0) {
+        memset(cpu->jump, 0, sizeof(cpu->jump));
+        tlb->next_epoch++;
+        for (unsigned i = 0; i < TLB_SETS; i++)
+            tlb->set[i].epoch = tlb->next_epoch++;
+        tlb->upper_epoch = tlb->next_epoch++;
+    }
+    return tlb->next_epoch++;
 }
 
 void tlb_new_epoch(struct cpu *cpu, struct tlb_set *set)
 {
-    struct tlb *tlb = cpu->tlb_all;
-    if (tlb->next_epoch == JUMP_EPOCHS) {
-        memset(cpu->jump, 0, sizeof(cpu->jump));
-        tlb->next_epoch = 1;
-        for (unsigned i = 0; i < TLB_SETS; i++)
-            tlb->set[i].epoch = tlb->next_epoch++;
-    }
-    set->epoch = tlb->next_epoch++;
+    set->epoch = take_epoch(cpu);
     memset(&set->code, 0, sizeof(set->code));
     tlb_update_jump_key(cpu);
 }
 
+void tlb_new_upper_epoch(struct cpu *cpu)
+{
+    cpu->tlb_all->upper_epoch = take_epoch(cpu);
+    memset(&cpu->tlb_all->upper_code, 0, sizeof(cpu->tlb_all->upper_code));
+    tlb_update_jump_key(cpu);
+}
+
+void tlb_new_epochs(struct cpu *cpu)
+{
+    for (unsigned i = 0; i < TLB_SETS; i++)
+        if (cpu->tlb_all->set[i].is_used)
+            tlb_new_epoch(cpu, &cpu->tlb_all->set[i]);
+    tlb_new_upper_epoch(cpu);
+}
+
+static bool is_upper(uint64_t linear)
+{
+    return linear >> 63;
+}
+
+static struct tlb_bloom *code_bloom(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
+{
+    return is_upper(linear) ? &cpu->tlb_all->upper_code : &set->code;
+}
+
+static void new_epoch_of(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
+{
+    if (is_upper(linear))
+        tlb_new_upper_epoch(cpu);
+    else
+        tlb_new_epoch(cpu, set);
+}
+
 void tlb_note_code(struct cpu *cpu, uint64_t linear)
 {
-    bloom_add(&cpu->tlb_set->code, linear >> PAGE_SHIFT);
+    bloom_add(code_bloom(cpu, cpu->tlb_set, linear), linear >> PAGE_SHIFT);
 }
 
 static struct tlb_set *set_find(struct tlb *tlb, uint16_t pcid)
@@ -134,10 +185,12 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     set->last_use = ++tlb->clock;
     cpu->tlb_set = set;
     cpu->tlb = set->entry[tlb->view];
-    if (keep)
-        tlb_update_jump_key(cpu);
-    else
+    if (!keep)
         set_flush(cpu, set);
+    else if (tlb->is_upper_private)
+        tlb_new_upper_epoch(cpu);
+    else
+        tlb_update_jump_key(cpu);
 }
 
 void tlb_flush_all(struct cpu *cpu)
@@ -145,7 +198,9 @@ void tlb_flush_all(struct cpu *cpu)
     for (unsigned i = 0; i < TLB_SETS; i++)
         if (&cpu->tlb_all->set[i] != cpu->tlb_set)
             cpu->tlb_all->set[i].is_used = false;
+    cpu->tlb_all->is_upper_private = false;
     set_flush(cpu, cpu->tlb_set);
+    tlb_new_upper_epoch(cpu);
 }
 
 void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid)
@@ -170,8 +225,10 @@ static void flush_region(struct tlb_set *set, uint64_t linear)
 
 static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
 {
+    bool has_code = bloom_has(code_bloom(cpu, set, linear), linear >> PAGE_SHIFT);
     if (set->has_huge) {
         set_flush(cpu, set);
+        new_epoch_of(cpu, set, linear);
         return;
     }
     unsigned i = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
@@ -179,10 +236,10 @@ static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear
         set->entry[view][i] = invalid_entry;
     if (bloom_has(&set->large, linear >> 22)) {
         flush_region(set, linear);
-        tlb_new_epoch(cpu, set);
-    } else if (bloom_has(&set->code, linear >> PAGE_SHIFT)) {
-        tlb_new_epoch(cpu, set);
+        has_code = true;
     }
+    if (has_code)
+        new_epoch_of(cpu, set, linear);
 }
 
 void tlb_flush_page(struct cpu *cpu, uint64_t linear)
@@ -276,6 +333,16 @@ static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
     set->has_global |= mapping->global;
 }
 
+/* Code of the upper half that is not global: every flush must make the jump cache forget it. */
+static void note_private(struct cpu *cpu, uint64_t linear, const struct mapping *mapping)
+{
+    if (is_upper(linear) && mapping->executable && !mapping->global &&
+        !cpu->tlb_all->is_upper_private) {
+        cpu->tlb_all->is_upper_private = true;
+        tlb_new_upper_epoch(cpu);
+    }
+}
+
 struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
                           enum tlb_view view)
 {
@@ -294,5 +361,6 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
         cpu_raise_page_fault(cpu, linear, error_code);
     fill(cpu, entry, linear, view, &mapping);
     note_fill(set, view, linear, &mapping);
+    note_private(cpu, linear, &mapping);
     return entry;
 }

@@ -20,20 +20,23 @@ struct tlb_set {
     uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES]; /* which entries were filled since the last flush */
     unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
     struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */
-    struct tlb_bloom code;  /* pages that the jump cache may have entries of */
+    struct tlb_bloom code;  /* pages of the lower half that the jump cache may have entries of */
     bool has_huge;          /* entries from 1 GiB pages */
     bool is_used;
     bool has_global; /* entries of global pages */
     uint16_t pcid;
-    uint16_t epoch;
+    uint64_t epoch;
     uint64_t last_use;
 };
 
 struct tlb {
     struct tlb_set set[TLB_SETS];
     uint64_t clock;
-    uint16_t next_epoch;
-    uint8_t view; /* enum tlb_view of cpu->tlb */
+    uint64_t next_epoch;
+    uint64_t upper_epoch;
+    struct tlb_bloom upper_code;
+    bool is_upper_private; /* code of the upper half is in pages that are not global */
+    uint8_t view;          /* enum tlb_view of cpu->tlb */
 };
 
 /* A page as the tables give it: paging.c. */
@@ -70,8 +73,11 @@ void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
 struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
                           enum tlb_view view);
 
-/* New jump cache tags: nothing that is in it is found any more (in this address space). */
+/* New jump cache tags: nothing that is in it is found any more, in the lower half of the set's
+ * address space, or in the upper half of all. */
 void tlb_new_epoch(struct cpu *cpu, struct tlb_set *set);
+void tlb_new_upper_epoch(struct cpu *cpu);
+void tlb_new_epochs(struct cpu *cpu); /* all */
 void tlb_update_jump_key(struct cpu *cpu);
 /* The jump cache is about to take an entry of this page. */
 void tlb_note_code(struct cpu *cpu, uint64_t linear);

@@ -67,8 +67,27 @@ void tsc_open(struct soft_system *system)
     system->tsc_khz = system->tsc_is_synthetic ? 1000000 : told_khz();
     if (system->tsc_khz == 0)
         system->tsc_khz = measured_khz();
-    system->clock_tsc = tsc_host(system);
-    system->clock_wall_ns = now_ns(CLOCK_REALTIME);
+}
+
+/* All processors of a system count alike, though each was set at a moment of its own. */
+void tsc_set_state(struct cpu *cpu, uint64_t tsc, uint64_t adjust)
+{
+    struct soft_system *system = cpu->system;
+    uint64_t offset = tsc - tsc_host(system);
+    uint64_t near = system->tsc_khz * 1000; /* a second */
+    pthread_mutex_lock(&system->shootdown_lock);
+    bool is_near = system->has_tsc_offset && system->tsc_adjust == adjust &&
+                   offset - system->tsc_offset + near < 2 * near;
+    if (is_near) {
+        offset = system->tsc_offset;
+    } else {
+        system->has_tsc_offset = true;
+        system->tsc_offset = offset;
+        system->tsc_adjust = adjust;
+    }
+    pthread_mutex_unlock(&system->shootdown_lock);
+    cpu->tsc_adjust = adjust;
+    __atomic_store_n(&cpu->tsc_offset, offset, __ATOMIC_RELAXED);
 }
 
 static void set_offset(struct cpu *cpu, uint64_t offset)

@@ -76,22 +76,11 @@ static void jmp_m(struct cpu *cpu, const struct op *op)
     cpu_jump(cpu, read_target(cpu, op), op->size_bytes);
 }
 
-static inline void push64(struct cpu *cpu, uint64_t value)
-{
-    uint8_t *hva = memory_hit_write(cpu, cpu->gpr[RSP] - 8, 8);
-    if (__builtin_expect(hva == NULL, 0)) {
-        stack_push(cpu, value, 8);
-        return;
-    }
-    memcpy(hva, &value, sizeof(value));
-    cpu->gpr[RSP] -= 8;
-}
-
 /* The target is checked before the push, and RIP is only set after it: both may fault. */
 static inline void call64(struct cpu *cpu, const struct op *op, uint64_t target)
 {
     jump64(cpu, target);
-    push64(cpu, op_next_rip(cpu, op));
+    stack_push64(cpu, op_next_rip(cpu, op));
 }
 
 static void call_relative_64(struct cpu *cpu, const struct op *op)
@@ -133,13 +122,7 @@ static void call_m(struct cpu *cpu, const struct op *op)
 static void ret64(struct cpu *cpu, const struct op *op)
 {
     uint64_t rsp = cpu->gpr[RSP];
-    uint64_t target;
-    const uint8_t *hva = memory_hit_read(cpu, rsp, 8);
-    if (__builtin_expect(hva != NULL, 1))
-        memcpy(&target, hva, sizeof(target));
-    else
-        memory_read(cpu, segment_address(cpu, SEG_SS, rsp, 8, ACCESS_READ), &target, 8);
-    jump64(cpu, target);
+    jump64(cpu, stack_read64(cpu, rsp));
     cpu->gpr[RSP] = rsp + 8 + op->imm;
 }
 

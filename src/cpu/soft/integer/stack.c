@@ -24,30 +24,19 @@ static uint64_t stack_address(struct cpu *cpu, uint64_t offset, unsigned size_by
     return segment_address(cpu, SEG_SS, offset & stack_mask(cpu), size_bytes, access);
 }
 
-static void push_fast(struct cpu *cpu, uint64_t value)
-{
-    uint8_t *hva = memory_hit_write(cpu, cpu->gpr[RSP] - 8, 8);
-    if (__builtin_expect(hva == NULL, 0)) {
-        stack_push(cpu, value, 8);
-        return;
-    }
-    memcpy(hva, &value, sizeof(value));
-    cpu->gpr[RSP] -= 8;
-}
-
 static void push_r64(struct cpu *cpu, const struct op *op)
 {
-    push_fast(cpu, get64(cpu, op->reg[0]));
+    stack_push64(cpu, get64(cpu, op->reg[0]));
 }
 
 static void push_i64(struct cpu *cpu, const struct op *op)
 {
-    push_fast(cpu, op->imm);
+    stack_push64(cpu, op->imm);
 }
 
 static void push_m64(struct cpu *cpu, const struct op *op)
 {
-    push_fast(cpu, memory_read64(cpu, op_address(cpu, op, 8, ACCESS_READ)));
+    stack_push64(cpu, memory_read64(cpu, op_address(cpu, op, 8, ACCESS_READ)));
 }
 
 static void push_r(struct cpu *cpu, const struct op *op)
@@ -152,12 +141,7 @@ static void set_rbp(struct cpu *cpu, uint64_t value, unsigned size_bytes)
 static void leave_64(struct cpu *cpu, const struct op *op)
 {
     uint64_t rbp = cpu->gpr[RBP];
-    uint64_t value;
-    const uint8_t *hva = memory_hit_read(cpu, rbp, 8);
-    if (__builtin_expect(hva != NULL, 1))
-        memcpy(&value, hva, sizeof(value));
-    else
-        memory_read(cpu, segment_address(cpu, SEG_SS, rbp, 8, ACCESS_READ), &value, 8);
+    uint64_t value = stack_read64(cpu, rbp);
     cpu->gpr[RSP] = rbp + 8;
     cpu->gpr[RBP] = value;
 }

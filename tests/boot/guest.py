@@ -105,9 +105,13 @@ class Guest:
         """Runs a shell command in the guest; returns (status, output)."""
         mark = f"end{self.position}x"
         # The echo of the typed line must not look like the mark itself.
-        self.send(f"{command}; echo {mark[:3]}''{mark[3:]}=$?\n")
+        telling = f"echo {mark[:3]}''{mark[3:]}=$?"
+        self.send(f"{command}; {telling}\n")
         found = self.wait_for(re.compile(mark.encode() + rb"=(\d+)\r?\n"), limit_s)
-        lines = found.replace("\r", "").split("\n")
+        # What is typed before the prompt is there comes twice: by the terminal, then by the shell.
+        # A line editor that breaks a long line leaves no whole echo: it is one line then.
+        output = found.replace("\r", "").rpartition(telling)[2]
+        lines = output.split("\n")
         status = int(re.search(r"=(\d+)", lines[-2]).group(1))
         return status, "\n".join(lines[1:-2]).strip()
 

@@ -320,7 +320,7 @@ static const struct option_spec options[] = {
     {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
-    {"disk", 0, "PATH[,ro][,serial=TEXT]", "a raw image or block device as /dev/vda, /dev/vdb …",
+    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]", "a raw image or block device as /dev/vda, /dev/vdb …",
      store_disk},
     {"net", 0, "KIND[,mac=ADDRESS]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},

@@ -22,8 +22,8 @@ struct request {
     unsigned copy_count;
 };
 
-/* A copy that a parser may cut into pieces; freed with the request. The counts of what is copied are
- * bounded by their own limits. */
+/* A copy that a parser may cut into pieces; freed with the request. The counts of what is copied
+ * are bounded by their own limits. */
 static char *copy_value(struct request *request, const char *value)
 {
     assert(request->copy_count < sizeof(request->copies) / sizeof(request->copies[0]));
@@ -320,8 +320,8 @@ static const struct option_spec options[] = {
     {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
-    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]", "a raw image or block device as /dev/vda, /dev/vdb …",
-     store_disk},
+    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]",
+     "a raw image or block device as /dev/vda, /dev/vdb …", store_disk},
     {"net", 0, "KIND[,mac=ADDRESS]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},
     {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",

@@ -167,7 +167,8 @@ static void lock_serving(struct cpu *cpu)
     }
 }
 
-/* Returns when `other` has no write tag of the page, or is outside of run() and will have none. */
+/* Returns when `other` has no write tag of the page, or is outside of run() and will have none: it
+ * then looks at drop_all after it has set is_running. */
 static void shoot_down(struct cpu *other, const uint8_t *hva_page)
 {
     atomic_store(&other->drop_page, (uintptr_t)hva_page);
@@ -175,9 +176,11 @@ static void shoot_down(struct cpu *other, const uint8_t *hva_page)
     for (unsigned spins = 0; atomic_load(&other->drop_page) != 0; spins++) {
         if (!atomic_load(&other->is_running)) {
             atomic_store(&other->drop_all, true);
-            atomic_store(&other->drop_page, 0);
             cpu_request(other, REQUEST_SHOOTDOWN);
-            return;
+            if (!atomic_load(&other->is_running)) {
+                atomic_store(&other->drop_page, 0);
+                return;
+            }
         }
         if (spins > 64)
             sched_yield();

@@ -230,7 +230,8 @@ static enum action serve(struct cpu *cpu)
     return ACTION_RUN;
 }
 
-static enum action run_until_served(struct cpu *cpu)
+/* Apart from the function with sigsetjmp, which keeps nothing in registers. */
+static __attribute__((noinline)) enum action run_until_served(struct cpu *cpu)
 {
     for (;;) {
         if (__builtin_expect(atomic_load_explicit(&cpu->requests, memory_order_relaxed) != 0, 0)) {

@@ -41,7 +41,7 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
     for (unsigned view = 0; view < TLB_VIEWS; view++)
         view_clear(set, view);
     memset(&set->large, 0, sizeof(set->large));
-    set->has_huge = false;
+    memset(&set->huge, 0, sizeof(set->huge));
     set->has_global = false;
     tlb_new_epoch(cpu, set);
     if (cpu->tlb_all->is_upper_private)
@@ -226,7 +226,7 @@ static void flush_region(struct tlb_set *set, uint64_t linear)
 static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
 {
     bool has_code = bloom_has(code_bloom(cpu, set, linear), linear >> PAGE_SHIFT);
-    if (set->has_huge) {
+    if (bloom_has(&set->huge, linear >> 30)) {
         set_flush(cpu, set);
         new_epoch_of(cpu, set, linear);
         return;
@@ -329,7 +329,8 @@ static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
         set->filled[view] = n + 1;
     if (mapping->level == 2)
         bloom_add(&set->large, linear >> 22);
-    set->has_huge |= mapping->level == 3;
+    if (mapping->level == 3)
+        bloom_add(&set->huge, linear >> 30);
     set->has_global |= mapping->global;
 }
 

@@ -21,7 +21,7 @@ struct tlb_set {
     unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
     struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */
     struct tlb_bloom code;  /* pages of the lower half that the jump cache may have entries of */
-    bool has_huge;          /* entries from 1 GiB pages */
+    struct tlb_bloom huge;  /* 1 GiB regions that have entries from 1 GiB pages */
     bool is_used;
     bool has_global; /* entries of global pages */
     uint16_t pcid;

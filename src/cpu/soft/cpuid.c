@@ -273,6 +273,16 @@ static struct cpuid_result xsave(const struct cpu *cpu, uint32_t subleaf)
     }
 }
 
+/* BHI_CTRL (Intel's) lets Linux take the processor's word instead of clearing its history. */
+static struct cpuid_result features7(const struct cpuid_features *f, uint32_t subleaf)
+{
+    enum { MAX_SUBLEAF_INTEL = 2, EDX_BHI_CTRL = 1 << 4 };
+    uint32_t max_subleaf = f->is_amd ? 0 : MAX_SUBLEAF_INTEL;
+    if (subleaf == 0)
+        return (struct cpuid_result){max_subleaf, f->leaf7_ebx, f->leaf7_ecx, f->leaf7_edx};
+    return (struct cpuid_result){0, 0, 0, subleaf == max_subleaf ? EDX_BHI_CTRL : 0};
+}
+
 static struct cpuid_result standard(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
 {
     const struct cpuid_features *f = &cpu->system->features;
@@ -284,8 +294,7 @@ static struct cpuid_result standard(const struct cpu *cpu, uint32_t leaf, uint32
     case 1: return features(cpu);
     case 2: return f->is_amd ? none : (struct cpuid_result){0x00feff01, 0, 0, 0};
     case 4: return f->is_amd ? none : cache(cpu, subleaf);
-    case 7:
-        return subleaf ? none : (struct cpuid_result){0, f->leaf7_ebx, f->leaf7_ecx, f->leaf7_edx};
+    case 7: return features7(f, subleaf);
     case 0xb: return topology(cpu, subleaf);
     case 0xd: return xsave(cpu, subleaf);
     case 0x15: /* crystal of 1 MHz: exact to a kHz */

@@ -201,7 +201,7 @@ static bool is_value_valid(const struct cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_SYSENTER_EIP: return is_canonical(value);
     case MSR_PAT: return is_pat_valid(value);
     case MSR_TSC_AUX: return value >> 32 == 0;
-    case MSR_SPEC_CTRL: return !(value & ~UINT64_C(1)); /* IBRS */
+    case MSR_SPEC_CTRL: return !(value & ~UINT64_C(0x401)); /* IBRS, BHI_DIS_S */
     case MSR_MTRR_DEF_TYPE: return !(value & ~UINT64_C(0xcff));
     default: return true;
     }

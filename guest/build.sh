@@ -11,25 +11,13 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-if [ -n "${SKEP_HOME:-}" ]; then
-    cache=$SKEP_HOME/cache
-else
-    cache=${XDG_CACHE_HOME:-$HOME/.cache}/skep
-fi
-PATH=$PATH:/usr/sbin:/sbin
+name=guest
+# shellcheck source=guest/common.sh
+. "$here/common.sh"
 # A change of the recipe makes a new guest; disk.img belongs to the person and is never remade.
-recipe=$(cat "$here"/build.sh "$here"/root/* | sha256sum | cut -c1-12)
+recipe=$(cat "$here"/build.sh "$here"/common.sh "$here"/root/* | sha256sum | cut -c1-12)
 out=$cache/guest
 stamp=$out/recipe
-
-say() { printf '%s\n' "guest: $*" >&2; }
-
-fail()
-{
-    say "$1"
-    [ -z "${2:-}" ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
 
 download()
 {

@@ -13,27 +13,15 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-if [ -n "${SKEP_HOME:-}" ]; then
-    cache=$SKEP_HOME/cache
-else
-    cache=${XDG_CACHE_HOME:-$HOME/.cache}/skep
-fi
-PATH=$PATH:/usr/sbin:/sbin
+name=debian
+# shellcheck source=guest/common.sh
+. "$here/common.sh"
 release=bookworm
 size_bytes=2147483648
 packages=systemd,systemd-sysv,systemd-resolved,libpam-systemd,udev,dbus,login,util-linux,kmod,procps
 packages=$packages,iproute2,iputils-ping,e2fsprogs,linux-image-cloud-amd64,initramfs-tools,zstd
 recipe=$(sha256sum <"$here/debian.sh" | cut -c1-12)
 out=$cache/debian
-
-say() { printf '%s\n' "debian: $*" >&2; }
-
-fail()
-{
-    say "$1"
-    [ -z "${2:-}" ] || printf 'hint: %s\n' "$2" >&2
-    exit 1
-}
 
 # The host's own mirror when the host is of this release, else Debian's.
 sources()

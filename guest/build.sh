@@ -42,8 +42,9 @@ install_modules()
     # Debian 12 keeps modules under /lib, later releases under /usr/lib.
     [ -d "$from/lib/modules" ] || { mkdir -p "$from/lib" && ln -s ../usr/lib/modules "$from/lib/modules"; }
     depmod -b "$from" "$version"
-    for name in virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_balloon; do
-        modprobe -d "$from" -S "$version" --show-depends "$name" || fail "the kernel has no module $name"
+    for module in virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_balloon; do
+        modprobe -d "$from" -S "$version" --show-depends "$module" ||
+            fail "the kernel has no module $module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$work/modules"
     : >"$root/modules/order"
     while read -r path; do

@@ -69,10 +69,11 @@ struct cpuid_features {
 /* How processors run code; set before they are made. */
 struct translator_options {
     bool is_on;
-    bool perf_map;             /* write /tmp/perf-PID.map */
-    unsigned threshold;        /* runs of a block before it is translated; 0: the usual number */
-    unsigned code_bytes;       /* of host code a processor; 0: the usual number */
-    bool has_exact_flags;      /* arithmetic flags in the frames of faults, dead ones too */
+    bool is_eager;        /* before a block's first run; for tests */
+    bool perf_map;        /* write /tmp/perf-PID.map */
+    unsigned threshold;   /* runs of a block before it is translated; 0: the usual number */
+    unsigned code_bytes;  /* of host code a processor; 0: the usual number */
+    bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
 };
 
 enum { SOFT_MAX_REGIONS = 16, SOFT_MAX_CPUS = 64, SOFT_VOIDED = 64 };

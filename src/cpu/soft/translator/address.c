@@ -143,11 +143,10 @@ struct rm address_check(struct unit *unit, const struct op *op, unsigned size_by
     return check(unit, &a, size_bytes, access);
 }
 
-struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp,
-                           unsigned size_bytes, enum memory_access access)
+struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
+                           enum memory_access access)
 {
-    struct address a = {
-        .base = host_of[guest_reg], .index = HOST_NONE, .disp = disp, .terms = 0};
+    struct address a = {.base = host_of[guest_reg], .index = HOST_NONE, .disp = disp, .terms = 0};
     return check(unit, &a, size_bytes, access);
 }
 

@@ -135,9 +135,9 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
     if (op->fn != op_undefined && !facts->emit)
         facts->emit = flow_find(unit, op, facts);
     const ZydisAccessedFlags *flags = facts->info.cpu_flags;
-    facts->touches = facts->emit && flags &&
-                     ((flags->modified | flags->set_0 | flags->set_1 | flags->undefined) &
-                      ALL_FLAGS);
+    facts->touches =
+        facts->emit && flags &&
+        ((flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ALL_FLAGS);
     bool may_see = sees_flags(&facts->info) || (op->flags & OP_ENDS_BLOCK);
     if (!facts->emit && may_see)
         facts->reads = ALL_FLAGS;
@@ -184,7 +184,8 @@ static uint16_t peek(struct unit *unit, ZydisDecoder *decoder, int64_t offset)
 static bool is_relative(const struct insn_facts *facts)
 {
     return facts->info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
-           facts->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && facts->operand[0].imm.is_relative;
+           facts->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+           facts->operand[0].imm.is_relative;
 }
 
 static void look_behind(struct unit *unit, ZydisDecoder *decoder)
@@ -194,10 +195,12 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
     const struct insn_facts *facts = &unit->fact[block->op_count - 1];
     int64_t end = (int64_t)unit->page_offset + block->size_bytes;
     unit->live_next = unit->live_taken = ALL_FLAGS;
+    if (unit->cpu->system->translator.has_exact_flags)
+        return;
     if (facts->emit && is_relative(facts))
         unit->live_taken = peek(unit, decoder, end + (int64_t)last->imm);
-    bool goes_on = !(last->flags & OP_ENDS_BLOCK) ||
-                   facts->info.meta.category == ZYDIS_CATEGORY_COND_BR;
+    bool goes_on =
+        !(last->flags & OP_ENDS_BLOCK) || facts->info.meta.category == ZYDIS_CATEGORY_COND_BR;
     if (goes_on)
         unit->live_next = peek(unit, decoder, end);
 }

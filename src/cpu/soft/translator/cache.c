@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Generated code of one cpu: its memory (a memfd mapped twice, once to write, once to execute), when
- * blocks are translated, links between them, and what becomes of them when their code changes.
+ * Generated code of one cpu: its memory (a memfd mapped twice, once to write, once to execute),
+ * when blocks are translated, links between them, and what becomes of them when their code changes.
  *
  * Linked blocks don't look whether their target is alive. Instead, whoever makes a page's blocks
  * void requests REQUEST_VOID of all cpus; each block polls requests first, and the cpu then turns
@@ -237,7 +237,7 @@ static enum readiness get_ready(struct cpu *cpu, struct block *block)
         return READY;
     if (block->is_refused || !block->bytes || (block->mode & MODE_SIZE_MASK) != MODE_64)
         return NOT_READY;
-    if (block->runs < cpu->translator->threshold) {
+    if (block->runs < cpu->translator->threshold && !cpu->system->translator.is_eager) {
         block->runs++;
         return NOT_READY;
     }

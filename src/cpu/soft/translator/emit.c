@@ -101,8 +101,7 @@ static unsigned rex_of(unsigned opcode, unsigned size_bytes, unsigned reg, const
     return rex;
 }
 
-void emit_modrm(struct emitter *e, unsigned opcode, unsigned size_bytes, unsigned reg,
-                struct rm rm)
+void emit_modrm(struct emitter *e, unsigned opcode, unsigned size_bytes, unsigned reg, struct rm rm)
 {
     unsigned prefix = opcode >> 16 & 0xff;
     if (opcode & EMIT_LOCK)

@@ -83,17 +83,16 @@ void emit_bytes(struct emitter *e, const void *bytes, unsigned count);
 void emit8(struct emitter *e, uint8_t value);
 void emit32(struct emitter *e, uint32_t value);
 void emit64(struct emitter *e, uint64_t value);
-#define EMIT(e, ...)                                                                               \
-    emit_bytes(e, (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__}))
+#define EMIT(e, ...) emit_bytes(e, (const uint8_t[]){__VA_ARGS__}, sizeof((uint8_t[]){__VA_ARGS__}))
 
 /* An immediate as long as an instruction of the size takes it: 1, 2 or 4 bytes. */
 void emit_imm(struct emitter *e, uint64_t value, unsigned size_bytes);
 
-void emit_mov_rr(struct emitter *e, unsigned to, unsigned from);          /* 64 bits */
-void emit_load(struct emitter *e, unsigned to, struct rm from);           /* 64 bits */
-void emit_store(struct emitter *e, struct rm to, unsigned from);          /* 64 bits */
-void emit_mov_imm(struct emitter *e, unsigned to, uint64_t value);        /* leaves flags */
-void emit_lea(struct emitter *e, unsigned to, struct rm from);            /* 64 bits */
+void emit_mov_rr(struct emitter *e, unsigned to, unsigned from);   /* 64 bits */
+void emit_load(struct emitter *e, unsigned to, struct rm from);    /* 64 bits */
+void emit_store(struct emitter *e, struct rm to, unsigned from);   /* 64 bits */
+void emit_mov_imm(struct emitter *e, unsigned to, uint64_t value); /* leaves flags */
+void emit_lea(struct emitter *e, unsigned to, struct rm from);     /* 64 bits */
 /* digit: 0 ADD 1 OR 2 ADC 3 SBB 4 AND 5 SUB 6 XOR 7 CMP, with the shortest immediate. */
 void emit_alu_imm(struct emitter *e, unsigned digit, unsigned size_bytes, struct rm rm,
                   int32_t value, unsigned flags);

@@ -247,8 +247,8 @@ static void imul(struct unit *unit, const struct op *op)
 {
     bool has_imm = unit->facts->form == FORM_RRI || unit->facts->form == FORM_RMI;
     bool in_memory = unit->facts->form == FORM_RM || unit->facts->form == FORM_RMI;
-    struct rm from = in_memory ? address_check(unit, op, op->size_bytes, ACCESS_READ)
-                               : reg_rm(op->reg[1]);
+    struct rm from =
+        in_memory ? address_check(unit, op, op->size_bytes, ACCESS_READ) : reg_rm(op->reg[1]);
     imul_with(unit, op, from, has_imm);
 }
 
@@ -377,9 +377,8 @@ static void extend(struct unit *unit, const struct op *op)
         opcode = IN_0F((is_signed ? 0xbe : 0xb6) | (from_bytes == 2));
     if (from_bytes == 1)
         opcode |= EMIT_RM8;
-    struct rm from = unit->facts->form == FORM_RM
-                         ? address_check(unit, op, from_bytes, ACCESS_READ)
-                         : reg_rm(op->reg[1]);
+    struct rm from = unit->facts->form == FORM_RM ? address_check(unit, op, from_bytes, ACCESS_READ)
+                                                  : reg_rm(op->reg[1]);
     unsigned to = reg_begin(unit, op->reg[0], op->size_bytes, false);
     emit_modrm(&unit->e, opcode, op->size_bytes, to, from);
     reg_end(unit, op->reg[0], op->size_bytes);
@@ -402,8 +401,8 @@ static void lea(struct unit *unit, const struct op *op)
 
 static void setcc(struct unit *unit, const struct op *op)
 {
-    struct rm to = unit->facts->form == FORM_M ? address_check(unit, op, 1, ACCESS_WRITE)
-                                               : reg_rm(op->reg[0]);
+    struct rm to =
+        unit->facts->form == FORM_M ? address_check(unit, op, 1, ACCESS_WRITE) : reg_rm(op->reg[0]);
     flags_need(unit, unit->facts->reads);
     emit_modrm(&unit->e, IN_0F(0x90 | condition_of(unit->facts)) | EMIT_EXTENSION, 1, 0, to);
 }
@@ -641,9 +640,9 @@ static emit_fn *find_rare(const struct op *op, const struct insn_facts *facts)
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTC:
-        return facts->form == FORM_RR                              ? bit_reg
+        return facts->form == FORM_RR                             ? bit_reg
                : facts->form == FORM_RI || facts->form == FORM_MI ? bit_imm
-                                                                   : NULL;
+                                                                  : NULL;
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR:
     case ZYDIS_MNEMONIC_TZCNT:
@@ -680,8 +679,7 @@ static emit_fn *find_conditional(const struct insn_facts *facts)
     return NULL;
 }
 
-emit_fn *integer_find(const struct unit *unit, const struct op *op,
-                      const struct insn_facts *facts)
+emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
     switch (facts->info.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:

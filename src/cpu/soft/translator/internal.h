@@ -45,17 +45,17 @@ typedef void emit_fn(struct unit *unit, const struct op *op);
 struct insn_facts {
     ZydisDecodedInstruction info;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
-    emit_fn *emit;    /* NULL: by a call of its handler */
-    uint16_t reads;   /* arithmetic flags as in RFLAGS that it depends on */
-    uint16_t writes;  /* those that it surely overwrites */
-    bool touches;     /* the emitted code changes the host's flags as the op does the guest's */
-    uint16_t live;    /* flags that matter after it */
-    unsigned form;    /* enum operand_form */
+    emit_fn *emit;   /* NULL: by a call of its handler */
+    uint16_t reads;  /* arithmetic flags as in RFLAGS that it depends on */
+    uint16_t writes; /* those that it surely overwrites */
+    bool touches;    /* the emitted code changes the host's flags as the op does the guest's */
+    uint16_t live;   /* flags that matter after it */
+    unsigned form;   /* enum operand_form */
 };
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
 struct slow_path {
-    uint8_t *from;       /* distances to bind */
+    uint8_t *from; /* distances to bind */
     const struct op *op;
     uint8_t *back;       /* NULL: the op ends the block */
     bool restores_flags; /* the straight line has them in the host */
@@ -76,13 +76,13 @@ struct unit {
     unsigned page_offset; /* of the block's first byte */
     const struct op *op;  /* under translation */
     struct insn_facts *facts;
-    bool in_host, in_memory; /* where live flags are */
+    bool in_host, in_memory;        /* where live flags are */
     uint16_t live_taken, live_next; /* after the block: at a branch's target, behind it */
     struct slow_path slow[UNIT_MAX_SLOW];
     unsigned slow_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
-    bool ends;            /* control has left the block */
+    bool ends; /* control has left the block */
     struct insn_facts fact[BLOCK_MAX_OPS];
 };
 
@@ -133,8 +133,8 @@ bool address_is_simple(const struct unit *unit, const struct op *op);
 struct rm address_check(struct unit *unit, const struct op *op, unsigned size_bytes,
                         enum memory_access access);
 /* The same at a mapped guest register plus disp. */
-struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp,
-                           unsigned size_bytes, enum memory_access access);
+struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
+                           enum memory_access access);
 /* The operand's effective address. */
 void address_effective(struct unit *unit, const struct op *op, unsigned to);
 /* Whether a LEA of mapped registers gives it. */
@@ -166,8 +166,7 @@ void emit_call_handler(struct unit *unit, const struct op *op);
 
 /* --- integer.c, flow.c: the instructions -------------------------------------------------- */
 
-emit_fn *integer_find(const struct unit *unit, const struct op *op,
-                      const struct insn_facts *facts);
+emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */

@@ -74,17 +74,22 @@ static void make_handler(struct emitter *e)
 static void make_lookup(struct emitter *e, const uint8_t *leave)
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;
+    const int32_t key = (int32_t)offsetof(struct cpu, jump_key) - CPU_BIAS;
     emit_store(e, CPU_FIELD(rip), SCRATCH0);
     emit_mov_rr(e, SCRATCH1, SCRATCH0);
+    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 5, rm_reg(SCRATCH1)); /* shr 63 */
+    emit8(e, 63);
+    emit_modrm(e, IN_0F(0xb7), 4, SCRATCH1, rm_indexed(HOST_CPU, SCRATCH1, 1, key));
+    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 4, rm_reg(SCRATCH0)); /* shl 16 */
+    emit8(e, 16);
+    emit_modrm(e, 0x0b, 8, SCRATCH0, rm_reg(SCRATCH1)); /* or: the tag */
+    emit_load(e, SCRATCH1, CPU_FIELD(rip));
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 5, rm_reg(SCRATCH1)); /* shr 12 */
     emit8(e, 12);
-    emit_modrm(e, 0x33, 4, SCRATCH1, rm_reg(SCRATCH0)); /* xor */
+    emit_modrm(e, 0x33, 4, SCRATCH1, CPU_FIELD(rip)); /* xor */
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), JUMP_ENTRIES - 1, 0);
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 4, 4, rm_reg(SCRATCH1)); /* shl */
     emit8(e, 4);
-    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 4, rm_reg(SCRATCH0)); /* shl 16 */
-    emit8(e, 16);
-    emit_modrm(e, 0x8b, 2, SCRATCH0, CPU_FIELD(jump_key));
     emit_modrm(e, 0x3b, 8, SCRATCH0, rm_indexed(HOST_CPU, SCRATCH1, 0, jump)); /* cmp */
     emit_bind(emit_jcc(e, CONDITION_NE), leave);
     emit_load(e, SCRATCH1, rm_indexed(HOST_CPU, SCRATCH1, 0, jump + 8));

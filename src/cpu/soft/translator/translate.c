@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * A block to host code: the poll and the count at its start, its instructions one after another, and
- * behind them what is rarely run: slow paths, exits that aren't linked yet, the way out.
+ * A block to host code: the poll and the count at its start, its instructions one after another,
+ * and behind them what is rarely run: slow paths, exits that aren't linked yet, the way out.
  *
  * A slow path leaves the whole instruction to the interpreter's handler. For that nothing of the
  * guest's may have changed yet, and flags that matter are in struct cpu.
@@ -158,7 +158,7 @@ static void emit_leave_if_void(struct unit *unit, const struct op *op)
     struct emitter *e = &unit->e;
     const struct block *block = unit->block;
     if (op + 1 == block->end)
-        return; /* the next block polls */
+        return;                                                      /* the next block polls */
     emit_modrm(e, 0xf6 | EMIT_EXTENSION, 1, 0, CPU_FIELD(requests)); /* test */
     emit8(e, REQUEST_VOID);
     uint8_t *stay = emit_jcc(e, CONDITION_E);

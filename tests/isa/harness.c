@@ -44,7 +44,6 @@ static int acknowledge(void *opaque, unsigned vcpu)
 {
     struct harness *h = opaque;
     int vector = h->vector;
-    h->system.translator = translator_by_environment();
     h->vector = -1;
     h->acknowledged++;
     cpu_withdraw(h->cpu[vcpu], REQUEST_INTR);
@@ -65,11 +64,12 @@ static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
     return false;
 }
 
-struct harness *harness_open(unsigned cpus)
+struct harness *harness_open_with(unsigned cpus, struct translator_options translator)
 {
     struct harness *h = calloc(1, sizeof(*h));
     assert(h && cpus <= HARNESS_MAX_CPUS);
     soft_system_open(&h->system);
+    h->system.translator = translator;
     h->system.callbacks = (struct soft_callbacks){
         h,        port_read, port_write, mmio_read, mmio_write, acknowledge,
         read_cr8, write_cr8, read_msr,   write_msr, NULL,
@@ -85,6 +85,11 @@ struct harness *harness_open(unsigned cpus)
         assert(h->cpu[i]);
     }
     return h;
+}
+
+struct harness *harness_open(unsigned cpus)
+{
+    return harness_open_with(cpus, translator_by_environment());
 }
 
 void harness_close(struct harness *h)

@@ -55,7 +55,9 @@ struct harness {
     uint8_t ports[0x10000];
 };
 
+/* By SKEP_TEST_TRANSLATOR, see options.h. */
 struct harness *harness_open(unsigned cpus);
+struct harness *harness_open_with(unsigned cpus, struct translator_options translator);
 void harness_close(struct harness *h);
 
 void harness_put64(struct harness *h, uint64_t gpa, uint64_t value);

@@ -96,6 +96,7 @@ engine_programs:
         .section .rodata
         .code64
         .globl  kernel64_start, kernel64_end
+        .balign 16
 kernel64_start:
         .set    vector, 0
         .rept   256
@@ -190,6 +191,7 @@ kernel64_end:
 
         .code32
         .globl  kernel32_start, kernel32_end
+        .balign 16
 kernel32_start:
         .set    vector, 0
         .rept   256
@@ -263,6 +265,7 @@ kernel32_end:
 
         .code16
         .globl  kernel16_start, kernel16_end
+        .balign 16
 kernel16_start:
         .set    vector, 0
         .rept   256
@@ -801,7 +804,7 @@ u64_here:
         expect  u64_sse
         .long   0x7f800000, 0x1f84, VECTOR_TAG | 19, 0x3f800000, 0x1d84
         .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, 1, 2
-        end     u64_sse, 0, "#GP makes it emulate the instruction, and it does not know LDMXCSR"
+        end     u64_sse, 0, "a fault makes it emulate the instruction, and it does not know LDMXCSR"
 
 /* SDM 1 14.1.3, 14.3: VEX clears what is above its width, legacy SSE leaves it; 14.9: operands in
  * memory need no alignment, VMOVAPS's do. */
@@ -839,7 +842,7 @@ u64_here:
         OUT
         expect  u64_avx
         .long   0x40c00000, 0x40800000, 0, VECTOR_TAG | 13, CODE_TAG, 0, 0xffffffff, 7
-        end     u64_avx, NEEDS_AVX, "#GP makes it emulate the instruction, and it does not know VMOVAPS"
+        end     u64_avx, NEEDS_AVX, "a fault makes it emulate the instruction, and it does not know VMOVAPS"
 
 /* SDM 1 10.5.1: the layout of FXSAVE; 2 FXRSTOR: #GP(0) for reserved bits of MXCSR. */
         program u64_fxsave, USER64
@@ -930,6 +933,37 @@ u64_here:
         .long   3, 0, 0x55aa55aa, 0xc90fdaa2, 0, 0x3800, 0, 0x37f
         .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, 0x600d
         end     u64_xsave
+
+/* SDM 1 13.4.1 to 13.4.3: the upper halves of YMM registers are at 576, in the standard form. */
+        program u64_xsave_avx, USER64
+        vpcmpeqd %xmm3, %xmm3, %xmm3
+        vinsertf128 $1, %xmm3, %ymm3, %ymm9
+        movl    $4, %eax
+        xorl    %edx, %edx
+        xsave64 DATA
+        movl    DATA+512, %eax
+        andl    $7, %eax
+        OUT
+        out     DATA+576+9*16
+        out     DATA+160+9*16 /* not asked for */
+        out     DATA+576+3*16
+        vzeroupper
+        movl    $4, %eax
+        xrstor64 DATA
+        vextractf128 $1, %ymm9, %xmm0
+        vmovd   %xmm0, %eax
+        OUT
+        movq    $0, DATA+512
+        movl    $4, %eax
+        xrstor64 DATA
+        vextractf128 $1, %ymm9, %xmm0
+        vmovd   %xmm0, %eax
+        OUT
+        vmovd   %xmm9, %eax
+        OUT
+        expect  u64_xsave_avx
+        .long   4, 0xffffffff, 0, 0, 0xffffffff, 0, 0xffffffff
+        end     u64_xsave_avx, NEEDS_AVX
 
 /* SDM 3A 13.6 (self-modifying code): seen at once through the same linear address. */
         program u64_self_modifying, USER64

@@ -68,7 +68,7 @@
         .long   0x894, 0x14, 0x12, 0xfff2, 0xfffe, 0xffff0000, 0x45, 2
         end     real_arithmetic, 0, "16-bit code is emulated, without DAA"
 
-/* SDM 3A 21.1.1: 16-bit offsets wrap; a 32-bit address above FFFFH is #GP, by way of SS #SS, both
+/* SDM 3A 20.1.1: 16-bit offsets wrap; a 32-bit address above FFFFH is #GP, by way of SS #SS, both
  * without an error code. 1 3.7.4: BP uses SS. */
         program real_addressing, REAL
         movw    $0xfff0, %bx
@@ -104,7 +104,7 @@
         .long   VECTOR_TAG | 13, 0x77
         end     real_addressing
 
-/* SDM 2 CALL, RET, JMP (far), 3A 21.1.4: INT pushes FLAGS, CS, IP; #DE is a fault. */
+/* SDM 2 CALL, RET, JMP (far), 3A 20.1.4: INT pushes FLAGS, CS, IP; #DE is a fault. */
         program real_far, REAL
         movw    %sp, %bp
         lcallw  $0xfff, $(R(1f) + 16)
@@ -153,7 +153,7 @@
         .long   VECTOR_TAG | 5, VECTOR_TAG | 6, 0
         end     real_far, 0, "16-bit code is emulated, without BOUND"
 
-/* SDM 1 6.2: the stack wraps at SP = 0; PUSHA; ENTER; operands of 32 bits. 3A 21.1.1. */
+/* SDM 1 6.2: the stack wraps at SP = 0; PUSHA; ENTER; operands of 32 bits. 3A 20.1.1. */
         program real_stack, REAL
         movw    $0x3000, %ax
         movw    %ax, %ss
@@ -226,7 +226,7 @@
         .long   0xffff0000, 0x77665544, 5, 0x14, 0xfffe, 0xcc, 0x3322cccc
         end     real_strings
 
-/* SDM 3A 10.9.1, 10.9.2: to protected mode, with what the descriptors say, and back; LMSW sets PE
+/* SDM 3A 9.9.1, 9.9.2: to protected mode, with what the descriptors say, and back; LMSW sets PE
  * and can't clear it. */
         program real_to_protected, REAL
         cli
@@ -339,7 +339,7 @@
 
 /* --- protected mode, 32 bits ----------------------------------------------------------------- */
 
-/* SDM 3A 5.3 (limits), 5.5, 5.6, 3.4.2: null selectors, types; 7.15: #NP, #SS, #GP with selectors
+/* SDM 3A 5.3 (limits), 5.5, 5.6, 3.4.2: null selectors, types; 6.15: #NP, #SS, #GP with selectors
  * as error codes. */
         program p32_segments, P32
         movl    $LIMITED, %eax
@@ -443,7 +443,7 @@
         .long   GDT_BYTES - 1, GDT
         end     p32_descriptors, 0, "protected mode is emulated, without LAR"
 
-/* SDM 3A 7.12.1 (stack of the TSS, error codes of INT), 5.9 (privileged instructions), 2 IRET. */
+/* SDM 3A 6.12.1 (stack of the TSS, error codes of INT), 5.9 (privileged instructions), 2 IRET. */
         program p32_rings, P32
         pushl   $USER_SS
         pushl   $STACK3
@@ -490,7 +490,7 @@
         .long   VECTOR_TAG | 0x90, STACK3, USER_SS, USER_CS32, 36, KERNEL_CS32
         end     p32_rings, 0, "protected mode is emulated, without IRET"
 
-/* SDM 3B 18.3.1.4 (single step; REP traps after each turn), 7.15 #UD, #OF, #BP at level 0. */
+/* SDM 3B 17.3.1.4 (single step; REP traps after each turn), 6.15 #UD, #OF, #BP at level 0. */
         program p32_traps, P32
         movl    $DATA, %edi
         movl    $3, %ecx
@@ -746,7 +746,7 @@
         .long   VECTOR_TAG | 13, CODE_TAG | KERNEL_SS, 0x600d
         end     long_far
 
-/* SDM 3A 5.8.8 (SYSCALL, SYSRET), 7.14.3, 7.14.4 (stack switch), 5.9, 7.13 (error codes). */
+/* SDM 3A 5.8.8 (SYSCALL, SYSRET), 6.14.3, 6.14.4 (stack switch), 5.9, 6.13 (error codes). */
         program long_rings, LONG
         user_pages
         movl    $0xc0000081, %ecx
@@ -819,9 +819,9 @@ syscall_entry:
         .long   VECTOR_TAG | 13, CODE_TAG | (0x81 * 8 + 2), VECTOR_TAG | 0x80, 0, USER_SS, 64
         .long   VECTOR_TAG | 14, CODE_TAG | 5, PML4
         .long   0, 0x203, 0, KERNEL_CS, KERNEL_SS, 0, 0x1d, USER_SS, VECTOR_TAG | 0x90, KERNEL_CS
-        end     long_rings, 0, "at level 3 CS and SS are those of the host"
+        end     long_rings, 0, "at level 3 CS and SS are those of the host, and INT is not emulated"
 
-/* SDM 3A 7.14.2 (the frame is aligned to 16 bytes), 7.14.5 (IST), 7.14.3 (IRET). */
+/* SDM 3A 6.14.2 (the frame is aligned to 16 bytes), 6.14.5 (IST), 6.14.3 (IRET). */
         program long_ist, LONG
         movq    $STACK - 3, %rsp
         resume64 1f
@@ -902,7 +902,7 @@ syscall_entry:
         .long   0x66, 0x61
         end     long_paging
 
-/* SDM 3A 7.5: faults leave the machine as before the instruction: nothing of a store to two pages is
+/* SDM 3A 6.5: faults leave the machine as before the instruction: nothing of a store to two pages is
  * seen when the second faults; nothing is read from a port when its destination faults. */
         program long_restart, LONG
         movq    $(FREE | 3), PTE(FREE)
@@ -1053,7 +1053,7 @@ syscall_entry:
         .long   0xc3, 0x40000, VECTOR_TAG | 14, CODE_TAG | 1, FREE, 0x600d
         end     long_smep_smap, 0, "STAC is not emulated"
 
-/* SDM 3A 7.8.1 (STI: the next instruction still runs), 7.8.3 (MOV SS likewise), 2 HLT. */
+/* SDM 3A 6.8.1 (STI: the next instruction still runs), 6.8.3 (MOV SS likewise), 2 HLT. */
         program long_interrupts, LONG
         movl    $0x1ff, APIC_PAGE + 0xf0
         movb    $0x31, %al
@@ -1100,7 +1100,7 @@ syscall_entry:
         .long   VECTOR_TAG | 0x34, 2
         end     long_interrupts, 0, "POPF does not set IF, and interrupts come late"
 
-/* SDM 3A 7.8.3: no single-step trap after MOV SS; 3B 18.3.1.4. */
+/* SDM 3A 6.8.3: no single-step trap after MOV SS; 3B 17.3.1.4. */
         program long_mov_ss_shadow, LONG
         movl    $KERNEL_SS, %edx
         pushq   $0x102
@@ -1116,7 +1116,7 @@ syscall_entry:
         .long   CODE + 17 /* behind POPFQ */
         end     long_mov_ss_shadow, KNOWN, "TF traps after MOV SS"
 
-/* SDM 3A 2.5, 7.15 (#NM): CR0.TS, CR0.EM, CR4.OSFXSR, CR4.OSXSAVE; FWAIT heeds MP. */
+/* SDM 3A 2.5, 6.15 (#NM): CR0.TS, CR0.EM, CR4.OSFXSR, CR4.OSXSAVE; FWAIT heeds MP. */
         program long_not_available, LONG
         movq    %cr0, %rbx
         movq    %rbx, %rax
@@ -1329,7 +1329,7 @@ syscall_entry:
         .long   VECTOR_TAG | 14, CODE_TAG | 2, FREE + 0x1000, 2, FREE + 0x1000, 0, 0x99, 0x77
         end     long_rep_fault
 
-/* SDM 3A 7.15 (#DF): a contributory exception while a #PF is delivered; its error code is 0. */
+/* SDM 3A 6.15 (#DF): a contributory exception while a #PF is delivered; its error code is 0. */
         program long_double_fault, LONG
         movb    $0x0e, IDT + 14 * 16 + 5 /* its gate isn't present */
         resume64 1f
@@ -1345,7 +1345,7 @@ syscall_entry:
         .long   VECTOR_TAG | 6, 0x600d
         end     long_double_fault, 0, "INT at level 0 is not emulated"
 
-/* SDM 3A 7.15: a fault while #DF is delivered shuts the processor down. */
+/* SDM 3A 6.15: a fault while #DF is delivered shuts the processor down. */
         program long_triple_fault, LONG
         out     $0x600d
         pushq   $0
@@ -1480,8 +1480,8 @@ syscall_entry:
         .long   832, 576, 48, 1 << 27, 0
         end     long_cpuid, NEEDS_AVX, "CLAC is not emulated"
 
-/* SDM 3A 9.4 (INIT, SIPI), 9.1: from real mode into long mode; a ball goes to and fro a thousand
- * times (3A 9.2.2: stores are seen in order), and both add to a counter with LOCK (9.1.2). */
+/* SDM 3A 8.4 (INIT, SIPI), 9.1: from real mode into long mode; a ball goes to and fro a thousand
+ * times (3A 8.2.2: stores are seen in order), and both add to a counter with LOCK (8.1.2). */
         program long_two_processors, LONG
         movq    $A(second), BACK
         movl    $0xf, %eax
@@ -1552,3 +1552,46 @@ second:
         movl    $0x5eed, %eax
         expect  long_state
         end     long_state, STATE, "MMX at level 0 is not emulated"
+
+/* SDM 2 SYSCALL, SYSRET, 3A 5.8.8: RCX, R11 and SFMASK; the stack is the program's. */
+        program long_syscall, LONG
+        user_pages
+        movl    $0xc0000081, %ecx
+        xorl    %eax, %eax
+        movl    $(0x1b << 16 | KERNEL_CS), %edx
+        wrmsr
+        incl    %ecx
+        movl    $A(3f), %eax
+        xorl    %edx, %edx
+        wrmsr
+        movl    $0xc0000084, %ecx
+        movl    $0x701, %eax
+        wrmsr
+        to_user USER_CS, 1f
+1:      movl    $2, %esi
+        std
+        stc
+2:      syscall
+4:      flagsq  0x401
+        movq    %rsp, %rax
+        subq    $STACK3, %rax
+        OUT
+        movl    $1, %esi
+        xorl    %eax, %eax
+        cld
+        jmp     2b
+3:      subq    $A(4b), %rcx
+        movl    %ecx, %eax
+        OUT
+        movl    %r11d, %eax
+        andl    $0x603, %eax
+        OUT
+        flagsq  0x701
+        addq    $A(4b), %rcx
+        decl    %esi
+        jz      5f
+        sysretq
+5:      movq    $STACK, %rsp
+        expect  long_syscall
+        .long   0, 0x603, 0, 0x401, 0, 0, 0x202, 0
+        end     long_syscall, 0, "IF is the host's and SYSRET is refused with a general protection fault"

@@ -2,6 +2,7 @@
  *
  * Guest programs of engines.c, each with what it has to report and where the SDM says so. They are
  * loaded at CODE; A() is a label's address there, R() its offset in a segment based at CODE.
+ * Sections are numbered as in the SDM of 2022, where chapter 6 of volume 3A is on interrupts.
  */
 #include "isa/engines.h"
 
@@ -609,8 +610,8 @@ u64_here:
         .long   0xfffffffb, 0xffffffff, 2, 0, 0x77, 0x20, 0x20, 0, 2, 0, 2
         end     u64_stack
 
-/* SDM 3A 7.15 (exceptions), 7.5 (faults report the instruction, traps the next), 4.? not canonical:
- * 1 3.3.7.1: #GP(0), by way of the stack #SS(0). */
+/* SDM 3A 6.15 (exceptions), 6.5 (faults report the instruction, traps the next), 1 3.3.7.1 (not
+ * canonical: #GP(0), by way of the stack #SS(0)). */
         program u64_exceptions, USER64
         resume64 2f
         xorl    %edx, %edx
@@ -654,7 +655,7 @@ u64_here:
         .long   VECTOR_TAG | 6, 0x600d
         end     u64_exceptions
 
-/* SDM 3B 18.3.1.4: a trap after each instruction that began with TF set. */
+/* SDM 3B 17.3.1.4: a trap after each instruction that began with TF set. */
         program u64_single_step, USER64
         xorl    %ecx, %ecx
         pushfq
@@ -965,7 +966,7 @@ u64_here:
         .long   4, 0xffffffff, 0, 0, 0xffffffff, 0, 0xffffffff
         end     u64_xsave_avx, NEEDS_AVX
 
-/* SDM 3A 13.6 (self-modifying code): seen at once through the same linear address. */
+/* SDM 3A 11.6 (self-modifying code): seen at once through the same linear address. */
         program u64_self_modifying, USER64
         xorl    %ecx, %ecx
 1:      movl    $1, %eax
@@ -995,7 +996,7 @@ u64_here:
         .long   1, 2, 3, 4, 3, 2, 1
         end     u64_self_modifying
 
-/* SDM 3B 18.17: RDTSC never goes back on one processor. Counts how often it did, and did not move
+/* SDM 3B 17.17: RDTSC never goes back on one processor. Counts how often it did, and did not move
  * at all over a long loop. */
         program u64_rdtsc, USER64
         xorl    %esi, %esi

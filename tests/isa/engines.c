@@ -5,7 +5,8 @@
  * reports by port: 32-bit values in an order; the handlers of exceptions and the bus report too.
  *
  * Where a host's KVM imitates the guest's kernel mode in software (module kvm_pvm) some programs
- * can't run: the table in engines_programs.S names them with the reason.
+ * can't run: the table in engines_programs.S names them with the reason. ENGINES_ONLY=TEXT runs
+ * those with TEXT in their names, ENGINES_GAPS=1 runs on KVM also what can't run there.
  */
 #include "isa/engines.h"
 
@@ -442,8 +443,7 @@ static void run_vcpu(struct guest *g, unsigned index)
         if (stop)
             break;
     }
-    if (!g->ended)
-        end_all(g);
+    end_all(g);
 }
 
 static void *run_second(void *opaque)

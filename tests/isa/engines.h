@@ -87,9 +87,8 @@
 
 /* Flags. */
 #define NEEDS_AVX 1
-#define SHUTDOWN  2  /* ends with a triple fault */
-#define TWO       4  /* two processors */
-#define STATE     8  /* check_state() looks at what comes out */
-#define KNOWN     16 /* engine_soft is known to fail; to be removed with the fault */
+#define SHUTDOWN  2 /* ends with a triple fault */
+#define TWO       4 /* two processors */
+#define STATE     8 /* check_state() looks at what comes out */
 
 #endif

@@ -251,7 +251,9 @@ typedef void enter_fn(struct cpu *cpu, const uint8_t *code);
 bool translator_run(struct cpu *cpu, struct block *block)
 {
     const struct translator *t = cpu->translator;
-    enum readiness readiness = is_near_hole(cpu->rip) ? NOT_READY : get_ready(cpu, block);
+    bool must_interpret = is_near_hole(cpu->rip) || cpu->interprets_next;
+    enum readiness readiness = must_interpret ? NOT_READY : get_ready(cpu, block);
+    cpu->interprets_next = 0;
     if (readiness != READY) {
         cpu->link_site = 0;
         return readiness == GONE; /* then it is found, or decoded, again */

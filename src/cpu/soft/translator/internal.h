@@ -38,6 +38,9 @@ enum {
     ALL_FLAGS = RFLAGS_ARITHMETIC,
 };
 
+/* cpu->armed. */
+enum { ARMED_SSE = 1, ARMED_AVX = 2 };
+
 struct unit;
 typedef void emit_fn(struct unit *unit, const struct op *op);
 
@@ -59,6 +62,9 @@ struct slow_path {
     const struct op *op;
     uint8_t *back;       /* NULL: the op ends the block */
     bool restores_flags; /* the straight line has them in the host */
+    uint16_t dirty;      /* vector registers to store before */
+    uint16_t loaded;     /* those in the host before, */
+    uint16_t reloaded;   /* and after */
 };
 
 /* A jump to another block of the page, not linked yet. */
@@ -83,6 +89,10 @@ struct unit {
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
     bool ends; /* control has left the block */
+    uint8_t align_mask; /* of the next address check */
+    /* Vector registers: what the block needs of cpu->armed, which are in the host, which differ. */
+    unsigned vector_level;
+    uint16_t vector_loaded, vector_dirty;
     struct insn_facts fact[BLOCK_MAX_OPS];
 };
 
@@ -101,7 +111,7 @@ struct translator {
     const uint8_t *executable;
     size_t size_bytes, used_bytes, thunk_bytes;
     /* Offsets of the thunks: thunks.c. */
-    uint32_t enter, leave, handler, lookup, unlinked;
+    uint32_t enter, leave, handler, lookup, unlinked, arm;
     unsigned threshold;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
@@ -168,6 +178,21 @@ void emit_call_handler(struct unit *unit, const struct op *op);
 
 emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+/* --- vector.c ----------------------------------------------------------------------------- */
+
+/* Called by the arm thunk: sets cpu->armed, and the host's MXCSR. */
+void translator_arm(struct cpu *cpu);
+bool vector_is_inline(const struct insn_facts *facts);
+bool vector_may_disarm(const struct insn_facts *facts);
+unsigned vector_level_of(const struct insn_facts *facts);
+/* Registers to struct cpu, before C code or another block; reload arms again, too. */
+void vector_store(struct unit *unit, uint16_t registers);
+void vector_reload(struct unit *unit, uint16_t registers);
+/* Stores what is dirty; nothing is in the host any more. */
+void vector_settle(struct unit *unit);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);

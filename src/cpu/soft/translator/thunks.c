@@ -49,8 +49,23 @@ static void make_enter(struct emitter *e)
     emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, rm_reg(SCRATCH0)); /* jmp */
 }
 
+/* Flags that the host's MXCSR has collected since it was armed are the guest's. */
+static void emit_disarm(struct emitter *e)
+{
+    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), 0, 0);
+    uint8_t *over = emit_jcc(e, CONDITION_E);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(armed)); /* mov */
+    emit32(e, 0);
+    emit_modrm(e, IN_0F(0xae) | EMIT_EXTENSION, 4, 3, CPU_FIELD(spill)); /* stmxcsr */
+    emit_modrm(e, 0x8b, 4, SCRATCH0, CPU_FIELD(spill));
+    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), 0x3f, 0);
+    emit_modrm(e, 0x09, 4, SCRATCH0, CPU_FIELD(mxcsr)); /* or */
+    emit_bind(over, e->at);
+}
+
 static void make_leave(struct emitter *e)
 {
+    emit_disarm(e);
     emit_registers(e, true);
     for (unsigned i = sizeof(saved); i-- > 0;)
         emit_pop(e, saved[i]);
@@ -60,12 +75,25 @@ static void make_leave(struct emitter *e)
 /* Called, or jumped to by code that was, with the op in SCRATCH1. */
 static void make_handler(struct emitter *e)
 {
+    emit_disarm(e);
     emit_registers(e, true);
     emit_store(e, CPU_FIELD(op), SCRATCH1);
     emit_lea(e, HOST_RDI, rm_mem(HOST_CPU, -CPU_BIAS));
     emit_mov_rr(e, HOST_RSI, SCRATCH1);
     emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 2, /* call */
                rm_mem(SCRATCH1, (int32_t)offsetof(struct op, fn)));
+    emit_registers(e, false);
+    emit8(e, 0xc3);
+}
+
+/* Called; guest registers are kept. */
+static void make_arm(struct emitter *e)
+{
+    emit_disarm(e);
+    emit_registers(e, true);
+    emit_lea(e, HOST_RDI, rm_mem(HOST_CPU, -CPU_BIAS));
+    emit_mov_imm(e, HOST_RAX, (uintptr_t)translator_arm);
+    emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 2, rm_reg(HOST_RAX)); /* call */
     emit_registers(e, false);
     emit8(e, 0xc3);
 }
@@ -131,6 +159,8 @@ void thunks_make(struct translator *t)
     make_handler(&e);
     t->lookup = align(t, &e);
     make_lookup(&e, t->writable + t->leave);
+    t->arm = align(t, &e);
+    make_arm(&e);
     t->unlinked = align(t, &e);
     make_unlinked(&e, t->writable + t->leave);
     t->thunk_bytes = t->used_bytes = align(t, &e);

@@ -115,7 +115,8 @@ void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
 static struct slow_path *add_slow(struct unit *unit, uint8_t *from)
 {
     struct slow_path *slow = &unit->slow[unit->slow_count++];
-    *slow = (struct slow_path){.from = from, .op = unit->op};
+    *slow = (struct slow_path){
+        .from = from, .op = unit->op, .dirty = unit->vector_dirty, .loaded = unit->vector_loaded};
     return slow;
 }
 
@@ -179,24 +180,30 @@ static void call_handler(struct unit *unit, const struct op *op)
 void emit_call_handler(struct unit *unit, const struct op *op)
 {
     flags_clobber(unit);
+    vector_settle(unit);
     call_handler(unit, op);
     if (op->flags & OP_ENDS_BLOCK) {
         emit_lookup(unit);
         unit->ends = true;
     } else {
         emit_leave_if_void(unit, op);
+        vector_reload(unit, 0);
     }
 }
 
 static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
 {
     emit_bind(slow->from, unit->e.at);
+    unit->vector_loaded = slow->loaded;
+    if (slow->loaded)
+        vector_store(unit, slow->dirty);
     call_handler(unit, slow->op);
     if (!slow->back) {
         emit_lookup(unit);
         return;
     }
     emit_leave_if_void(unit, slow->op);
+    vector_reload(unit, slow->reloaded);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
     emit_bind(emit_jmp(&unit->e), slow->back);
@@ -283,6 +290,20 @@ static void emit_poll_path(struct unit *unit, uint8_t *from)
     emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
 }
 
+/* The count of instructions is undone when it turns out that the block can't run. */
+static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
+{
+    struct emitter *e = &unit->e;
+    emit_bind(from, e->at);
+    emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
+    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
+    emit_bind(emit_jcc(e, CONDITION_AE), body);
+    emit_alu_imm(e, 5, 8, CPU_FIELD(stats.instructions), unit->block->op_count, 0);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(interprets_next)); /* mov */
+    emit32(e, 1);
+    emit_poll_path(unit, emit_jmp(e));
+}
+
 /* --- the whole ---------------------------------------------------------------------------- */
 
 static void emit_op(struct unit *unit, unsigned i)
@@ -294,10 +315,13 @@ static void emit_op(struct unit *unit, unsigned i)
         emit_call_handler(unit, unit->op);
         return;
     }
+    if (unit->op->flags & OP_ENDS_BLOCK)
+        vector_settle(unit);
     unit->facts->emit(unit, unit->op);
     for (unsigned k = first_slow; k < unit->slow_count; k++) {
         unit->slow[k].back = unit->ends ? NULL : unit->e.at;
         unit->slow[k].restores_flags = unit->in_host && unit->facts->live;
+        unit->slow[k].reloaded = unit->vector_loaded;
     }
 }
 
@@ -310,6 +334,8 @@ const uint8_t *translate(struct unit *unit)
     unit->page_offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
     unit->slow_count = unit->exit_count = 0;
     unit->ends = false;
+    unit->align_mask = 0;
+    unit->vector_loaded = unit->vector_dirty = 0;
     if (!analyse(unit))
         return NULL;
     unit->in_host = false;
@@ -318,11 +344,20 @@ const uint8_t *translate(struct unit *unit)
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
     emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
+    uint8_t *unarmed = NULL;
+    if (unit->vector_level) {
+        emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
+        unarmed = emit_jcc(e, CONDITION_B);
+    }
+    const uint8_t *body = e->at;
     for (unsigned i = 0; i < block->op_count; i++)
         emit_op(unit, i);
+    vector_settle(unit);
     if (!unit->ends)
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
     emit_poll_path(unit, poll);
+    if (unarmed)
+        emit_arm_path(unit, unarmed, body);
     emit_slow_paths(unit);
     emit_exit_paths(unit);
     return t->executable + (start - t->writable);

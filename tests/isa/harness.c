@@ -2,6 +2,8 @@
  * See harness.h. */
 #include "isa/harness.h"
 
+#include "isa/options.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -42,6 +44,7 @@ static int acknowledge(void *opaque, unsigned vcpu)
 {
     struct harness *h = opaque;
     int vector = h->vector;
+    h->system.translator = translator_by_environment();
     h->vector = -1;
     h->acknowledged++;
     cpu_withdraw(h->cpu[vcpu], REQUEST_INTR);

@@ -6,6 +6,8 @@
  */
 #include "isa/machine.h"
 
+#include "isa/options.h"
+
 #include "cpu/soft/block.h"
 #include "cpu/soft/core.h"
 #include "cpu/soft/vector/vector.h"
@@ -131,12 +133,18 @@ static uint64_t no_cr8(void *opaque, unsigned vcpu)
 
 struct machine *machine_open(void)
 {
+    return machine_open_with(translator_by_environment());
+}
+
+struct machine *machine_open_with(struct translator_options translator)
+{
     struct machine *machine = calloc(1, sizeof(*machine));
     assert(machine != NULL);
     machine->ram =
         mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert(machine->ram != MAP_FAILED);
     soft_system_open(&machine->system);
+    machine->system.translator = translator;
     machine->system.callbacks.acknowledge = no_interrupt;
     machine->system.callbacks.read_cr8 = no_cr8;
     bool ok = soft_region_add(&machine->system, 0, machine->ram, RAM_BYTES, false);
@@ -204,10 +212,11 @@ static void take_frame(struct machine *machine, const struct x86_state *whole, u
     uint64_t rip = get64(machine, at);
     state->rflags = get64(machine, at + 16);
     state->gpr[RSP] = get64(machine, at + 24);
-    if (vector == VECTOR_GP && rip == ISA_CODE + length)
+    state->fault_offset = rip - ISA_CODE;
+    if (vector == VECTOR_GP && rip == ISA_CODE + length) {
         state->fault = ISA_NO_FAULT;
-    else if (rip != ISA_CODE)
-        state->fault = 1000 + vector; /* a fault of nowhere: will not compare equal */
+        state->fault_offset = 0;
+    }
 }
 
 void machine_run(struct machine *machine, struct isa_state *state, const uint8_t *bytes,
@@ -215,9 +224,12 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
 {
     struct x86_state whole = machine->base;
     fill_state(&whole, state);
-    memcpy(machine->ram + CODE, bytes, length);
-    machine->ram[CODE + length] = 0xf4;
-    soft_written(&machine->system, CODE, length + 1);
+    uint8_t *code = machine->ram + CODE;
+    if (memcmp(code, bytes, length) != 0 || code[length] != 0xf4) {
+        memcpy(code, bytes, length);
+        code[length] = 0xf4;
+        soft_written(&machine->system, CODE, length + 1);
+    }
     bool ok = cpu_set_state(machine->cpu, &whole);
     assert(ok);
     enum cpu_exit exit = cpu_run(machine->cpu);

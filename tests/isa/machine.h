@@ -10,6 +10,8 @@
 
 struct machine;
 struct machine *machine_open(void);
+struct translator_options;
+struct machine *machine_open_with(struct translator_options translator);
 void machine_close(struct machine *machine);
 
 /* The machine's scratch memory, ISA_SCRATCH_BYTES of it. */
@@ -18,7 +20,7 @@ uint8_t *machine_scratch(struct machine *machine);
 /* Whether the processor offers the instruction. */
 bool machine_offers(struct machine *machine, const uint8_t *bytes, unsigned length);
 
-/* Executes it, as native_run() does. */
+/* Executes it, or several after one another, as native_run() does. */
 void machine_run(struct machine *machine, struct isa_state *state, const uint8_t *bytes,
                  unsigned length);
 

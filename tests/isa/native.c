@@ -91,6 +91,7 @@ static void handle_fault(int number, siginfo_t *info, void *context)
         return;
     }
     page->state.fault = (int)regs[REG_TRAPNO];
+    page->state.fault_offset = rip - ISA_CODE;
     page->state.error_code = (uint32_t)regs[REG_ERR];
     page->state.fault_address = (uint64_t)regs[REG_CR2];
     regs[REG_EFL] &= ~(greg_t)0x10100; /* RF and TF */
@@ -161,6 +162,7 @@ void native_run(struct isa_state *state, const uint8_t *bytes, unsigned length)
     for (unsigned n = 0; n < 16; n++)
         memcpy(page->state.fx + 160 + n * 16, state->vector[n], 16);
     page->state.fault = ISA_NO_FAULT;
+    page->state.fault_offset = 0;
     page->state.error_code = 0;
     page->state.fault_address = 0;
     native_enter();

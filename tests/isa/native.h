@@ -27,7 +27,8 @@ enum { ISA_NO_FAULT = -1 };
 struct isa_state {
     uint64_t gpr[16]; /* in the order of enum x86_gpr */
     uint64_t rflags;  /* arithmetic flags and DF */
-    uint64_t unused[7];
+    uint64_t fault_offset; /* of the instruction that faulted, from ISA_CODE; 0 without a fault */
+    uint64_t unused[6];
     uint8_t vector[16][32];
     uint8_t fx[512]; /* FXSAVE64 image: x87 and MXCSR; XMM are in `vector` */
     int fault;       /* vector of the exception, or ISA_NO_FAULT */

@@ -10,6 +10,7 @@
 #include "cpu/soft/block.h"
 
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <errno.h>
@@ -17,7 +18,11 @@
 #include <sys/mman.h>
 
 enum { BUCKET_BITS = 18, BUCKETS = 1 << BUCKET_BITS, ARENA_BYTES = 48 << 20, MAX_TRIES = 8 };
-enum { BLOCK_MAX_SIZE = sizeof(struct block) + BLOCK_MAX_OPS * sizeof(struct op) };
+enum {
+    BLOCK_ALIGN = 16,
+    BLOCK_MAX_SIZE =
+        sizeof(struct block) + BLOCK_MAX_OPS * sizeof(struct op) + BLOCK_MAX_BYTES + BLOCK_ALIGN,
+};
 
 _Static_assert((int)BLOCK_MAX_OPS <= (int)VECTOR_MAX_BLOCK_OPS, "stubs of a block fit the pool");
 
@@ -61,6 +66,7 @@ void block_cache_flush(struct cpu *cpu)
     memset(&cpu->blocks->none, 0, sizeof(cpu->blocks->none));
     cpu->block = &cpu->blocks->none;
     vector_flush_stubs(cpu);
+    translator_flush(cpu);
 }
 
 static struct block **bucket_of(struct block_cache *cache, const uint8_t *hva, uint32_t mode)
@@ -160,13 +166,20 @@ static struct block *block_room(struct cpu *cpu)
     return block;
 }
 
+/* `bytes`: kept behind the ops for the translator, unless NULL. */
 static void block_finish(struct cpu *cpu, struct block *block, unsigned op_count,
-                         unsigned size_bytes)
+                         unsigned size_bytes, const uint8_t *bytes)
 {
     block->op_count = (uint16_t)op_count;
     block->size_bytes = (uint16_t)size_bytes;
     block->end = block->op + op_count;
-    cpu->blocks->used_bytes += sizeof(*block) + op_count * sizeof(struct op);
+    size_t all_bytes = sizeof(*block) + op_count * sizeof(struct op);
+    block->code = translator_cold_code(cpu);
+    if (bytes && block->code) {
+        block->bytes = memcpy(block->end, bytes, size_bytes);
+        all_bytes += size_bytes;
+    }
+    cpu->blocks->used_bytes += (all_bytes + BLOCK_ALIGN - 1) & ~(size_t)(BLOCK_ALIGN - 1);
     cpu->stats.blocks_decoded++;
 }
 
@@ -193,7 +206,7 @@ static struct block *decode_in_page(struct cpu *cpu, const struct fetch *fetch)
             return NULL;
         block->generation = mark(cpu, block->page, fetch->hva, size_bytes);
         if (tries == MAX_TRIES || memcmp(bytes, fetch->hva, size_bytes) == 0) {
-            block_finish(cpu, block, count, size_bytes);
+            block_finish(cpu, block, count, size_bytes, bytes);
             return block;
         }
     }
@@ -224,7 +237,7 @@ static struct block *decode_straddling(struct cpu *cpu, const struct fetch *fetc
         bool is_same = memcmp(bytes, fetch->hva, here) == 0 &&
                        memcmp(bytes + here, hva2, size_bytes - here) == 0;
         if (tries == MAX_TRIES || is_same) {
-            block_finish(cpu, block, count, size_bytes);
+            block_finish(cpu, block, count, size_bytes, NULL);
             return block;
         }
     }
@@ -248,7 +261,7 @@ static struct block *decode_mmio(struct cpu *cpu, const struct fetch *fetch)
     unsigned count = decode_block(cpu, bytes, available, block->op, 1, &size_bytes);
     if (count == 0)
         cpu_raise_missing(cpu, "an instruction that straddles pages of MMIO", 0);
-    block_finish(cpu, block, count, size_bytes);
+    block_finish(cpu, block, count, size_bytes, NULL);
     return block;
 }
 
@@ -314,7 +327,7 @@ struct block *block_find(struct cpu *cpu)
         !cpu_is_64bit(cpu) && cpu->rip + block->size_bytes - 1 > cpu->segment[SEG_CS].limit;
     if (is_past_limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
-    if (!block->page2 && !fetch.is_cut)
+    if (!block->page2 && !fetch.is_cut && !is_near_hole(cpu->rip))
         enter_jump(cpu, &fetch, block);
     return block;
 }

@@ -20,6 +20,12 @@ struct block {
     uint32_t generation;
     uint16_t size_bytes;
     uint16_t op_count;
+    uint16_t runs;   /* by the interpreter, until it is translated */
+    bool is_refused; /* not to be translated */
+    bool is_translated;
+    const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
+    const uint8_t *bytes;    /* what it was decoded from; NULL: straddling, or not RAM */
+    struct block *page_next; /* of the translated blocks of its page */
     struct op *end;
     struct block_link link[2]; /* behind its end, and elsewhere */
     /* From here on only for look-ups. */
@@ -47,6 +53,14 @@ static inline bool block_is_alive(const struct block *block)
 {
     return atomic_load_explicit(&block->page->generation, memory_order_acquire) ==
            block->generation;
+}
+
+/* Where a relative branch may reach addresses that are not canonical, which a tag doesn't tell:
+ * code there is not put in the jump cache and not translated. */
+static inline bool is_near_hole(uint64_t rip)
+{
+    const uint64_t hole = UINT64_C(1) << 47, reach = (UINT64_C(1) << 31) + PAGE_BYTES;
+    return rip - (hole - reach) < reach || rip + hole < reach;
 }
 
 static inline struct jump_entry *jump_slot(struct cpu *cpu, uint64_t rip)

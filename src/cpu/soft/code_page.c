@@ -24,6 +24,7 @@ void soft_system_open(struct soft_system *system)
     memset(system, 0, sizeof(*system));
     pthread_mutex_init(&system->split_lock, NULL);
     pthread_mutex_init(&system->shootdown_lock, NULL);
+    pthread_mutex_init(&system->void_lock, NULL);
     cpuid_open(system);
     system->sockets = system->cores = system->threads = 1;
     tsc_open(system);
@@ -35,6 +36,7 @@ void soft_system_close(struct soft_system *system)
         free(system->region[i].pages);
     pthread_mutex_destroy(&system->split_lock);
     pthread_mutex_destroy(&system->shootdown_lock);
+    pthread_mutex_destroy(&system->void_lock);
 }
 
 bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uint64_t size_bytes,
@@ -81,12 +83,26 @@ static uint64_t granules_of(unsigned offset, unsigned size_bytes)
     return (UINT64_MAX << first) & (UINT64_MAX >> (63 - last));
 }
 
+/* Translated code doesn't look at generations: it is told. */
+static void tell_translators(struct soft_system *system, struct code_page *page)
+{
+    if (!system->translator.is_on)
+        return;
+    pthread_mutex_lock(&system->void_lock);
+    system->voided[system->voided_count++ % SOFT_VOIDED] = page;
+    pthread_mutex_unlock(&system->void_lock);
+    for (unsigned i = 0; i < system->cpu_count; i++)
+        if (system->cpu[i])
+            cpu_request(system->cpu[i], REQUEST_VOID);
+}
+
 /* All blocks of the page are void. The page is free of code again unless somebody is just decoding
  * there; a later write then frees it. */
 static void page_void(struct soft_system *system, struct code_page *page)
 {
     bool locked = pthread_mutex_trylock(&system->shootdown_lock) == 0;
     atomic_fetch_add(&page->generation, 1);
+    tell_translators(system, page);
     if (!locked)
         return;
     atomic_store(&page->granules, 0);

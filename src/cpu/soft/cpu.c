@@ -4,6 +4,7 @@
 
 #include "cpu/soft/block.h"
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <errno.h>
@@ -24,7 +25,7 @@ struct cpu *cpu_create(struct soft_system *system, unsigned index, struct error 
         error_errno(err, "cannot make a processor", NULL, ENOMEM);
         goto fail;
     }
-    if (!block_cache_open(cpu, err) || !vector_open(cpu, err))
+    if (!block_cache_open(cpu, err) || !vector_open(cpu, err) || !translator_open(cpu, err))
         goto fail;
     cpu_reset(cpu);
     system->cpu[index] = cpu;
@@ -32,6 +33,7 @@ struct cpu *cpu_create(struct soft_system *system, unsigned index, struct error 
         system->cpu_count = index + 1;
     return cpu;
 fail:
+    vector_close(cpu);
     block_cache_close(cpu);
     tlb_close(cpu);
     free(cpu);
@@ -43,6 +45,7 @@ void cpu_destroy(struct cpu *cpu)
     if (!cpu)
         return;
     cpu->system->cpu[cpu->index] = NULL;
+    translator_close(cpu);
     vector_close(cpu);
     block_cache_close(cpu);
     tlb_close(cpu);

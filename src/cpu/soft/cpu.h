@@ -19,9 +19,10 @@
 struct op;
 struct block;
 
-/* Two more slots behind the sixteen registers, so that every address is base + index * scale +
- * disp with no test: one that is always zero, and RIP of the running block's first byte. */
-enum { GPR_ZERO = 16, GPR_BLOCK_RIP = 17, GPR_SLOTS = 18 };
+/* More slots behind the sixteen registers, so that every address is base + index * scale + disp
+ * with no test: one that is always zero, and RIP of the running block's first byte. Translated code
+ * knows the latter only in its slow paths, and RIP of its page all the time. */
+enum { GPR_ZERO = 16, GPR_BLOCK_RIP = 17, GPR_PAGE_RIP = 18, GPR_SLOTS = 19 };
 
 /* The arithmetic flags are kept as LAHF and SETO leave them in AX: OF in bit 0, and the low byte
  * of RFLAGS (SF ZF AF PF CF) in bits 15:8. Handlers compute them with the host's own
@@ -105,6 +106,7 @@ enum {
     REQUEST_SIPI = 1 << 4,
     REQUEST_SHOOTDOWN = 1 << 5, /* drop write tags of a page that came to hold code */
     REQUEST_TRAP = 1 << 6,      /* single step or a shadow: see interrupt.c */
+    REQUEST_VOID = 1 << 7,      /* translated code may have become void: see translator/ */
 };
 
 /* Code size and the other things that decoding depends on: part of a block's key. */
@@ -146,6 +148,10 @@ struct cpu {
     const struct op *op;       /* the running one */
     struct block *block;       /* the running one */
     _Atomic uint32_t requests; /* any thread */
+    uint32_t link_site;        /* translated code left by this jump, see translator/cache.c */
+    uint64_t spill;            /* a word for translated code */
+    uint32_t interprets_next;  /* translated code has found that it can't run the next block */
+    uint32_t armed;            /* what translated vector code may run: translator/vector.c */
 
     uint64_t rflags; /* without the arithmetic flags; bit 1 set */
     struct x86_segment segment[SEG_COUNT];
@@ -206,6 +212,7 @@ struct cpu {
     struct tlb *tlb_all;
     struct block_cache *blocks;
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
+    struct translator *translator;   /* NULL: there is only the interpreter */
     struct soft_stats stats;
     struct jump_entry jump[JUMP_ENTRIES];
 };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct engine_vm {
     struct soft_system system;
@@ -103,13 +104,48 @@ static void ram_changed(void *opaque, uint64_t gpa, uint64_t size_bytes)
 
 /* --- the machine ---------------------------------------------------------------------------- */
 
+static bool take_option(struct translator_options *translator, const char *option, size_t length,
+                        struct error *err)
+{
+    static const struct {
+        const char *text;
+        bool is_on, perf_map;
+    } known[] = {
+        {"translator=on", true, false},
+        {"translator=off", false, false},
+        {"perf-map", true, true},
+    };
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (strlen(known[i].text) != length || memcmp(known[i].text, option, length) != 0)
+            continue;
+        translator->is_on = known[i].is_on;
+        translator->perf_map |= known[i].perf_map;
+        return true;
+    }
+    char text[64];
+    snprintf(text, sizeof(text), "%.*s", (int)length, option);
+    error_usage(err, "cannot use the engine option", text, "soft does not have it");
+    error_hint(err, "soft takes translator=on, translator=off and perf-map");
+    return false;
+}
+
+/* Options are separated by commas. */
+static bool take_options(struct translator_options *translator, const char *options,
+                         struct error *err)
+{
+    *translator = (struct translator_options){.is_on = true};
+    while (options && *options) {
+        size_t length = strcspn(options, ",");
+        if (!take_option(translator, options, length, err))
+            return false;
+        options += length + (options[length] == ',');
+    }
+    return true;
+}
+
 static bool check_config(const struct engine_config *config, struct error *err)
 {
     const struct engine_topology *t = &config->topology;
-    if (config->options && config->options[0]) {
-        error_usage(err, "cannot use engine options", config->options, "soft takes none");
-        return false;
-    }
     if (config->vcpu_count == 0 || config->vcpu_count > SOFT_MAX_CPUS)
         return error_usage(err, "cannot make processors", NULL, "their number must be 1 to %d",
                            SOFT_MAX_CPUS);
@@ -149,6 +185,11 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         return NULL;
     }
     soft_system_open(&vm->system);
+    if (!take_options(&vm->system.translator, config->options, err)) {
+        soft_system_close(&vm->system);
+        free(vm);
+        return NULL;
+    }
     vm->bus = config->bus;
     vm->ram = config->ram;
     vm->hooks = config->hooks;

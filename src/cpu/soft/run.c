@@ -5,6 +5,7 @@
  */
 #include "cpu/soft/block.h"
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
 
 void cpu_request(struct cpu *cpu, uint32_t request)
@@ -123,6 +124,8 @@ static inline void run_block(struct cpu *cpu)
     bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
     if (__builtin_expect(!is_right || !block_is_alive(block), 0))
         block = next_block(cpu, rip);
+    if (cpu->translator && translator_run(cpu, block))
+        return;
     cpu->block = block;
     cpu->gpr[GPR_BLOCK_RIP] = rip;
     cpu->rip = rip + block->size_bytes;
@@ -194,6 +197,8 @@ static void take_resets(struct cpu *cpu, uint32_t requests)
 {
     if (requests & REQUEST_SHOOTDOWN)
         code_page_serve(cpu);
+    if (requests & REQUEST_VOID)
+        translator_serve(cpu);
     if (requests & REQUEST_INIT) {
         cpu_withdraw(cpu, REQUEST_INIT);
         cpu_init(cpu);

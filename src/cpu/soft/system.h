@@ -37,6 +37,7 @@ struct soft_stats {
     uint64_t exceptions, interrupts;
     uint64_t code_writes;
     uint64_t mmio, pio;
+    uint64_t blocks_translated, blocks_voided, links, translator_exits, code_flushes;
 };
 
 /* For each page of RAM: whether any processor holds decoded code of it, and how often such code
@@ -65,7 +66,17 @@ struct cpuid_features {
     unsigned physical_bits;
 };
 
-enum { SOFT_MAX_REGIONS = 16, SOFT_MAX_CPUS = 64 };
+/* How processors run code; set before they are made. */
+struct translator_options {
+    bool is_on;
+    bool is_eager;        /* before a block's first run; for tests */
+    bool perf_map;        /* write /tmp/perf-PID.map */
+    unsigned threshold;   /* runs of a block before it is translated; 0: the usual number */
+    unsigned code_bytes;  /* of host code a processor; 0: the usual number */
+    bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
+};
+
+enum { SOFT_MAX_REGIONS = 16, SOFT_MAX_CPUS = 64, SOFT_VOIDED = 64 };
 
 struct soft_system {
     struct soft_callbacks callbacks;
@@ -78,6 +89,10 @@ struct soft_system {
     unsigned sockets, cores, threads;
     pthread_mutex_t split_lock;     /* locked accesses that cross pages or lines of memory */
     pthread_mutex_t shootdown_lock; /* one page at a time comes to hold code */
+    struct translator_options translator;
+    pthread_mutex_t void_lock; /* over the next two: the last pages whose blocks became void */
+    struct code_page *voided[SOFT_VOIDED];
+    uint64_t voided_count;
     uint64_t tsc_khz;
     bool tsc_is_synthetic; /* the host's counter is no clock: nanoseconds are used instead */
     /* The offset of the first processor whose TSC was set, which the others take over when theirs

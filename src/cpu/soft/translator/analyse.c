@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What each instruction of a block does to the arithmetic flags, and which flags matter where. At a
+ * block's end that is told by a look at the code behind its exits, as far as it is in the same
+ * page: when that code changes, this block is void, too.
+ *
+ * Flags that are overwritten before an instruction uses them may be stale in the frame of a fault
+ * between the two, unless translator_options.has_exact_flags.
+ */
+#include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/internal.h"
+
+static unsigned kind_of(const ZydisDecodedOperand *operand)
+{
+    switch (operand->type) {
+    case ZYDIS_OPERAND_TYPE_REGISTER: return KIND_REG;
+    case ZYDIS_OPERAND_TYPE_MEMORY: return KIND_MEM;
+    case ZYDIS_OPERAND_TYPE_IMMEDIATE: return KIND_IMM;
+    default: return KIND_NONE;
+    }
+}
+
+static unsigned form_of(const struct insn_facts *facts)
+{
+    unsigned kind[3] = {KIND_NONE, KIND_NONE, KIND_NONE};
+    for (unsigned i = 0; i < facts->info.operand_count_visible && i < 3; i++)
+        kind[i] = kind_of(&facts->operand[i]);
+    return kind[0] | kind[1] << 2 | kind[2] << 4;
+}
+
+static bool is_shift(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return true;
+    default: return false;
+    }
+}
+
+/* Whether flags that the manual leaves undefined are surely overwritten: the interpreter takes them
+ * from the host's instruction without handing old ones in. */
+static bool overwrites_all(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_TEST:
+    case ZYDIS_MNEMONIC_NEG:
+    case ZYDIS_MNEMONIC_XADD: return true;
+    default: return false;
+    }
+}
+
+/* `count`: of a shift by an immediate, 0 when it isn't known to be more. */
+static void flags_of(const ZydisDecodedInstruction *info, unsigned count, uint16_t *reads,
+                     uint16_t *writes)
+{
+    const ZydisAccessedFlags *flags = info->cpu_flags;
+    *reads = *writes = 0;
+    if (!flags)
+        return;
+    uint32_t changed = flags->modified | flags->set_0 | flags->set_1 | flags->undefined;
+    *reads = flags->tested & ALL_FLAGS;
+    if (overwrites_all(info->mnemonic))
+        *writes = ALL_FLAGS;
+    else if (!is_shift(info->mnemonic) || count > 0)
+        *writes = changed & ~flags->undefined & ALL_FLAGS;
+}
+
+/* Instructions that may look at all flags in a way that the tables don't tell: by entering a
+ * handler of the guest's, or storing them. */
+static bool sees_flags(const ZydisDecodedInstruction *info)
+{
+    switch (info->meta.category) {
+    case ZYDIS_CATEGORY_INTERRUPT:
+    case ZYDIS_CATEGORY_SYSCALL:
+    case ZYDIS_CATEGORY_SYSRET:
+    case ZYDIS_CATEGORY_SYSTEM:
+    case ZYDIS_CATEGORY_FLAGOP:
+    case ZYDIS_CATEGORY_PUSH:
+    case ZYDIS_CATEGORY_POP:
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_STRINGOP:
+    case ZYDIS_CATEGORY_SEGOP: return true;
+    default: return false;
+    }
+}
+
+static unsigned shift_count(const struct insn_facts *facts)
+{
+    const ZydisDecodedOperand *last = &facts->operand[facts->info.operand_count_visible - 1];
+    if (!is_shift(facts->info.mnemonic) || last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return 0;
+    return (unsigned)last->imm.value.u & (facts->operand[0].size == 64 ? 63 : 31);
+}
+
+static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
+{
+    const struct op *op = &unit->block->op[i];
+    struct insn_facts *facts = &unit->fact[i];
+    ZydisDecoderContext context;
+    memset(facts, 0, offsetof(struct insn_facts, operand));
+    facts->emit = NULL;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(
+            decoder, &context, unit->block->bytes + op->offset, op->length, &facts->info)) ||
+        !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &facts->info, facts->operand,
+                                                 facts->info.operand_count)) ||
+        facts->info.length != op->length) {
+        /* Not an instruction: it raises. */
+        facts->reads = ALL_FLAGS;
+        facts->writes = 0;
+        facts->touches = false;
+        return true;
+    }
+    facts->form = form_of(facts);
+    flags_of(&facts->info, shift_count(facts), &facts->reads, &facts->writes);
+    unit->op = op;
+    unit->facts = facts;
+    if (op->fn != op_undefined)
+        facts->emit = integer_find(unit, op, facts);
+    if (op->fn != op_undefined && !facts->emit)
+        facts->emit = flow_find(unit, op, facts);
+    if (op->fn != op_undefined && !facts->emit)
+        facts->emit = vector_find(unit, op, facts);
+    const ZydisAccessedFlags *flags = facts->info.cpu_flags;
+    facts->touches =
+        facts->emit && flags &&
+        ((flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ALL_FLAGS);
+    bool may_see = sees_flags(&facts->info) || (op->flags & OP_ENDS_BLOCK);
+    if (!facts->emit && may_see)
+        facts->reads = ALL_FLAGS;
+    return true;
+}
+
+/* --- behind the exits --------------------------------------------------------------------- */
+
+enum { PEEK_INSTRUCTIONS = 8, PEEK_BYTES = 64 };
+
+static uint16_t peek(struct unit *unit, ZydisDecoder *decoder, int64_t offset)
+{
+    if (offset < 0 || offset >= PAGE_BYTES)
+        return ALL_FLAGS;
+    const uint8_t *page = unit->block->hva - unit->page_offset;
+    unsigned available = PAGE_BYTES - (unsigned)offset;
+    if (available > PEEK_BYTES)
+        available = PEEK_BYTES;
+    /* The mark comes first, then the bytes: as in block.c. A newer generation means that this block
+     * is dead already. */
+    code_page_mark(unit->cpu, unit->block->page, (uint8_t *)(uintptr_t)page, (unsigned)offset,
+                   available);
+    uint8_t bytes[PEEK_BYTES];
+    memcpy(bytes, page + offset, available);
+    uint16_t live = 0, open = ALL_FLAGS;
+    unsigned at = 0;
+    for (unsigned i = 0; i < PEEK_INSTRUCTIONS && open; i++) {
+        ZydisDecodedInstruction info;
+        ZydisDecoderContext context;
+        uint16_t reads, writes;
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, &context, bytes + at,
+                                                        available - at, &info)) ||
+            info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE || sees_flags(&info) ||
+            (info.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+            break;
+        flags_of(&info, 0, &reads, &writes);
+        live |= reads & open;
+        open &= (uint16_t)~writes;
+        at += info.length;
+    }
+    return live | open;
+}
+
+static bool is_relative(const struct insn_facts *facts)
+{
+    return facts->info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+           facts->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+           facts->operand[0].imm.is_relative;
+}
+
+static void look_behind(struct unit *unit, ZydisDecoder *decoder)
+{
+    const struct block *block = unit->block;
+    const struct op *last = block->end - 1;
+    const struct insn_facts *facts = &unit->fact[block->op_count - 1];
+    int64_t end = (int64_t)unit->page_offset + block->size_bytes;
+    unit->live_next = unit->live_taken = ALL_FLAGS;
+    if (unit->cpu->system->translator.has_exact_flags)
+        return;
+    if (facts->emit && is_relative(facts))
+        unit->live_taken = peek(unit, decoder, end + (int64_t)last->imm);
+    bool goes_on =
+        !(last->flags & OP_ENDS_BLOCK) || facts->info.meta.category == ZYDIS_CATEGORY_COND_BR;
+    if (goes_on)
+        unit->live_next = peek(unit, decoder, end);
+}
+
+/* Vector instructions behind one that may change what they were armed by are called. */
+static void settle_vectors(struct unit *unit)
+{
+    bool may_be_disarmed = false;
+    unit->vector_level = 0;
+    for (unsigned i = 0; i < unit->block->op_count; i++) {
+        struct insn_facts *facts = &unit->fact[i];
+        may_be_disarmed |= !facts->emit && vector_may_disarm(facts);
+        if (!vector_is_inline(facts))
+            continue;
+        if (may_be_disarmed) {
+            facts->emit = NULL;
+            facts->touches = false;
+        } else if (vector_level_of(facts) > unit->vector_level) {
+            unit->vector_level = vector_level_of(facts);
+        }
+    }
+}
+
+bool analyse(struct unit *unit)
+{
+    const struct block *block = unit->block;
+    ZydisDecoder decoder;
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    for (unsigned i = 0; i < block->op_count; i++)
+        learn(unit, &decoder, i);
+    settle_vectors(unit);
+    look_behind(unit, &decoder);
+    const struct insn_facts *last = &unit->fact[block->op_count - 1];
+    uint16_t live = unit->live_next;
+    if (last->emit && is_relative(last)) {
+        bool is_conditional = last->info.meta.category == ZYDIS_CATEGORY_COND_BR;
+        live = is_conditional ? live | unit->live_taken : unit->live_taken;
+    }
+    bool is_exact = unit->cpu->system->translator.has_exact_flags;
+    for (unsigned i = block->op_count; i-- > 0;) {
+        struct insn_facts *facts = &unit->fact[i];
+        facts->live = live;
+        live = (uint16_t)((live & ~facts->writes) | facts->reads);
+        if (is_exact)
+            live = ALL_FLAGS;
+    }
+    return true;
+}

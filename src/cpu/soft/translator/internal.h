@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * What the files of cpu/soft/translator share. Generated code has the guest's registers in the
+ * host's of the same name, but RSP in R12 and RBP in R13; R12 … R15 stay in struct cpu. RBP points
+ * into struct cpu, R14 and R15 are scratch, RSP is the host's own.
+ */
+#ifndef SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
+#define SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
+
+#include "cpu/soft/block.h"
+#include "cpu/soft/translator/emit.h"
+#include "cpu/soft/translator/translator.h"
+
+#include <Zydis/Zydis.h>
+
+enum {
+    HOST_CPU = HOST_RBP,
+    CPU_BIAS = 128, /* HOST_CPU is that far into struct cpu, for short displacements */
+    SCRATCH0 = HOST_R14,
+    SCRATCH1 = HOST_R15,
+};
+
+/* The host register of each guest register, HOST_NONE: it stays in memory. */
+extern const uint8_t host_of[16];
+
+#define CPU_FIELD(field) rm_mem(HOST_CPU, (int32_t)offsetof(struct cpu, field) - CPU_BIAS)
+
+static inline struct rm gpr_slot(unsigned slot)
+{
+    return rm_mem(HOST_CPU, (int32_t)(offsetof(struct cpu, gpr) + slot * 8) - CPU_BIAS);
+}
+
+enum {
+    UNIT_MAX_SLOW = 4 * BLOCK_MAX_OPS,
+    UNIT_MAX_EXITS = 4,
+    UNIT_MAX_BYTES = 64 << 10, /* of host code for a block: more than the longest takes */
+    POLL_BYTES = 10,           /* at the start of each block */
+    ALL_FLAGS = RFLAGS_ARITHMETIC,
+};
+
+/* cpu->armed. */
+enum { ARMED_SSE = 1, ARMED_AVX = 2 };
+
+struct unit;
+typedef void emit_fn(struct unit *unit, const struct op *op);
+
+/* What is known of an op. */
+struct insn_facts {
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+    emit_fn *emit;   /* NULL: by a call of its handler */
+    uint16_t reads;  /* arithmetic flags as in RFLAGS that it depends on */
+    uint16_t writes; /* those that it surely overwrites */
+    bool touches;    /* the emitted code changes the host's flags as the op does the guest's */
+    uint16_t live;   /* flags that matter after it */
+    unsigned form;   /* enum operand_form */
+};
+
+/* A jump out of the straight line to where the whole op is done by its handler. */
+struct slow_path {
+    uint8_t *from; /* distances to bind */
+    const struct op *op;
+    uint8_t *back;       /* NULL: the op ends the block */
+    bool restores_flags; /* the straight line has them in the host */
+    uint16_t dirty;      /* vector registers to store before */
+    uint16_t loaded;     /* those in the host before, */
+    uint16_t reloaded;   /* and after */
+};
+
+/* A jump to another block of the page, not linked yet. */
+struct exit_path {
+    uint8_t *site;
+    uint32_t offset; /* in the page */
+};
+
+/* The block under translation. */
+struct unit {
+    struct cpu *cpu;
+    struct translator *translator;
+    struct block *block;
+    struct emitter e;
+    unsigned page_offset; /* of the block's first byte */
+    const struct op *op;  /* under translation */
+    struct insn_facts *facts;
+    bool in_host, in_memory;        /* where live flags are */
+    uint16_t live_taken, live_next; /* after the block: at a branch's target, behind it */
+    struct slow_path slow[UNIT_MAX_SLOW];
+    unsigned slow_count;
+    struct exit_path exits[UNIT_MAX_EXITS];
+    unsigned exit_count;
+    bool ends; /* control has left the block */
+    uint8_t align_mask; /* of the next address check */
+    /* Vector registers: what the block needs of cpu->armed, which are in the host, which differ. */
+    unsigned vector_level;
+    uint16_t vector_loaded, vector_dirty;
+    struct insn_facts fact[BLOCK_MAX_OPS];
+};
+
+/* What stands behind the code that leaves by an exit: where the jump to it is. */
+struct link_record {
+    const struct code_page *page;
+    uint32_t site;   /* offset of its distance */
+    uint16_t offset; /* of the target in the page */
+    uint16_t mode;
+};
+
+enum { PAGE_BUCKETS = 4096 };
+
+struct translator {
+    uint8_t *writable;
+    const uint8_t *executable;
+    size_t size_bytes, used_bytes, thunk_bytes;
+    /* Offsets of the thunks: thunks.c. */
+    uint32_t enter, leave, handler, lookup, unlinked, arm;
+    unsigned threshold;
+    uint64_t voided_seen;
+    struct block *page[PAGE_BUCKETS];
+    struct unit unit;
+    int perf_map;
+};
+
+static inline uint8_t *thunk(const struct unit *unit, uint32_t offset)
+{
+    return unit->translator->writable + offset;
+}
+
+/* --- thunks.c: code that all blocks share ------------------------------------------------- */
+
+void thunks_make(struct translator *translator);
+
+/* --- analyse.c ---------------------------------------------------------------------------- */
+
+/* Fills unit->fact[], and live_taken and live_next. False: the bytes don't decode again. */
+bool analyse(struct unit *unit);
+
+/* --- address.c: guest memory -------------------------------------------------------------- */
+
+/* Whether the op's memory operand can be addressed by emitted code. */
+bool address_is_simple(const struct unit *unit, const struct op *op);
+
+/* Emits the check of an access to op's memory operand. What it gives names the operand until
+ * SCRATCH0 changes; SCRATCH1 is free. A miss goes to the op's slow path. Host flags are gone. */
+struct rm address_check(struct unit *unit, const struct op *op, unsigned size_bytes,
+                        enum memory_access access);
+/* The same at a mapped guest register plus disp. */
+struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
+                           enum memory_access access);
+/* The operand's effective address. */
+void address_effective(struct unit *unit, const struct op *op, unsigned to);
+/* Whether a LEA of mapped registers gives it. */
+bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm);
+
+/* --- translate.c -------------------------------------------------------------------------- */
+
+/* Gives the host code of the block in unit->block; NULL: it was refused. */
+const uint8_t *translate(struct unit *unit);
+
+/* The flags that are live before the op that is under translation. */
+uint16_t flags_live_before(const struct unit *unit);
+/* Before code that changes the host's flags: saves the guest's if they matter. */
+void flags_clobber(struct unit *unit);
+/* Before code that needs the flags `needed` in the host. Changes SCRATCH1. */
+void flags_need(struct unit *unit, uint16_t needed);
+/* Before the host's own instruction runs for the guest's. */
+void flags_before_native(struct unit *unit);
+void flags_after_native(struct unit *unit);
+/* Before leaving the block: `live` are in memory. Changes SCRATCH0. */
+void flags_settle(struct unit *unit, uint16_t live);
+void emit_flags_save(struct emitter *e);
+void emit_flags_restore(struct emitter *e);
+
+/* A conditional jump to op's slow path. */
+void slow_if(struct unit *unit, unsigned condition);
+/* Op's handler, then on in the block (or out of it when the op ends it). */
+void emit_call_handler(struct unit *unit, const struct op *op);
+
+/* --- integer.c, flow.c: the instructions -------------------------------------------------- */
+
+emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+/* --- vector.c ----------------------------------------------------------------------------- */
+
+/* Called by the arm thunk: sets cpu->armed, and the host's MXCSR. */
+void translator_arm(struct cpu *cpu);
+bool vector_is_inline(const struct insn_facts *facts);
+bool vector_may_disarm(const struct insn_facts *facts);
+unsigned vector_level_of(const struct insn_facts *facts);
+/* Registers to struct cpu, before C code or another block; reload arms again, too. */
+void vector_store(struct unit *unit, uint16_t registers);
+void vector_reload(struct unit *unit, uint16_t registers);
+/* Stores what is dirty; nothing is in the host any more. */
+void vector_settle(struct unit *unit);
+
+/* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
+void emit_exit(struct unit *unit, int64_t target, uint16_t live);
+void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live);
+/* Condition number of Jcc, SETcc, CMOVcc: the opcode's low bits. */
+static inline unsigned condition_of(const struct insn_facts *facts)
+{
+    return facts->info.opcode & 15;
+}
+
+/* The host register that holds op->reg[] `offset`, loaded into SCRATCH1 if it stays in memory and
+ * `load`. reg_end stores it back if need be. Neither changes flags. */
+unsigned reg_begin(struct unit *unit, unsigned offset, unsigned size_bytes, bool load);
+void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes);
+/* As a source operand: register or slot. */
+struct rm reg_rm(unsigned offset);
+
+#endif

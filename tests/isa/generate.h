@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Random instructions of user mode that change no control flow, with random state in which their
+ * memory operands are in or near scratch memory (native.h).
+ */
+#ifndef SKEP_TESTS_ISA_GENERATE_H
+#define SKEP_TESTS_ISA_GENERATE_H
+
+#include "isa/native.h"
+
+#include <Zydis/Zydis.h>
+
+/* xorshift64*: a generator of our own, so that a seed means the same everywhere. */
+struct random {
+    uint64_t state;
+};
+uint64_t random_next(struct random *random);
+unsigned random_below(struct random *random, unsigned limit);
+bool random_chance(struct random *random, unsigned percent);
+
+/* Values that matter: edges of integers and floating-point numbers among them. */
+void random_bytes(struct random *random, uint8_t *bytes, unsigned length);
+void random_state(struct random *random, struct isa_state *state);
+
+struct instruction {
+    uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    uint64_t target; /* linear address of the memory operand, as far as it was aimed */
+};
+void random_instruction(struct random *random, struct instruction *instruction);
+
+/* Sets registers of the state, or the instruction's displacement, so that memory operands are where
+ * they matter. The instruction stands at ISA_CODE. False: an operand went astray. */
+bool aim_all(struct random *random, struct instruction *instruction, struct isa_state *state);
+
+bool is_masked_store(const ZydisDecodedInstruction *info);
+
+#endif

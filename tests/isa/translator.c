@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Blocks of several random instructions, translated, interpreted and on the host's processor; every
+ * register, flag, fault and byte of memory has to be the same, wherever in the block it stops.
+ *
+ *     test-isa-translator [CASES [SEED]]
+ *
+ * Registers that address memory are loaded before each instruction that uses them. Some
+ * instructions are jumped over. Each case runs twice in the translator, the second time with its
+ * blocks linked. Processors differ in what flags the frame of a fault holds where they are
+ * overwritten before use: one translator keeps them all, another as few as it may.
+ */
+#include "cpu/soft/cpu.h"
+#include "isa/generate.h"
+#include "isa/machine.h"
+#include "isa/native.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_CASES = 60000, MAX_DIFFERENCES = 10, MAX_INSTRUCTIONS = 8, MAX_BYTES = 1024 };
+
+struct program {
+    uint8_t bytes[MAX_BYTES];
+    unsigned length;
+};
+
+/* x87 has its own pointers to instructions, and its state is compared in random.c; string
+ * instructions end blocks and may stop in the middle. */
+static bool is_wanted(const struct instruction *instruction)
+{
+    const ZydisDecodedInstruction *info = &instruction->info;
+    switch (info->meta.category) {
+    case ZYDIS_CATEGORY_X87_ALU:
+    case ZYDIS_CATEGORY_MMX:
+    case ZYDIS_CATEGORY_STRINGOP: return false;
+    default: break;
+    }
+    for (unsigned i = 0; i < info->operand_count; i++)
+        if (instruction->operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (ZydisRegisterGetClass(instruction->operands[i].reg.value) == ZYDIS_REGCLASS_MMX ||
+             ZydisRegisterGetClass(instruction->operands[i].reg.value) == ZYDIS_REGCLASS_X87))
+            return false;
+    switch (info->mnemonic) {
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_ENTER: return false;
+    default: break;
+    }
+    bool is_sha = info->meta.isa_set == ZYDIS_ISA_SET_SHA;
+    return !is_sha && !is_masked_store(info);
+}
+
+static void put(struct program *program, const void *bytes, unsigned length)
+{
+    memcpy(program->bytes + program->length, bytes, length);
+    program->length += length;
+}
+
+static void put_mov(struct program *program, unsigned reg, uint64_t value)
+{
+    uint8_t bytes[10] = {(uint8_t)(reg >= 8 ? 0x49 : 0x48), (uint8_t)(0xb8 | (reg & 7))};
+    memcpy(bytes + 2, &value, 8);
+    put(program, bytes, sizeof(bytes));
+}
+
+/* What was aimed at ISA_CODE now stands elsewhere. */
+static void put_instruction(struct program *program, struct instruction *instruction)
+{
+    for (unsigned i = 0; i < instruction->info.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &instruction->operands[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+            (operand->mem.base != ZYDIS_REGISTER_RIP && operand->mem.base != ZYDIS_REGISTER_EIP))
+            continue;
+        uint8_t *at = instruction->bytes + instruction->info.raw.disp.offset;
+        uint32_t disp;
+        memcpy(&disp, at, sizeof(disp));
+        disp -= program->length;
+        memcpy(at, &disp, sizeof(disp));
+        break;
+    }
+    put(program, instruction->bytes, instruction->info.length);
+}
+
+/* One instruction, with the registers that it needs, and perhaps a jump over both. */
+static void add(struct random *random, struct machine *machine, const struct isa_state *in,
+                struct program *program)
+{
+    struct instruction instruction;
+    struct isa_state state;
+    do {
+        random_instruction(random, &instruction);
+        state = *in;
+    } while (!is_wanted(&instruction) || !aim_all(random, &instruction, &state) ||
+             !machine_offers(machine, instruction.bytes, instruction.info.length));
+    uint8_t *distance = NULL;
+    if (random_chance(random, 25)) {
+        uint8_t jump[2] = {
+            (uint8_t)(random_chance(random, 90) ? 0x70 | random_below(random, 16) : 0xeb)};
+        put(program, jump, sizeof(jump));
+        distance = &program->bytes[program->length - 1];
+    }
+    for (unsigned reg = 0; reg < 16; reg++)
+        if (state.gpr[reg] != in->gpr[reg])
+            put_mov(program, reg, state.gpr[reg]);
+    bool has_memory = false;
+    for (unsigned i = 0; i < instruction.info.operand_count; i++)
+        has_memory |= instruction.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
+    /* Registers of addresses that were not aimed have had their value when the case began. */
+    for (unsigned i = 0; has_memory && i < instruction.info.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &instruction.operands[i];
+        const ZydisRegister parts[2] = {operand->mem.base, operand->mem.index};
+        for (unsigned k = 0; operand->type == ZYDIS_OPERAND_TYPE_MEMORY && k < 2; k++) {
+            int id = ZydisRegisterGetId(parts[k]);
+            ZydisRegisterClass class = ZydisRegisterGetClass(parts[k]);
+            if ((class == ZYDIS_REGCLASS_GPR64 || class == ZYDIS_REGCLASS_GPR32) &&
+                state.gpr[id] == in->gpr[id])
+                put_mov(program, (unsigned)id, state.gpr[id]);
+        }
+    }
+    put_instruction(program, &instruction);
+    if (distance)
+        *distance = (uint8_t)(program->bytes + program->length - distance - 1);
+}
+
+/* --- comparison --------------------------------------------------------------------------- */
+
+enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, PROCESSORS };
+static const char *const names[PROCESSORS] = {"host", "interpreter", "exact", "fast", "linked"};
+
+struct result {
+    struct isa_state state;
+    uint8_t memory[ISA_WRITABLE_BYTES];
+};
+
+static bool faults_are_equal(const struct isa_state *a, const struct isa_state *b)
+{
+    if (a->fault != b->fault || a->fault_offset != b->fault_offset)
+        return false;
+    return a->fault != VECTOR_PF || a->fault_address == b->fault_address;
+}
+
+static bool is_equal(const struct result *a, const struct result *b, bool compares_flags)
+{
+    const uint64_t flags = compares_flags ? RFLAGS_ARITHMETIC | RFLAGS_DF : RFLAGS_DF;
+    return faults_are_equal(&a->state, &b->state) &&
+           memcmp(a->state.gpr, b->state.gpr, sizeof(a->state.gpr)) == 0 &&
+           memcmp(a->state.vector, b->state.vector, sizeof(a->state.vector)) == 0 &&
+           !((a->state.rflags ^ b->state.rflags) & flags) &&
+           memcmp(a->state.fx + 24, b->state.fx + 24, 4) == 0 &&
+           memcmp(a->memory, b->memory, sizeof(a->memory)) == 0;
+}
+
+static void print_program(const struct program *program)
+{
+    ZydisDecoder decoder;
+    ZydisFormatter formatter;
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    for (unsigned at = 0; at < program->length;) {
+        ZydisDecodedInstruction info;
+        ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+        char text[128];
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, program->bytes + at,
+                                                 program->length - at, &info, operands)))
+            break;
+        ZydisFormatterFormatInstruction(&formatter, &info, operands, info.operand_count_visible,
+                                        text, sizeof(text), ISA_CODE + at, NULL);
+        printf("    %3x  %s\n", at, text);
+        at += info.length;
+    }
+}
+
+static void print_difference(const struct program *program, const struct result *a,
+                             const struct result *b, const char *name, uint64_t seed)
+{
+    printf("difference of %s; repeat with: 1 0x%" PRIx64 "\n", name, seed);
+    print_program(program);
+    printf("  fault %d at %" PRIx64 " (%" PRIx64 "), %d at %" PRIx64 " (%" PRIx64 ")\n",
+           a->state.fault, a->state.fault_offset, a->state.fault_address, b->state.fault,
+           b->state.fault_offset, b->state.fault_address);
+    for (unsigned i = 0; i < 16; i++)
+        if (a->state.gpr[i] != b->state.gpr[i])
+            printf("  register %u: %016" PRIx64 " %016" PRIx64 "\n", i, a->state.gpr[i],
+                   b->state.gpr[i]);
+    for (unsigned i = 0; i < 16; i++)
+        if (memcmp(a->state.vector[i], b->state.vector[i], 32) != 0)
+            printf("  vector %u\n", i);
+    printf("  flags %" PRIx64 " %" PRIx64 "\n", a->state.rflags, b->state.rflags);
+    for (unsigned i = 0; i < sizeof(a->memory); i++)
+        if (a->memory[i] != b->memory[i])
+            printf("  memory at %x: %02x %02x\n", i, a->memory[i], b->memory[i]);
+}
+
+/* --- cases -------------------------------------------------------------------------------- */
+
+struct test {
+    struct machine *interpreter, *exact, *fast;
+    uint8_t pool[64 << 10];
+    uint64_t cases, faults, differences;
+};
+
+static void run_soft(struct machine *machine, const struct isa_state *in, const uint8_t *memory,
+                     const struct program *program, struct result *result)
+{
+    memcpy(machine_scratch(machine), memory, ISA_WRITABLE_BYTES);
+    result->state = *in;
+    machine_run(machine, &result->state, program->bytes, program->length);
+    memcpy(result->memory, machine_scratch(machine), ISA_WRITABLE_BYTES);
+}
+
+static void run_host(const struct isa_state *in, const uint8_t *memory,
+                     const struct program *program, struct result *result)
+{
+    memcpy(native_scratch(), memory, ISA_WRITABLE_BYTES);
+    result->state = *in;
+    native_run(&result->state, program->bytes, program->length);
+    memcpy(result->memory, native_scratch(), ISA_WRITABLE_BYTES);
+}
+
+static void run_case(struct test *test, uint64_t seed)
+{
+    static struct result result[PROCESSORS];
+    struct random random = {.state = seed};
+    struct isa_state in;
+    struct program program = {.length = 0};
+    random_state(&random, &in);
+    unsigned count = 1 + random_below(&random, MAX_INSTRUCTIONS);
+    for (unsigned i = 0; i < count; i++)
+        add(&random, test->interpreter, &in, &program);
+    const uint8_t *memory =
+        test->pool + random_below(&random, (sizeof(test->pool) - ISA_WRITABLE_BYTES) / 8) * 8;
+    run_host(&in, memory, &program, &result[HOST]);
+    run_soft(test->interpreter, &in, memory, &program, &result[INTERPRETER]);
+    run_soft(test->exact, &in, memory, &program, &result[EXACT]);
+    run_soft(test->fast, &in, memory, &program, &result[FAST]);
+    run_soft(test->fast, &in, memory, &program, &result[FAST_AGAIN]);
+    test->cases++;
+    bool is_fault = result[HOST].state.fault != ISA_NO_FAULT;
+    test->faults += is_fault;
+    for (unsigned i = INTERPRETER; i < PROCESSORS; i++) {
+        bool compares_flags = !is_fault || i < FAST;
+        if (is_equal(&result[HOST], &result[i], compares_flags))
+            continue;
+        if (test->differences++ < MAX_DIFFERENCES)
+            print_difference(&program, &result[HOST], &result[i], names[i], seed);
+        break;
+    }
+}
+
+static struct machine *open_translator(bool has_exact_flags)
+{
+    return machine_open_with((struct translator_options){
+        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags});
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t cases = argc > 1 ? strtoull(argv[1], NULL, 0) : DEFAULT_CASES;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
+    static struct test test;
+    test.interpreter = machine_open_with((struct translator_options){.is_on = false});
+    test.exact = open_translator(true);
+    test.fast = open_translator(false);
+    struct random random = {.state = 0x1234567};
+    random_bytes(&random, test.pool, sizeof(test.pool));
+    memcpy(machine_scratch(test.interpreter), test.pool, ISA_SCRATCH_BYTES);
+    memcpy(machine_scratch(test.exact), test.pool, ISA_SCRATCH_BYTES);
+    memcpy(machine_scratch(test.fast), test.pool, ISA_SCRATCH_BYTES);
+    if (!native_open() || !native_fill(test.pool)) {
+        fprintf(stderr, "cannot map the test's memory\n");
+        return 77;
+    }
+    random.state = seed;
+    for (uint64_t i = 0; i < cases; i++)
+        run_case(&test, i == 0 ? seed : random_next(&random) | 1);
+    machine_close(test.interpreter);
+    machine_close(test.exact);
+    machine_close(test.fast);
+    printf("%" PRIu64 " cases, %" PRIu64 " of them faults, %" PRIu64 " differences\n", test.cases,
+           test.faults, test.differences);
+    return test.differences != 0;
+}

@@ -92,7 +92,7 @@ static void jmp_relative(struct unit *unit, const struct op *op)
 /* To what is in SCRATCH0, once it is known to be canonical. */
 static void emit_go(struct unit *unit)
 {
-    emit_bind(emit_jmp(&unit->e), thunk(unit, unit->translator->lookup));
+    emit_lookup(&unit->e, thunk(unit, unit->translator->leave));
     unit->ends = true;
 }
 

@@ -127,6 +127,8 @@ static inline uint8_t *thunk(const struct unit *unit, uint32_t offset)
 /* --- thunks.c: code that all blocks share ------------------------------------------------- */
 
 void thunks_make(struct translator *translator);
+/* The look-up of a jump's target in the jump cache; `leave` is where that thunk is. */
+void emit_lookup(struct emitter *e, const uint8_t *leave);
 
 /* --- analyse.c ---------------------------------------------------------------------------- */
 

@@ -98,8 +98,9 @@ static void make_arm(struct emitter *e)
     emit8(e, 0xc3);
 }
 
-/* Jumped to with the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. */
-static void make_lookup(struct emitter *e, const uint8_t *leave)
+/* With the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. It is emitted at each jump that
+ * is taken often: so each has a jump of its own for the host's processor to predict. */
+void emit_lookup(struct emitter *e, const uint8_t *leave)
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;
     const int32_t key = (int32_t)offsetof(struct cpu, jump_key) - CPU_BIAS;
@@ -129,8 +130,8 @@ static void make_lookup(struct emitter *e, const uint8_t *leave)
                rm_mem(SCRATCH1, (int32_t)offsetof(struct block, code)));
 }
 
-_Static_assert(sizeof(struct jump_entry) == 16, "make_lookup");
-_Static_assert(offsetof(struct jump_entry, block) == 8, "make_lookup");
+_Static_assert(sizeof(struct jump_entry) == 16, "emit_lookup");
+_Static_assert(offsetof(struct jump_entry, block) == 8, "emit_lookup");
 
 /* Jumped to with the target's offset in the page in SCRATCH0, the jump's place in SCRATCH1. */
 static void make_unlinked(struct emitter *e, const uint8_t *leave)
@@ -158,7 +159,7 @@ void thunks_make(struct translator *t)
     t->handler = align(t, &e);
     make_handler(&e);
     t->lookup = align(t, &e);
-    make_lookup(&e, t->writable + t->leave);
+    emit_lookup(&e, t->writable + t->leave);
     t->arm = align(t, &e);
     make_arm(&e);
     t->unlinked = align(t, &e);

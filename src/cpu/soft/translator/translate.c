@@ -147,7 +147,7 @@ static void emit_call_thunk(struct unit *unit, uint32_t offset)
     emit_bind(emit_call(&unit->e), thunk(unit, offset));
 }
 
-static void emit_lookup(struct unit *unit)
+static void emit_lookup_rip(struct unit *unit)
 {
     emit_load(&unit->e, SCRATCH0, CPU_FIELD(rip));
     emit_bind(emit_jmp(&unit->e), thunk(unit, unit->translator->lookup));
@@ -183,7 +183,7 @@ void emit_call_handler(struct unit *unit, const struct op *op)
     vector_settle(unit);
     call_handler(unit, op);
     if (op->flags & OP_ENDS_BLOCK) {
-        emit_lookup(unit);
+        emit_lookup_rip(unit);
         unit->ends = true;
     } else {
         emit_leave_if_void(unit, op);
@@ -199,7 +199,7 @@ static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
         vector_store(unit, slow->dirty);
     call_handler(unit, slow->op);
     if (!slow->back) {
-        emit_lookup(unit);
+        emit_lookup_rip(unit);
         return;
     }
     emit_leave_if_void(unit, slow->op);
@@ -243,7 +243,7 @@ void emit_exit(struct unit *unit, int64_t target, uint16_t live)
     }
     emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
     emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
-    emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup));
+    emit_lookup(e, thunk(unit, unit->translator->leave));
 }
 
 void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live)

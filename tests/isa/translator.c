@@ -8,7 +8,8 @@
  * Registers that address memory are loaded before each instruction that uses them. Some
  * instructions are jumped over. Each case runs twice in the translator, the second time with its
  * blocks linked. Processors differ in what flags the frame of a fault holds where they are
- * overwritten before use: one translator keeps them all, another as few as it may.
+ * overwritten before use: one translator keeps them all, another as few as it may. Both have the
+ * least memory for code, so that it turns over all the time.
  */
 #include "cpu/soft/cpu.h"
 #include "isa/generate.h"
@@ -255,7 +256,7 @@ static void run_case(struct test *test, uint64_t seed)
 static struct machine *open_translator(bool has_exact_flags)
 {
     return machine_open_with((struct translator_options){
-        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags});
+        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags, .code_bytes = 1});
 }
 
 int main(int argc, char **argv)

@@ -102,7 +102,14 @@ void emit_alu_imm(struct emitter *e, unsigned digit, unsigned size_bytes, struct
                   int32_t value, unsigned flags);
 
 /* Jumps with 32-bit distances. They give the place of the distance; bind sets it. */
-enum { CONDITION_B = 2, CONDITION_E = 4, CONDITION_NE = 5, CONDITION_A = 7, CONDITION_BE = 6, CONDITION_AE = 3 };
+enum {
+    CONDITION_B = 2,
+    CONDITION_E = 4,
+    CONDITION_NE = 5,
+    CONDITION_A = 7,
+    CONDITION_BE = 6,
+    CONDITION_AE = 3
+};
 uint8_t *emit_jcc(struct emitter *e, unsigned condition);
 uint8_t *emit_jmp(struct emitter *e);
 uint8_t *emit_call(struct emitter *e);

@@ -88,7 +88,7 @@ struct unit {
     unsigned slow_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
-    bool ends; /* control has left the block */
+    bool ends;          /* control has left the block */
     uint8_t align_mask; /* of the next address check */
     /* Vector registers: what the block needs of cpu->armed, which are in the host, which differ. */
     unsigned vector_level;

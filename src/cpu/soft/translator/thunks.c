@@ -75,6 +75,7 @@ static void make_leave(struct emitter *e)
 /* Called, or jumped to by code that was, with the op in SCRATCH1. */
 static void make_handler(struct emitter *e)
 {
+    emit_alu_imm(e, 0, 8, CPU_FIELD(stats.handler_calls), 1, 0);
     emit_disarm(e);
     emit_registers(e, true);
     emit_store(e, CPU_FIELD(op), SCRATCH1);
@@ -98,8 +99,8 @@ static void make_arm(struct emitter *e)
     emit8(e, 0xc3);
 }
 
-/* With the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. It is emitted at each jump that
- * is taken often: so each has a jump of its own for the host's processor to predict. */
+/* With the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. It is emitted at each jump
+ * that is taken often: so each has a jump of its own for the host's processor to predict. */
 void emit_lookup(struct emitter *e, const uint8_t *leave)
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;

@@ -102,8 +102,10 @@ static bool sees_flags(const ZydisDecodedInstruction *info)
 
 static unsigned shift_count(const struct insn_facts *facts)
 {
+    if (!is_shift(facts->info.mnemonic))
+        return 0;
     const ZydisDecodedOperand *last = &facts->operand[facts->info.operand_count_visible - 1];
-    if (!is_shift(facts->info.mnemonic) || last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if (last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return 0;
     return (unsigned)last->imm.value.u & (facts->operand[0].size == 64 ? 63 : 31);
 }

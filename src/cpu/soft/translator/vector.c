@@ -217,6 +217,18 @@ static void vector(struct unit *unit, const struct op *op)
     note_writes(unit);
 }
 
+/* Upper halves are zero in struct cpu then, and nothing is in the host. */
+static void zero_upper(struct unit *unit, const struct op *op)
+{
+    struct emitter *e = &unit->e;
+    vector_settle(unit);
+    emit_vex(e, 1, 0x78, 0x57, 0, rm_reg(0)); /* vxorps xmm0, xmm0, xmm0 */
+    for (unsigned n = 0; n < 16; n++) {
+        size_t at = offsetof(struct cpu, vector) + n * sizeof(struct vector_register) + 16;
+        emit_vex(e, 1, 0x78, 0x11, 0, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS)); /* vmovups */
+    }
+}
+
 /* --- finding ------------------------------------------------------------------------------ */
 
 static bool is_known_set(ZydisISASet set)
@@ -306,6 +318,8 @@ static bool is_excepted(ZydisMnemonic mnemonic)
 
 emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
+    if (facts->info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
+        return zero_upper;
     if (!is_known_set(facts->info.meta.isa_set) || is_excepted(facts->info.mnemonic) ||
         facts->info.operand_count_visible > 4 ||
         !(facts->info.attributes & ZYDIS_ATTRIB_HAS_MODRM) ||
@@ -324,7 +338,7 @@ emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct 
 
 bool vector_is_inline(const struct insn_facts *facts)
 {
-    return facts->emit == vector;
+    return facts->emit == vector || facts->emit == zero_upper;
 }
 
 /* What may take away what arming has looked at. */

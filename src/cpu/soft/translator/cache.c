@@ -53,9 +53,9 @@ static void note_for_perf(const struct cpu *cpu, const uint8_t *code, size_t siz
     if (cpu->translator->perf_map < 0)
         return;
     char line[80];
-    int length = snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n",
-                          (unsigned long)(uintptr_t)code, size_bytes, cpu->cpl,
-                          (unsigned long long)cpu->rip);
+    int length =
+        snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)(uintptr_t)code,
+                 size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
     /* A line that does not reach the file costs a name in a profile, nothing more. */
     ssize_t written = write(cpu->translator->perf_map, line, (size_t)length);
     (void)written;

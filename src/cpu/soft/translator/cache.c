@@ -48,17 +48,18 @@ static int open_perf_map(void)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-static void note_for_perf(const struct cpu *cpu, const uint8_t *code, size_t size_bytes)
+static void note_for_perf(struct translator *t, const struct cpu *cpu, const uint8_t *code,
+                          size_t size_bytes)
 {
-    if (cpu->translator->perf_map < 0)
+    char line[96];
+    if (t->perf_map < 0)
         return;
-    char line[80];
-    int length =
-        snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)(uintptr_t)code,
-                 size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
-    /* A line that does not reach the file costs a name in a profile, nothing more. */
-    ssize_t written = write(cpu->translator->perf_map, line, (size_t)length);
-    (void)written;
+    int length = snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)code,
+                          size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
+    if (write(t->perf_map, line, (size_t)length) == length)
+        return;
+    close(t->perf_map);
+    t->perf_map = -1;
 }
 
 bool translator_open(struct cpu *cpu, struct error *err)
@@ -228,7 +229,7 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return true;
     }
     t->used_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
-    note_for_perf(cpu, code, (size_t)(unit->e.at - at));
+    note_for_perf(t, cpu, code, (size_t)(unit->e.at - at));
     block->code = code;
     block->is_translated = true;
     struct block **bucket = page_bucket(t, block->page);

@@ -87,6 +87,20 @@ static void put_instruction(struct program *program, struct instruction *instruc
     put(program, instruction->bytes, instruction->info.length);
 }
 
+/* Pushes or pops of several registers, anywhere near scratch memory. */
+static void add_stack(struct random *random, struct program *program)
+{
+    put_mov(program, RSP, ISA_SCRATCH - 64 + random_below(random, ISA_SCRATCH_BYTES + 128) / 4 * 4);
+    if (random_chance(random, 50)) /* at a page's end */
+        put_mov(program, RSP, ISA_SCRATCH + ISA_PAGE - 48 + random_below(random, 16) * 8);
+    uint8_t opcode = random_chance(random, 50) ? 0x50 : 0x58;
+    for (unsigned count = 2 + random_below(random, 9); count > 0; count--) {
+        unsigned reg = random_below(random, 16);
+        uint8_t bytes[2] = {(uint8_t)(reg >= 8 ? 0x41 : 0x40), (uint8_t)(opcode | (reg & 7))};
+        put(program, bytes, sizeof(bytes));
+    }
+}
+
 /* One instruction, with the registers that it needs, and perhaps a jump over both. */
 static void add(struct random *random, struct machine *machine, const struct isa_state *in,
                 struct program *program)
@@ -232,7 +246,10 @@ static void run_case(struct test *test, uint64_t seed)
     random_state(&random, &in);
     unsigned count = 1 + random_below(&random, MAX_INSTRUCTIONS);
     for (unsigned i = 0; i < count; i++)
-        add(&random, test->interpreter, &in, &program);
+        if (random_chance(&random, 10))
+            add_stack(&random, &program);
+        else
+            add(&random, test->interpreter, &in, &program);
     const uint8_t *memory =
         test->pool + random_below(&random, (sizeof(test->pool) - ISA_WRITABLE_BYTES) / 8) * 8;
     run_host(&in, memory, &program, &result[HOST]);

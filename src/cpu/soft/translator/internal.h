@@ -60,6 +60,7 @@ struct insn_facts {
 struct slow_path {
     uint8_t *from; /* distances to bind */
     const struct op *op;
+    unsigned ops;        /* so many, from that one on */
     uint8_t *back;       /* NULL: the op ends the block */
     bool restores_flags; /* the straight line has them in the host */
     uint16_t dirty;      /* vector registers to store before */
@@ -195,6 +196,11 @@ void vector_store(struct unit *unit, uint16_t registers);
 void vector_reload(struct unit *unit, uint16_t registers);
 /* Stores what is dirty; nothing is in the host any more. */
 void vector_settle(struct unit *unit);
+
+/* How many of the ops from i on are pushes or pops of registers that one check serves; 1: emit it
+ * by itself. And code for so many. */
+unsigned flow_run_length(const struct unit *unit, unsigned i);
+void flow_emit_run(struct unit *unit, unsigned ops);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);

@@ -115,8 +115,11 @@ void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
 static struct slow_path *add_slow(struct unit *unit, uint8_t *from)
 {
     struct slow_path *slow = &unit->slow[unit->slow_count++];
-    *slow = (struct slow_path){
-        .from = from, .op = unit->op, .dirty = unit->vector_dirty, .loaded = unit->vector_loaded};
+    *slow = (struct slow_path){.from = from,
+                               .op = unit->op,
+                               .ops = 1,
+                               .dirty = unit->vector_dirty,
+                               .loaded = unit->vector_loaded};
     return slow;
 }
 
@@ -197,12 +200,15 @@ static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
     unit->vector_loaded = slow->loaded;
     if (slow->loaded)
         vector_store(unit, slow->dirty);
-    call_handler(unit, slow->op);
+    for (unsigned i = 0; i < slow->ops; i++) {
+        call_handler(unit, slow->op + i);
+        if (slow->back)
+            emit_leave_if_void(unit, slow->op + i);
+    }
     if (!slow->back) {
         emit_lookup_rip(unit);
         return;
     }
-    emit_leave_if_void(unit, slow->op);
     vector_reload(unit, slow->reloaded);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
@@ -306,23 +312,30 @@ static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
 
 /* --- the whole ---------------------------------------------------------------------------- */
 
-static void emit_op(struct unit *unit, unsigned i)
+/* Gives the number of ops that are done. */
+static unsigned emit_op(struct unit *unit, unsigned i)
 {
     unsigned first_slow = unit->slow_count;
     unit->op = &unit->block->op[i];
     unit->facts = &unit->fact[i];
     if (!unit->facts->emit) {
         emit_call_handler(unit, unit->op);
-        return;
+        return 1;
     }
     if (unit->op->flags & OP_ENDS_BLOCK)
         vector_settle(unit);
-    unit->facts->emit(unit, unit->op);
+    unsigned ops = flow_run_length(unit, i);
+    if (ops > 1)
+        flow_emit_run(unit, ops);
+    else
+        unit->facts->emit(unit, unit->op);
     for (unsigned k = first_slow; k < unit->slow_count; k++) {
         unit->slow[k].back = unit->ends ? NULL : unit->e.at;
         unit->slow[k].restores_flags = unit->in_host && unit->facts->live;
         unit->slow[k].reloaded = unit->vector_loaded;
+        unit->slow[k].ops = ops;
     }
+    return ops;
 }
 
 const uint8_t *translate(struct unit *unit)
@@ -350,8 +363,8 @@ const uint8_t *translate(struct unit *unit)
         unarmed = emit_jcc(e, CONDITION_B);
     }
     const uint8_t *body = e->at;
-    for (unsigned i = 0; i < block->op_count; i++)
-        emit_op(unit, i);
+    for (unsigned i = 0; i < block->op_count;)
+        i += emit_op(unit, i);
     vector_settle(unit);
     if (!unit->ends)
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);

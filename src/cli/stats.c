@@ -27,6 +27,12 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
         {"code_writes", engine->code_writes},
         {"mmio", engine->mmio},
         {"pio", engine->pio},
+        {"blocks_translated", engine->blocks_translated},
+        {"blocks_voided", engine->blocks_voided},
+        {"links", engine->links},
+        {"translator_stays", engine->translator_stays},
+        {"handler_calls", engine->handler_calls},
+        {"code_flushes", engine->code_flushes},
     };
     json_t *object = cli->json ? json_object() : NULL;
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
@@ -34,7 +40,7 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
             json_object_set_new(object, counters[i].name,
                                 json_integer((json_int_t)counters[i].value));
         else
-            fprintf(stderr, "%-16s%llu\n", counters[i].name, (unsigned long long)counters[i].value);
+            fprintf(stderr, "%-20s%llu\n", counters[i].name, (unsigned long long)counters[i].value);
     }
     if (object) {
         json_dumpf(object, stdout, JSON_INDENT(2));

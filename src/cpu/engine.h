@@ -87,6 +87,9 @@ struct engine_stats {
     uint64_t exceptions, interrupts;
     uint64_t code_writes; /* writes to pages that hold decoded code */
     uint64_t mmio, pio;
+    /* Of translated code: blocks made, and made void by writes to their page; direct jumps linked;
+     * stays in it; calls of the interpreter's handlers from it; flushes of all code. */
+    uint64_t blocks_translated, blocks_voided, links, translator_stays, handler_calls, code_flushes;
 };
 
 struct engine_probe {

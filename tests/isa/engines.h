@@ -89,6 +89,6 @@
 #define NEEDS_AVX 1
 #define SHUTDOWN  2 /* ends with a triple fault */
 #define TWO       4 /* two processors */
-#define NOT_HOST  8 /* a user's program, but not for the host's processor */
+#define STATE     8 /* check_state() looks at what comes out */
 
 #endif

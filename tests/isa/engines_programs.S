@@ -2,6 +2,7 @@
  *
  * Guest programs of engines.c, each with what it has to report and where the SDM says so. They are
  * loaded at CODE; A() is a label's address there, R() its offset in a segment based at CODE.
+ * Sections are numbered as in the SDM of 2022, where chapter 6 of volume 3A is on interrupts.
  */
 #include "isa/engines.h"
 
@@ -96,6 +97,7 @@ engine_programs:
         .section .rodata
         .code64
         .globl  kernel64_start, kernel64_end
+        .balign 16
 kernel64_start:
         .set    vector, 0
         .rept   256
@@ -190,6 +192,7 @@ kernel64_end:
 
         .code32
         .globl  kernel32_start, kernel32_end
+        .balign 16
 kernel32_start:
         .set    vector, 0
         .rept   256
@@ -263,6 +266,7 @@ kernel32_end:
 
         .code16
         .globl  kernel16_start, kernel16_end
+        .balign 16
 kernel16_start:
         .set    vector, 0
         .rept   256
@@ -606,8 +610,8 @@ u64_here:
         .long   0xfffffffb, 0xffffffff, 2, 0, 0x77, 0x20, 0x20, 0, 2, 0, 2
         end     u64_stack
 
-/* SDM 3A 7.15 (exceptions), 7.5 (faults report the instruction, traps the next), 4.? not canonical:
- * 1 3.3.7.1: #GP(0), by way of the stack #SS(0). */
+/* SDM 3A 6.15 (exceptions), 6.5 (faults report the instruction, traps the next), 1 3.3.7.1 (not
+ * canonical: #GP(0), by way of the stack #SS(0)). */
         program u64_exceptions, USER64
         resume64 2f
         xorl    %edx, %edx
@@ -651,7 +655,7 @@ u64_here:
         .long   VECTOR_TAG | 6, 0x600d
         end     u64_exceptions
 
-/* SDM 3B 18.3.1.4: a trap after each instruction that began with TF set. */
+/* SDM 3B 17.3.1.4: a trap after each instruction that began with TF set. */
         program u64_single_step, USER64
         xorl    %ecx, %ecx
         pushfq
@@ -801,7 +805,7 @@ u64_here:
         expect  u64_sse
         .long   0x7f800000, 0x1f84, VECTOR_TAG | 19, 0x3f800000, 0x1d84
         .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, 1, 2
-        end     u64_sse, 0, "#GP makes it emulate the instruction, and it does not know LDMXCSR"
+        end     u64_sse, 0, "a fault makes it emulate the instruction, and it does not know LDMXCSR"
 
 /* SDM 1 14.1.3, 14.3: VEX clears what is above its width, legacy SSE leaves it; 14.9: operands in
  * memory need no alignment, VMOVAPS's do. */
@@ -839,7 +843,7 @@ u64_here:
         OUT
         expect  u64_avx
         .long   0x40c00000, 0x40800000, 0, VECTOR_TAG | 13, CODE_TAG, 0, 0xffffffff, 7
-        end     u64_avx, NEEDS_AVX, "#GP makes it emulate the instruction, and it does not know VMOVAPS"
+        end     u64_avx, NEEDS_AVX, "a fault makes it emulate the instruction, and it does not know VMOVAPS"
 
 /* SDM 1 10.5.1: the layout of FXSAVE; 2 FXRSTOR: #GP(0) for reserved bits of MXCSR. */
         program u64_fxsave, USER64
@@ -931,7 +935,38 @@ u64_here:
         .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, 0x600d
         end     u64_xsave
 
-/* SDM 3A 13.6 (self-modifying code): seen at once through the same linear address. */
+/* SDM 1 13.4.1 to 13.4.3: the upper halves of YMM registers are at 576, in the standard form. */
+        program u64_xsave_avx, USER64
+        vpcmpeqd %xmm3, %xmm3, %xmm3
+        vinsertf128 $1, %xmm3, %ymm3, %ymm9
+        movl    $4, %eax
+        xorl    %edx, %edx
+        xsave64 DATA
+        movl    DATA+512, %eax
+        andl    $7, %eax
+        OUT
+        out     DATA+576+9*16
+        out     DATA+160+9*16 /* not asked for */
+        out     DATA+576+3*16
+        vzeroupper
+        movl    $4, %eax
+        xrstor64 DATA
+        vextractf128 $1, %ymm9, %xmm0
+        vmovd   %xmm0, %eax
+        OUT
+        movq    $0, DATA+512
+        movl    $4, %eax
+        xrstor64 DATA
+        vextractf128 $1, %ymm9, %xmm0
+        vmovd   %xmm0, %eax
+        OUT
+        vmovd   %xmm9, %eax
+        OUT
+        expect  u64_xsave_avx
+        .long   4, 0xffffffff, 0, 0, 0xffffffff, 0, 0xffffffff
+        end     u64_xsave_avx, NEEDS_AVX
+
+/* SDM 3A 11.6 (self-modifying code): seen at once through the same linear address. */
         program u64_self_modifying, USER64
         xorl    %ecx, %ecx
 1:      movl    $1, %eax
@@ -961,7 +996,7 @@ u64_here:
         .long   1, 2, 3, 4, 3, 2, 1
         end     u64_self_modifying
 
-/* SDM 3B 18.17: RDTSC never goes back on one processor. Counts how often it did, and did not move
+/* SDM 3B 17.17: RDTSC never goes back on one processor. Counts how often it did, and did not move
  * at all over a long loop. */
         program u64_rdtsc, USER64
         xorl    %esi, %esi

@@ -25,8 +25,8 @@ enum {
 enum { ISA_NO_FAULT = -1 };
 
 struct isa_state {
-    uint64_t gpr[16]; /* in the order of enum x86_gpr */
-    uint64_t rflags;  /* arithmetic flags and DF */
+    uint64_t gpr[16];      /* in the order of enum x86_gpr */
+    uint64_t rflags;       /* arithmetic flags and DF */
     uint64_t fault_offset; /* of the instruction that faulted, from ISA_CODE; 0 without a fault */
     uint64_t unused[6];
     uint8_t vector[16][32];

@@ -8,7 +8,8 @@
  * Registers that address memory are loaded before each instruction that uses them. Some
  * instructions are jumped over. Each case runs twice in the translator, the second time with its
  * blocks linked. Processors differ in what flags the frame of a fault holds where they are
- * overwritten before use: one translator keeps them all, another as few as it may.
+ * overwritten before use: one translator keeps them all, another as few as it may. Both have the
+ * least memory for code, so that it turns over all the time.
  */
 #include "cpu/soft/cpu.h"
 #include "isa/generate.h"
@@ -84,6 +85,22 @@ static void put_instruction(struct program *program, struct instruction *instruc
         break;
     }
     put(program, instruction->bytes, instruction->info.length);
+}
+
+/* Pushes or pops of several registers, anywhere near scratch memory. */
+static void add_stack(struct random *random, struct program *program)
+{
+    put_mov(program, RSP, ISA_SCRATCH - 64 + random_below(random, ISA_SCRATCH_BYTES + 128) / 4 * 4);
+    if (random_chance(random, 50)) /* at a page's end */
+        put_mov(program, RSP, ISA_SCRATCH + ISA_PAGE - 48 + random_below(random, 16) * 8);
+    uint8_t opcode = random_chance(random, 50) ? 0x50 : 0x58;
+    for (unsigned count = 2 + random_below(random, 9); count > 0; count--) {
+        unsigned reg = random_below(random, 16);
+        if (opcode == 0x58 && reg == RSP) /* would go anywhere in the test's own memory */
+            reg = RBX;
+        uint8_t bytes[2] = {(uint8_t)(reg >= 8 ? 0x41 : 0x40), (uint8_t)(opcode | (reg & 7))};
+        put(program, bytes, sizeof(bytes));
+    }
 }
 
 /* One instruction, with the registers that it needs, and perhaps a jump over both. */
@@ -231,7 +248,10 @@ static void run_case(struct test *test, uint64_t seed)
     random_state(&random, &in);
     unsigned count = 1 + random_below(&random, MAX_INSTRUCTIONS);
     for (unsigned i = 0; i < count; i++)
-        add(&random, test->interpreter, &in, &program);
+        if (random_chance(&random, 10))
+            add_stack(&random, &program);
+        else
+            add(&random, test->interpreter, &in, &program);
     const uint8_t *memory =
         test->pool + random_below(&random, (sizeof(test->pool) - ISA_WRITABLE_BYTES) / 8) * 8;
     run_host(&in, memory, &program, &result[HOST]);
@@ -255,7 +275,7 @@ static void run_case(struct test *test, uint64_t seed)
 static struct machine *open_translator(bool has_exact_flags)
 {
     return machine_open_with((struct translator_options){
-        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags});
+        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags, .code_bytes = 1});
 }
 
 int main(int argc, char **argv)

@@ -150,6 +150,8 @@ struct cpu {
     _Atomic uint32_t requests; /* any thread */
     uint32_t link_site;        /* translated code left by this jump, see translator/cache.c */
     uint64_t spill;            /* a word for translated code */
+    uint32_t interprets_next;  /* translated code has found that it can't run the next block */
+    uint32_t armed;            /* what translated vector code may run: translator/vector.c */
 
     uint64_t rflags; /* without the arithmetic flags; bit 1 set */
     struct x86_segment segment[SEG_COUNT];

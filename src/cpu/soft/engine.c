@@ -109,23 +109,25 @@ static bool take_option(struct translator_options *translator, const char *optio
 {
     static const struct {
         const char *text;
-        bool is_on, perf_map;
+        bool is_on, is_eager, perf_map;
     } known[] = {
-        {"translator=on", true, false},
-        {"translator=off", false, false},
-        {"perf-map", true, true},
+        {"translator=on", true, false, false},
+        {"translator=off", false, false, false},
+        {"translator=eager", true, true, false},
+        {"perf-map", true, false, true},
     };
     for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strlen(known[i].text) != length || memcmp(known[i].text, option, length) != 0)
             continue;
         translator->is_on = known[i].is_on;
+        translator->is_eager |= known[i].is_eager;
         translator->perf_map |= known[i].perf_map;
         return true;
     }
     char text[64];
     snprintf(text, sizeof(text), "%.*s", (int)length, option);
     error_usage(err, "cannot use the engine option", text, "soft does not have it");
-    error_hint(err, "soft takes translator=on, translator=off and perf-map");
+    error_hint(err, "soft takes translator=on, translator=off, translator=eager and perf-map");
     return false;
 }
 
@@ -319,6 +321,12 @@ static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
         stats->code_writes += cpu->stats.code_writes;
         stats->mmio += cpu->stats.mmio;
         stats->pio += cpu->stats.pio;
+        stats->blocks_translated += cpu->stats.blocks_translated;
+        stats->blocks_voided += cpu->stats.blocks_voided;
+        stats->links += cpu->stats.links;
+        stats->translator_stays += cpu->stats.translator_stays;
+        stats->handler_calls += cpu->stats.handler_calls;
+        stats->code_flushes += cpu->stats.code_flushes;
     }
 }
 

@@ -179,10 +179,11 @@ static void take_interrupt(struct cpu *cpu, uint32_t requests)
 static enum action step_and_trap(struct cpu *cpu)
 {
     enum { DR6_BS = 1 << 14 };
-    bool is_trapped = (cpu->rflags & RFLAGS_TF) && !cpu->mov_ss_shadow;
+    bool is_trapped = cpu->rflags & RFLAGS_TF;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
     step(cpu);
-    if (is_trapped) {
+    /* The shadow that the step itself has begun holds the trap of MOV SS off: SDM 3A 6.8.3. */
+    if (is_trapped && !cpu->mov_ss_shadow) {
         cpu->dr[6] |= DR6_BS;
         cpu->pending.exception = true;
         cpu->pending.vector = VECTOR_DB;

@@ -37,7 +37,7 @@ struct soft_stats {
     uint64_t exceptions, interrupts;
     uint64_t code_writes;
     uint64_t mmio, pio;
-    uint64_t blocks_translated, blocks_voided, links, translator_exits, code_flushes;
+    uint64_t blocks_translated, blocks_voided, links, translator_stays, handler_calls, code_flushes;
 };
 
 /* For each page of RAM: whether any processor holds decoded code of it, and how often such code

@@ -119,6 +119,11 @@ static struct rm check(struct unit *unit, const struct address *a, unsigned size
                                                : (int32_t)offsetof(struct tlb_entry, read_tag);
     flags_clobber(unit);
     compute(e, a, SCRATCH0);
+    if (unit->align_mask) {
+        emit_modrm(e, 0xf6 | EMIT_EXTENSION, 1, 0, rm_reg(SCRATCH0)); /* test */
+        emit8(e, unit->align_mask);
+        slow_if(unit, CONDITION_NE);
+    }
     if (size_bytes == 1)
         emit_mov_rr(e, SCRATCH1, SCRATCH0);
     else

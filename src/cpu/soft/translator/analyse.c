@@ -102,8 +102,10 @@ static bool sees_flags(const ZydisDecodedInstruction *info)
 
 static unsigned shift_count(const struct insn_facts *facts)
 {
+    if (!is_shift(facts->info.mnemonic))
+        return 0;
     const ZydisDecodedOperand *last = &facts->operand[facts->info.operand_count_visible - 1];
-    if (!is_shift(facts->info.mnemonic) || last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if (last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return 0;
     return (unsigned)last->imm.value.u & (facts->operand[0].size == 64 ? 63 : 31);
 }
@@ -134,6 +136,8 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
         facts->emit = integer_find(unit, op, facts);
     if (op->fn != op_undefined && !facts->emit)
         facts->emit = flow_find(unit, op, facts);
+    if (op->fn != op_undefined && !facts->emit)
+        facts->emit = vector_find(unit, op, facts);
     const ZydisAccessedFlags *flags = facts->info.cpu_flags;
     facts->touches =
         facts->emit && flags &&
@@ -205,6 +209,25 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
         unit->live_next = peek(unit, decoder, end);
 }
 
+/* Vector instructions behind one that may change what they were armed by are called. */
+static void settle_vectors(struct unit *unit)
+{
+    bool may_be_disarmed = false;
+    unit->vector_level = 0;
+    for (unsigned i = 0; i < unit->block->op_count; i++) {
+        struct insn_facts *facts = &unit->fact[i];
+        may_be_disarmed |= !facts->emit && vector_may_disarm(facts);
+        if (!vector_is_inline(facts))
+            continue;
+        if (may_be_disarmed) {
+            facts->emit = NULL;
+            facts->touches = false;
+        } else if (vector_level_of(facts) > unit->vector_level) {
+            unit->vector_level = vector_level_of(facts);
+        }
+    }
+}
+
 bool analyse(struct unit *unit)
 {
     const struct block *block = unit->block;
@@ -215,6 +238,7 @@ bool analyse(struct unit *unit)
     ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
     for (unsigned i = 0; i < block->op_count; i++)
         learn(unit, &decoder, i);
+    settle_vectors(unit);
     look_behind(unit, &decoder);
     const struct insn_facts *last = &unit->fact[block->op_count - 1];
     uint16_t live = unit->live_next;

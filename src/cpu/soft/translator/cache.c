@@ -11,6 +11,7 @@
 #include "cpu/soft/translator/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -39,6 +40,28 @@ static bool map_code(struct translator *t, struct error *err)
     return false;
 }
 
+/* Where perf looks for the names of code without symbols; without it nothing is lost. */
+static int open_perf_map(void)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/tmp/perf-%ld.map", (long)getpid());
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
+
+static void note_for_perf(struct translator *t, const struct cpu *cpu, const uint8_t *code,
+                          size_t size_bytes)
+{
+    char line[96];
+    if (t->perf_map < 0)
+        return;
+    int length = snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)code,
+                          size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
+    if (write(t->perf_map, line, (size_t)length) == length)
+        return;
+    close(t->perf_map);
+    t->perf_map = -1;
+}
+
 bool translator_open(struct cpu *cpu, struct error *err)
 {
     const struct translator_options *options = &cpu->system->translator;
@@ -52,7 +75,7 @@ bool translator_open(struct cpu *cpu, struct error *err)
     if (t->size_bytes < MIN_CODE_BYTES)
         t->size_bytes = MIN_CODE_BYTES;
     t->threshold = options->threshold ? options->threshold : DEFAULT_THRESHOLD;
-    t->perf_map = -1;
+    t->perf_map = options->perf_map ? open_perf_map() : -1;
     if (!map_code(t, err)) {
         translator_close(cpu);
         return false;
@@ -70,6 +93,8 @@ void translator_close(struct cpu *cpu)
         munmap(t->writable, t->size_bytes);
     if (t->executable)
         munmap((void *)(uintptr_t)t->executable, t->size_bytes);
+    if (t->perf_map >= 0)
+        close(t->perf_map);
     free(t);
     cpu->translator = NULL;
 }
@@ -204,6 +229,7 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return true;
     }
     t->used_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
+    note_for_perf(t, cpu, code, (size_t)(unit->e.at - at));
     block->code = code;
     block->is_translated = true;
     struct block **bucket = page_bucket(t, block->page);
@@ -251,7 +277,9 @@ typedef void enter_fn(struct cpu *cpu, const uint8_t *code);
 bool translator_run(struct cpu *cpu, struct block *block)
 {
     const struct translator *t = cpu->translator;
-    enum readiness readiness = is_near_hole(cpu->rip) ? NOT_READY : get_ready(cpu, block);
+    bool must_interpret = is_near_hole(cpu->rip) || cpu->interprets_next;
+    enum readiness readiness = must_interpret ? NOT_READY : get_ready(cpu, block);
+    cpu->interprets_next = 0;
     if (readiness != READY) {
         cpu->link_site = 0;
         return readiness == GONE; /* then it is found, or decoded, again */
@@ -262,7 +290,7 @@ bool translator_run(struct cpu *cpu, struct block *block)
     const uint8_t *thunk = t->executable + t->enter;
     memcpy(&enter, &thunk, sizeof(enter));
     cpu->gpr[GPR_PAGE_RIP] = cpu->rip & PAGE_MASK;
-    cpu->stats.translator_exits++;
+    cpu->stats.translator_stays++;
     enter(cpu, block->code + POLL_BYTES);
     return true;
 }

@@ -126,6 +126,19 @@ void emit_modrm(struct emitter *e, unsigned opcode, unsigned size_bytes, unsigne
         emit_memory(e, reg, &rm);
 }
 
+void emit_vex(struct emitter *e, unsigned map, uint8_t last, uint8_t opcode, unsigned reg,
+              struct rm rm)
+{
+    bool r = reg & 8;
+    bool x = !rm.is_reg && rm.index != HOST_NONE && (rm.index & 8);
+    bool b = rm.is_reg ? rm.reg & 8 : rm.base != HOST_NONE && (rm.base & 8);
+    EMIT(e, 0xc4, (uint8_t)((r ? 0 : 0x80) | (x ? 0 : 0x40) | (b ? 0 : 0x20) | map), last, opcode);
+    if (rm.is_reg)
+        emit8(e, (uint8_t)(0xc0 | (reg & 7) << 3 | (rm.reg & 7)));
+    else
+        emit_memory(e, reg & 7, &rm);
+}
+
 void emit_mov_rr(struct emitter *e, unsigned to, unsigned from)
 {
     emit_modrm(e, 0x8b, 8, to, rm_reg(from));

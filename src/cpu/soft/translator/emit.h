@@ -79,6 +79,10 @@ enum { EMIT_LOCK = 1 << 24, EMIT_EXTENSION = 1 << 25, EMIT_RM8 = 1 << 26 };
 void emit_modrm(struct emitter *e, unsigned opcode, unsigned size_bytes, unsigned reg,
                 struct rm rm);
 
+/* VEX, opcode, ModRM …: `map` is m-mmmm, `last` W vvvv L pp as encoded. */
+void emit_vex(struct emitter *e, unsigned map, uint8_t last, uint8_t opcode, unsigned reg,
+              struct rm rm);
+
 void emit_bytes(struct emitter *e, const void *bytes, unsigned count);
 void emit8(struct emitter *e, uint8_t value);
 void emit32(struct emitter *e, uint32_t value);
@@ -98,7 +102,14 @@ void emit_alu_imm(struct emitter *e, unsigned digit, unsigned size_bytes, struct
                   int32_t value, unsigned flags);
 
 /* Jumps with 32-bit distances. They give the place of the distance; bind sets it. */
-enum { CONDITION_E = 4, CONDITION_NE = 5, CONDITION_A = 7, CONDITION_BE = 6, CONDITION_AE = 3 };
+enum {
+    CONDITION_B = 2,
+    CONDITION_E = 4,
+    CONDITION_NE = 5,
+    CONDITION_A = 7,
+    CONDITION_BE = 6,
+    CONDITION_AE = 3
+};
 uint8_t *emit_jcc(struct emitter *e, unsigned condition);
 uint8_t *emit_jmp(struct emitter *e);
 uint8_t *emit_call(struct emitter *e);

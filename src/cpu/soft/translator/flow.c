@@ -65,6 +65,47 @@ static void pop_reg(struct unit *unit, const struct op *op)
     move_rsp(unit, 8);
 }
 
+enum { MAX_RUN = 8 };
+
+static bool is_in_run(const struct unit *unit, unsigned i, emit_fn *fn)
+{
+    return i < unit->block->op_count && unit->fact[i].emit == fn &&
+           unit->block->op[i].reg[0] != RSP * 8;
+}
+
+unsigned flow_run_length(const struct unit *unit, unsigned i)
+{
+    emit_fn *fn = unit->fact[i].emit;
+    unsigned length = 0;
+    if (fn == push_reg || fn == pop_reg)
+        while (length < MAX_RUN && is_in_run(unit, i + length, fn))
+            length++;
+    return length > 1 ? length : 1;
+}
+
+/* The whole range lies in one page, or the slow path does one op after another. */
+void flow_emit_run(struct unit *unit, unsigned ops)
+{
+    const struct op *op = unit->op;
+    bool is_push = unit->facts->emit == push_reg;
+    int32_t size = (int32_t)ops * 8;
+    struct rm at = address_check_at(unit, RSP, is_push ? -size : 0, (unsigned)size,
+                                    is_push ? ACCESS_WRITE : ACCESS_READ);
+    const int32_t first = is_push ? size - 8 : 0, step = is_push ? -8 : 8;
+    for (unsigned i = 0; i < ops; i++) {
+        struct rm slot = at;
+        slot.disp += first + step * (int32_t)i;
+        unsigned reg = reg_begin(unit, op[i].reg[0], 8, is_push);
+        if (is_push) {
+            emit_store(&unit->e, slot, reg);
+        } else {
+            emit_load(&unit->e, reg, slot);
+            reg_end(unit, op[i].reg[0], 8);
+        }
+    }
+    move_rsp(unit, is_push ? -size : size);
+}
+
 static void leave(struct unit *unit, const struct op *op)
 {
     struct rm from = address_check_at(unit, RBP, 0, 8, ACCESS_READ);
@@ -92,7 +133,7 @@ static void jmp_relative(struct unit *unit, const struct op *op)
 /* To what is in SCRATCH0, once it is known to be canonical. */
 static void emit_go(struct unit *unit)
 {
-    emit_bind(emit_jmp(&unit->e), thunk(unit, unit->translator->lookup));
+    emit_lookup(&unit->e, thunk(unit, unit->translator->leave));
     unit->ends = true;
 }
 

@@ -38,6 +38,9 @@ enum {
     ALL_FLAGS = RFLAGS_ARITHMETIC,
 };
 
+/* cpu->armed. */
+enum { ARMED_SSE = 1, ARMED_AVX = 2 };
+
 struct unit;
 typedef void emit_fn(struct unit *unit, const struct op *op);
 
@@ -57,8 +60,12 @@ struct insn_facts {
 struct slow_path {
     uint8_t *from; /* distances to bind */
     const struct op *op;
+    unsigned ops;        /* so many, from that one on */
     uint8_t *back;       /* NULL: the op ends the block */
     bool restores_flags; /* the straight line has them in the host */
+    uint16_t dirty;      /* vector registers to store before */
+    uint16_t loaded;     /* those in the host before, */
+    uint16_t reloaded;   /* and after */
 };
 
 /* A jump to another block of the page, not linked yet. */
@@ -82,7 +89,11 @@ struct unit {
     unsigned slow_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
-    bool ends; /* control has left the block */
+    bool ends;          /* control has left the block */
+    uint8_t align_mask; /* of the next address check */
+    /* Vector registers: what the block needs of cpu->armed, which are in the host, which differ. */
+    unsigned vector_level;
+    uint16_t vector_loaded, vector_dirty;
     struct insn_facts fact[BLOCK_MAX_OPS];
 };
 
@@ -101,7 +112,7 @@ struct translator {
     const uint8_t *executable;
     size_t size_bytes, used_bytes, thunk_bytes;
     /* Offsets of the thunks: thunks.c. */
-    uint32_t enter, leave, handler, lookup, unlinked;
+    uint32_t enter, leave, handler, lookup, unlinked, arm;
     unsigned threshold;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
@@ -117,6 +128,8 @@ static inline uint8_t *thunk(const struct unit *unit, uint32_t offset)
 /* --- thunks.c: code that all blocks share ------------------------------------------------- */
 
 void thunks_make(struct translator *translator);
+/* The look-up of a jump's target in the jump cache; `leave` is where that thunk is. */
+void emit_lookup(struct emitter *e, const uint8_t *leave);
 
 /* --- analyse.c ---------------------------------------------------------------------------- */
 
@@ -168,6 +181,26 @@ void emit_call_handler(struct unit *unit, const struct op *op);
 
 emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+/* --- vector.c ----------------------------------------------------------------------------- */
+
+/* Called by the arm thunk: sets cpu->armed, and the host's MXCSR. */
+void translator_arm(struct cpu *cpu);
+bool vector_is_inline(const struct insn_facts *facts);
+bool vector_may_disarm(const struct insn_facts *facts);
+unsigned vector_level_of(const struct insn_facts *facts);
+/* Registers to struct cpu, before C code or another block; reload arms again, too. */
+void vector_store(struct unit *unit, uint16_t registers);
+void vector_reload(struct unit *unit, uint16_t registers);
+/* Stores what is dirty; nothing is in the host any more. */
+void vector_settle(struct unit *unit);
+
+/* How many of the ops from i on are pushes or pops of registers that one check serves; 1: emit it
+ * by itself. And code for so many. */
+unsigned flow_run_length(const struct unit *unit, unsigned i);
+void flow_emit_run(struct unit *unit, unsigned ops);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);

@@ -49,8 +49,23 @@ static void make_enter(struct emitter *e)
     emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, rm_reg(SCRATCH0)); /* jmp */
 }
 
+/* Flags that the host's MXCSR has collected since it was armed are the guest's. */
+static void emit_disarm(struct emitter *e)
+{
+    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), 0, 0);
+    uint8_t *over = emit_jcc(e, CONDITION_E);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(armed)); /* mov */
+    emit32(e, 0);
+    emit_modrm(e, IN_0F(0xae) | EMIT_EXTENSION, 4, 3, CPU_FIELD(spill)); /* stmxcsr */
+    emit_modrm(e, 0x8b, 4, SCRATCH0, CPU_FIELD(spill));
+    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), 0x3f, 0);
+    emit_modrm(e, 0x09, 4, SCRATCH0, CPU_FIELD(mxcsr)); /* or */
+    emit_bind(over, e->at);
+}
+
 static void make_leave(struct emitter *e)
 {
+    emit_disarm(e);
     emit_registers(e, true);
     for (unsigned i = sizeof(saved); i-- > 0;)
         emit_pop(e, saved[i]);
@@ -60,6 +75,8 @@ static void make_leave(struct emitter *e)
 /* Called, or jumped to by code that was, with the op in SCRATCH1. */
 static void make_handler(struct emitter *e)
 {
+    emit_alu_imm(e, 0, 8, CPU_FIELD(stats.handler_calls), 1, 0);
+    emit_disarm(e);
     emit_registers(e, true);
     emit_store(e, CPU_FIELD(op), SCRATCH1);
     emit_lea(e, HOST_RDI, rm_mem(HOST_CPU, -CPU_BIAS));
@@ -70,8 +87,21 @@ static void make_handler(struct emitter *e)
     emit8(e, 0xc3);
 }
 
-/* Jumped to with the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. */
-static void make_lookup(struct emitter *e, const uint8_t *leave)
+/* Called; guest registers are kept. */
+static void make_arm(struct emitter *e)
+{
+    emit_disarm(e);
+    emit_registers(e, true);
+    emit_lea(e, HOST_RDI, rm_mem(HOST_CPU, -CPU_BIAS));
+    emit_mov_imm(e, HOST_RAX, (uintptr_t)translator_arm);
+    emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 2, rm_reg(HOST_RAX)); /* call */
+    emit_registers(e, false);
+    emit8(e, 0xc3);
+}
+
+/* With the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. It is emitted at each jump
+ * that is taken often: so each has a jump of its own for the host's processor to predict. */
+void emit_lookup(struct emitter *e, const uint8_t *leave)
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;
     const int32_t key = (int32_t)offsetof(struct cpu, jump_key) - CPU_BIAS;
@@ -101,8 +131,8 @@ static void make_lookup(struct emitter *e, const uint8_t *leave)
                rm_mem(SCRATCH1, (int32_t)offsetof(struct block, code)));
 }
 
-_Static_assert(sizeof(struct jump_entry) == 16, "make_lookup");
-_Static_assert(offsetof(struct jump_entry, block) == 8, "make_lookup");
+_Static_assert(sizeof(struct jump_entry) == 16, "emit_lookup");
+_Static_assert(offsetof(struct jump_entry, block) == 8, "emit_lookup");
 
 /* Jumped to with the target's offset in the page in SCRATCH0, the jump's place in SCRATCH1. */
 static void make_unlinked(struct emitter *e, const uint8_t *leave)
@@ -130,7 +160,9 @@ void thunks_make(struct translator *t)
     t->handler = align(t, &e);
     make_handler(&e);
     t->lookup = align(t, &e);
-    make_lookup(&e, t->writable + t->leave);
+    emit_lookup(&e, t->writable + t->leave);
+    t->arm = align(t, &e);
+    make_arm(&e);
     t->unlinked = align(t, &e);
     make_unlinked(&e, t->writable + t->leave);
     t->thunk_bytes = t->used_bytes = align(t, &e);

@@ -115,7 +115,11 @@ void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
 static struct slow_path *add_slow(struct unit *unit, uint8_t *from)
 {
     struct slow_path *slow = &unit->slow[unit->slow_count++];
-    *slow = (struct slow_path){.from = from, .op = unit->op};
+    *slow = (struct slow_path){.from = from,
+                               .op = unit->op,
+                               .ops = 1,
+                               .dirty = unit->vector_dirty,
+                               .loaded = unit->vector_loaded};
     return slow;
 }
 
@@ -146,7 +150,7 @@ static void emit_call_thunk(struct unit *unit, uint32_t offset)
     emit_bind(emit_call(&unit->e), thunk(unit, offset));
 }
 
-static void emit_lookup(struct unit *unit)
+static void emit_lookup_rip(struct unit *unit)
 {
     emit_load(&unit->e, SCRATCH0, CPU_FIELD(rip));
     emit_bind(emit_jmp(&unit->e), thunk(unit, unit->translator->lookup));
@@ -179,24 +183,33 @@ static void call_handler(struct unit *unit, const struct op *op)
 void emit_call_handler(struct unit *unit, const struct op *op)
 {
     flags_clobber(unit);
+    vector_settle(unit);
     call_handler(unit, op);
     if (op->flags & OP_ENDS_BLOCK) {
-        emit_lookup(unit);
+        emit_lookup_rip(unit);
         unit->ends = true;
     } else {
         emit_leave_if_void(unit, op);
+        vector_reload(unit, 0);
     }
 }
 
 static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
 {
     emit_bind(slow->from, unit->e.at);
-    call_handler(unit, slow->op);
+    unit->vector_loaded = slow->loaded;
+    if (slow->loaded)
+        vector_store(unit, slow->dirty);
+    for (unsigned i = 0; i < slow->ops; i++) {
+        call_handler(unit, slow->op + i);
+        if (slow->back)
+            emit_leave_if_void(unit, slow->op + i);
+    }
     if (!slow->back) {
-        emit_lookup(unit);
+        emit_lookup_rip(unit);
         return;
     }
-    emit_leave_if_void(unit, slow->op);
+    vector_reload(unit, slow->reloaded);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
     emit_bind(emit_jmp(&unit->e), slow->back);
@@ -236,7 +249,7 @@ void emit_exit(struct unit *unit, int64_t target, uint16_t live)
     }
     emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
     emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
-    emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup));
+    emit_lookup(e, thunk(unit, unit->translator->leave));
 }
 
 void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live)
@@ -283,22 +296,46 @@ static void emit_poll_path(struct unit *unit, uint8_t *from)
     emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
 }
 
+/* The count of instructions is undone when it turns out that the block can't run. */
+static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
+{
+    struct emitter *e = &unit->e;
+    emit_bind(from, e->at);
+    emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
+    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
+    emit_bind(emit_jcc(e, CONDITION_AE), body);
+    emit_alu_imm(e, 5, 8, CPU_FIELD(stats.instructions), unit->block->op_count, 0);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(interprets_next)); /* mov */
+    emit32(e, 1);
+    emit_poll_path(unit, emit_jmp(e));
+}
+
 /* --- the whole ---------------------------------------------------------------------------- */
 
-static void emit_op(struct unit *unit, unsigned i)
+/* Gives the number of ops that are done. */
+static unsigned emit_op(struct unit *unit, unsigned i)
 {
     unsigned first_slow = unit->slow_count;
     unit->op = &unit->block->op[i];
     unit->facts = &unit->fact[i];
     if (!unit->facts->emit) {
         emit_call_handler(unit, unit->op);
-        return;
+        return 1;
     }
-    unit->facts->emit(unit, unit->op);
+    if (unit->op->flags & OP_ENDS_BLOCK)
+        vector_settle(unit);
+    unsigned ops = flow_run_length(unit, i);
+    if (ops > 1)
+        flow_emit_run(unit, ops);
+    else
+        unit->facts->emit(unit, unit->op);
     for (unsigned k = first_slow; k < unit->slow_count; k++) {
         unit->slow[k].back = unit->ends ? NULL : unit->e.at;
         unit->slow[k].restores_flags = unit->in_host && unit->facts->live;
+        unit->slow[k].reloaded = unit->vector_loaded;
+        unit->slow[k].ops = ops;
     }
+    return ops;
 }
 
 const uint8_t *translate(struct unit *unit)
@@ -310,6 +347,8 @@ const uint8_t *translate(struct unit *unit)
     unit->page_offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
     unit->slow_count = unit->exit_count = 0;
     unit->ends = false;
+    unit->align_mask = 0;
+    unit->vector_loaded = unit->vector_dirty = 0;
     if (!analyse(unit))
         return NULL;
     unit->in_host = false;
@@ -318,11 +357,20 @@ const uint8_t *translate(struct unit *unit)
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
     emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
-    for (unsigned i = 0; i < block->op_count; i++)
-        emit_op(unit, i);
+    uint8_t *unarmed = NULL;
+    if (unit->vector_level) {
+        emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
+        unarmed = emit_jcc(e, CONDITION_B);
+    }
+    const uint8_t *body = e->at;
+    for (unsigned i = 0; i < block->op_count;)
+        i += emit_op(unit, i);
+    vector_settle(unit);
     if (!unit->ends)
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
     emit_poll_path(unit, poll);
+    if (unarmed)
+        emit_arm_path(unit, unarmed, body);
     emit_slow_paths(unit);
     emit_exit_paths(unit);
     return t->executable + (start - t->writable);

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Speed and size of skep, beside QEMU where that is installed, as ratios of one run.
+"""Speed and size of skep, beside QEMU where that is installed and beside the host itself.
 
-    run.py BUILD [--rounds N] [--json FILE]
+    run.py [BUILD] [--skep PROGRAM] [--skep-options KEY=VALUE,…] [--cpus 1,2] [--rounds N]
+           [--rows REGEX] [--debian] [--json FILE]
 
-Each round boots the small guest of `make run` in skep's software processor and in QEMU's (TCG),
-turn and turn about; medians over the rounds are printed. The integer loop also runs on the host.
+Each round boots the small guest of `make run` in skep's software processor and in QEMU's (TCG) and
+runs the programs of bench/guest in both, then the same static programs natively, turn and turn
+about. Medians over the rounds are printed, and how many times as fast skep is as QEMU and the host
+as skep. The exit status is 0 when all rows were measured and all results agree.
 """
 
 import argparse
@@ -13,162 +16,179 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
-from guest import Guest, guest_folder  # noqa: E402
+import guests
+import native
+import rows as bench_rows
+import table
+from native import BenchError
 
-MEMORY_MIB = 512
-LOOP_MILLIONS = 400
-INIT_MARK = re.compile(rb"Run /init as init process")
-
-
-def build_loop(folder):
-    """The integer loop as a static program, and an initrd that holds it."""
-    program = os.path.join(folder, "integer")
-    subprocess.run(["gcc", "-O2", "-static", "-o", program,
-                    os.path.join(ROOT, "bench/guest/integer.c")], check=True)
-    initrd = os.path.join(folder, "bench.cpio")
-    with open(initrd, "wb") as out:
-        subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], input=b"integer\n", stdout=out,
-                       cwd=folder, check=True)
-    return program, initrd
+QEMU = "qemu-system-x86_64"
 
 
-def resident_kib(pid):
-    """(all, shared memory that is the guest's) of a process, in KiB."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["VmRSS"].split()[0]), int(fields["RssShmem"].split()[0])
+def script_output(name):
+    """What a script of guest/ printed: the folder of what it made."""
+    made = subprocess.run([os.path.join(guests.ROOT, "guest", name)], stdout=subprocess.PIPE,
+                          check=False, text=True)
+    if made.returncode:
+        raise BenchError(f"guest/{name} failed")
+    return made.stdout.strip()
 
 
-def guest_kib(pid, size_kib):
-    """What of the guest's memory is resident: the mappings that are as large as it."""
-    total = 0
-    with open(f"/proc/{pid}/smaps", encoding="ascii") as file:
-        size = 0
-        for line in file:
-            if line.startswith("Size:"):
-                size = int(line.split()[1])
-            elif line.startswith("Rss:") and size >= size_kib // 2:
-                total += int(line.split()[1])
-    return total
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="skep beside QEMU and the host")
+    parser.add_argument("build", nargs="?", default="build", help="the build folder (build)")
+    parser.add_argument("--skep", metavar="PROGRAM", help="skep's program (BUILD/skep)")
+    parser.add_argument("--skep-options", metavar="KEY=VALUE,…", default="",
+                        help="options of its engine, as translator=on")
+    parser.add_argument("--cpus", type=cpu_list, default=[1], metavar="N,…",
+                        help="numbers of processors, as 1,2 (1)")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N",
+                        help="how often all is measured (3)")
+    parser.add_argument("--rows", type=pattern, default=pattern(""), metavar="REGEX",
+                        help="only rows of which this is found in the name")
+    parser.add_argument("--debian", action="store_true",
+                        help="also a Debian to its login prompt (made if missing: minutes)")
+    parser.add_argument("--no-qemu", action="store_true", help="skep and the host only")
+    parser.add_argument("--json", metavar="FILE", help="write all values there")
+    return parser.parse_args()
 
 
-def measure(command):
-    """One boot: seconds to init, the loop's speed, memory beyond the guest's."""
-    result = {}
-    start = time.monotonic()
-    with Guest(command, limit_s=600) as guest:
-        guest.wait_for(INIT_MARK)
-        result["boot_to_init_s"] = time.monotonic() - start
-        guest.wait_prompt()
-        guest.run("dmesg -n 1")
-        result["boot_to_prompt_s"] = time.monotonic() - start
-        _, text = guest.run(f"/integer {LOOP_MILLIONS}", 600)
-        # The kernel may still say something of its own on the console.
-        instructions, seconds = re.search(r"^(\d+) (\d+\.\d+) ", text, re.MULTILINE).groups()
-        result["integer_mips"] = int(instructions) / float(seconds) / 1e6
-        everything, _ = resident_kib(guest.process.pid)
-        result["memory_beyond_guest_mib"] = (
-            everything - guest_kib(guest.process.pid, MEMORY_MIB * 1024)) / 1024
-        off = time.monotonic()
-        guest.send("poweroff\n")
-        guest.wait_exit()
-        result["power_off_s"] = time.monotonic() - off
-    return result
+def positive(text):
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"not a number from 1: {text}")
+    return int(text)
 
 
-def commands(build, files, extra):
-    """The two contestants; QEMU only where it is installed."""
-    initrd = os.path.join(os.path.dirname(extra), "both.cpio")
-    with open(initrd, "wb") as out:
-        for name in (f"{files}/initrd.cpio", extra):
-            with open(name, "rb") as part:
-                shutil.copyfileobj(part, out)
-    found = {"skep": [f"{build}/skep", "-q", "run", "--engine", "soft", "-m", f"{MEMORY_MIB}M",
-                      "--kernel", f"{files}/vmlinuz", "--initrd", initrd,
-                      "--cmdline", "console=ttyS0"]}
-    if shutil.which("qemu-system-x86_64"):
-        found["qemu"] = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "q35",
-                         "-m", f"{MEMORY_MIB}M", "-display", "none", "-serial", "stdio",
-                         "-monitor", "none", "-kernel", f"{files}/vmlinuz", "-initrd", initrd,
-                         "-append", "console=ttyS0", "-nic", "user,model=virtio-net-pci"]
-    return found
+def cpu_list(text):
+    return [positive(word) for word in text.split(",")]
 
 
-def libraries(program):
-    """(bytes of the program, bytes of the libraries that it loads)."""
-    listing = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    paths = {os.path.realpath(path) for path in re.findall(r"(/\S+)", listing)}
-    return os.path.getsize(program), sum(os.path.getsize(path) for path in paths)
+def pattern(text):
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"not a regular expression: {error}") from error
 
 
-def stripped_bytes(program, folder):
-    """The program's size as it is installed by a package."""
-    copy = os.path.join(folder, "stripped")
-    subprocess.run(["strip", "-o", copy, program], check=True)
-    return os.path.getsize(copy)
+class Bench:
+    """What stays the same over all rounds."""
+
+    def __init__(self, arguments, folder):
+        self.arguments = arguments
+        self.folder = folder
+        self.engine = ",".join(["soft"] + [arguments.skep_options] * bool(arguments.skep_options))
+        program = arguments.skep or os.path.join(arguments.build, "skep")
+        if not os.access(program, os.X_OK):
+            raise BenchError(f"cannot run {program}: build skep first, or name it by --skep")
+        self.contestants = {"skep": (os.path.abspath(program), guests.skep_command)}
+        if not arguments.no_qemu and shutil.which(QEMU):
+            self.contestants["qemu"] = (shutil.which(QEMU), guests.qemu_command)
+        elif not arguments.no_qemu:
+            print(f"bench: {QEMU} is not installed: nothing to compare with", file=sys.stderr)
+        files = script_output("build.sh")
+        self.debian_files = script_output("debian.sh") if arguments.debian else None
+        native.build(folder)
+        self.busybox = native.extract_busybox(folder, f"{files}/initrd.cpio")
+        initrd = native.pack(folder, f"{files}/initrd.cpio")
+        self.machine = guests.small_machine(files, initrd)
+
+    def guest_values(self, name, cpus, rows):
+        """What one contestant reaches in one round."""
+        program, command = self.contestants[name]
+
+        def make(machine):
+            return command(program, self.engine, cpus, machine)
+
+        found = {}
+        if guests.needs_guest(rows):
+            found = guests.Session(name, make(self.machine), rows).run()
+        if any(row in bench_rows.DEBIAN for row in rows):
+            seconds = guests.debian_to_login(name, make, self.debian_files, self.folder)
+            if seconds:
+                found["debian_to_login"] = (seconds, None)
+        return found
+
+    def round(self, cpus, rows):
+        """One round of all: {contestant: {key: (value, result)}}."""
+        found = {}
+        for name in self.contestants:
+            print(f"bench:   {name}", file=sys.stderr)
+            found[name] = self.guest_values(name, cpus, rows)
+        print("bench:   native", file=sys.stderr)
+        found["native"] = native.session(self.folder, rows, self.busybox, cpus)
+        return found
+
+    def print_sizes(self):
+        """The sizes of the contestants' programs."""
+        print()
+        for name, (program, _) in self.contestants.items():
+            print(f"{name}: program {guests.stripped_bytes(program, self.folder) / 1024:.0f} KiB "
+                  f"stripped, its libraries {guests.libraries_bytes(program) / 1024:.0f} KiB")
 
 
-ROWS = [
-    ("boot_to_init_s", "boot to init, s", True),
-    ("boot_to_prompt_s", "boot to prompt, s", True),
-    ("power_off_s", "power off, s", True),
-    ("integer_mips", "integer loop, M instructions/s", False),
-    ("memory_beyond_guest_mib", "memory beyond the guest's, MiB", True),
-]
+def missing(rounds, rows, contestants):
+    """The rows that a contestant never gave, as lines of text."""
+    lines = []
+    for name in [*contestants, "native"]:
+        keys = [row.key for row in rows if (name != "native" or (row.program and row.native)) and
+                not any(row.key in one.get(name, {}) for one in rounds)]
+        if keys:
+            lines.append(f"{name} has no {', '.join(keys)}")
+    return lines
 
 
-def print_table(medians, native_mips):
-    """A row per measure; the ratio is how much better skep is."""
-    print(f"{'':36}{'skep':>10}{'qemu':>10}{'ratio':>8}{'native':>10}")
-    for key, title, less_is_better in ROWS:
-        skep = medians["skep"][key]
-        line = f"{title:36}{skep:10.2f}"
-        if "qemu" in medians:
-            qemu = medians["qemu"][key]
-            line += f"{qemu:10.2f}{(qemu / skep if less_is_better else skep / qemu):8.2f}"
-        else:
-            line += f"{'-':>10}{'-':>8}"
-        print(line + (f"{native_mips:10.0f}" if key == "integer_mips" else ""))
+def measure(bench, cpus):
+    """All rounds with so many processors: the table as lines, its rounds, whether all is well."""
+    arguments = bench.arguments
+    rows = bench_rows.chosen(arguments.rows, cpus, arguments.debian)
+    if not rows:
+        raise BenchError(f"no row has {arguments.rows.pattern!r} in its name")
+    rounds = []
+    for count in range(arguments.rounds):
+        print(f"bench: {cpus} processor(s), round {count + 1} of {arguments.rounds}",
+              file=sys.stderr)
+        rounds.append(bench.round(cpus, rows))
+    lines = table.table_lines(rows, table.medians(rounds))
+    table.print_table(f"{cpus} processor(s)", lines)
+    sys.stdout.flush()
+    wrong = table.differences(rounds, rows) + missing(rounds, rows, bench.contestants)
+    for text in wrong:
+        print(f"bench: {text}", file=sys.stderr)
+    return {"cpus": cpus, "rows": lines, "rounds": rounds}, not wrong
+
+
+def run(arguments):
+    """The whole benchmark; the exit status."""
+    with tempfile.TemporaryDirectory(prefix="skep-bench-") as folder:
+        bench = Bench(arguments, folder)
+        results, well = [], True
+        for cpus in arguments.cpus:
+            result, complete = measure(bench, cpus)
+            results.append(result)
+            well = well and complete
+        bench.print_sizes()
+        under = [f"{line['title']} ({result['cpus']})" for result in results
+                 for line in result["rows"] if table.is_under(line)]
+        print(f"under the floor: {', '.join(under) or 'none'}")
+        if arguments.json:
+            with open(arguments.json, "w", encoding="utf-8") as out:
+                json.dump({"engine": bench.engine, "tables": results}, out, indent=2)
+    return 0 if well else 1
 
 
 def main():
-    parser = argparse.ArgumentParser(description="skep beside QEMU")
-    parser.add_argument("build")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", metavar="FILE")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="skep-bench-") as folder:
-        files = guest_folder(ROOT)
-        program, extra = build_loop(folder)
-        contestants = commands(arguments.build, files, extra)
-        results = {name: [] for name in contestants}
-        for number in range(arguments.rounds):
-            for name, command in contestants.items():
-                print(f"bench: round {number + 1} of {arguments.rounds}: {name}", file=sys.stderr)
-                results[name].append(measure(command))
-        native = subprocess.run([program, str(LOOP_MILLIONS)], capture_output=True, text=True,
-                                check=True).stdout.split()
-        native_mips = int(native[0]) / float(native[1]) / 1e6
-        medians = {name: {key: statistics.median(r[key] for r in rounds) for key, _, _ in ROWS}
-                   for name, rounds in results.items()}
-        print_table(medians, native_mips)
-        for name in contestants:
-            path = f"{arguments.build}/skep" if name == "skep" else shutil.which(contestants[name][0])
-            _, shared = libraries(path)
-            print(f"{name}: program {stripped_bytes(path, folder) / 1024:.0f} KiB stripped, "
-                  f"its libraries {shared / 1024:.0f} KiB")
-        if arguments.json:
-            with open(arguments.json, "w", encoding="ascii") as out:
-                json.dump({"medians": medians, "native_mips": native_mips}, out, indent=2)
+    try:
+        return run(parse_arguments())
+    except (BenchError, OSError, subprocess.SubprocessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,16 +2,11 @@
  *
  * The integer loop of the benchmark, run in the guest (and natively): a fixed number of
  * instructions of the usual mix — arithmetic, shifts, loads, stores, a call, branches taken and
- * not — written in assembly so that the number is known. Prints "instructions seconds".
- *
- *   integer [MILLIONS OF INSTRUCTIONS]
+ * not — written in assembly so that the number is known.
  */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+#include "bench.h"
 
-enum { INSTRUCTIONS_AN_ITERATION = 20, WORDS = 1024 };
+enum { INSTRUCTIONS_AN_ITERATION = 20, ITERATIONS = 5000, WORDS = 1024 };
 
 static uint64_t words[WORDS];
 
@@ -51,24 +46,22 @@ static uint64_t loop(uint64_t iterations)
     return sum;
 }
 
-static double now(void)
+static bool loop_prepare(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    for (int i = 0; i < WORDS; i++)
+        words[i] = (uint64_t)i * 0x9e3779b97f4a7c15u;
+    return true;
+}
+
+static uint64_t loop_run(uint64_t count)
+{
+    return loop(count * ITERATIONS);
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t millions = argc > 1 ? strtoull(argv[1], NULL, 10) : 400;
-    uint64_t iterations = millions * 1000000 / INSTRUCTIONS_AN_ITERATION;
-    for (int i = 0; i < WORDS; i++)
-        words[i] = (uint64_t)i * 0x9e3779b97f4a7c15u;
-    loop(iterations / 100 + 1);
-    double start = now();
-    uint64_t sum = loop(iterations);
-    double seconds = now() - start;
-    printf("%llu %.6f %llx\n", (unsigned long long)(iterations * INSTRUCTIONS_AN_ITERATION),
-           seconds, (unsigned long long)sum);
-    return 0;
+    static const struct bench_row rows[] = {
+        {"loop", "M/s", INSTRUCTIONS_AN_ITERATION * ITERATIONS, loop_prepare, loop_run},
+    };
+    return bench_main(argc, argv, rows, sizeof(rows) / sizeof(rows[0]));
 }

@@ -44,8 +44,8 @@ def parse_arguments():
     parser.add_argument("--skep", metavar="PROGRAM", help="skep's program (BUILD/skep)")
     parser.add_argument("--skep-options", metavar="KEY=VALUE,…", default="",
                         help="options of its engine, as translator=on")
-    parser.add_argument("--cpus", type=cpu_list, default=[1], metavar="N,…",
-                        help="numbers of processors, as 1,2 (1)")
+    parser.add_argument("--cpus", type=cpu_list, default=[1, 2], metavar="N,…",
+                        help="numbers of processors, as 1 or 1,2 (1,2)")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N",
                         help="how often all is measured (3)")
     parser.add_argument("--rows", type=pattern, default=pattern(""), metavar="REGEX",

@@ -336,7 +336,30 @@ behind_here:
         setc    %ch
         shldq   $4, %rax, 0x27000(%rbx)
         cvtsi2sdq 0x28000(%rbx), %xmm1
-        jmp     *0x29000(%rbx)
+        leaq    0x2a018(%rbx), %rsp             /* runs of pushes and pops over pages 29h, 2ah */
+        pushq   %rax
+        pushq   %rcx
+        pushq   %rdx
+        pushq   %rbx
+        pushq   %rsi
+        pushq   %rdi
+        popq    %rdi
+        popq    %rsi
+        popq    %r11
+        popq    %rdx
+        popq    %rcx
+        popq    %r10
+        movq    %rax, %xmm2                     /* vector registers that change between faults */
+        paddq   %xmm2, %xmm2
+        movdqu  0x2b000(%rbx), %xmm3
+        paddq   %xmm3, %xmm2
+        movdqu  %xmm2, 0x2c008(%rbx)
+        pxor    0x2d000(%rbx), %xmm3
+        incq    0x2e000(%rbx)
+        pshufd  $0x1b, %xmm3, %xmm4
+        addsd   %xmm1, %xmm1
+        movups  %xmm4, 0x2f001(%rbx)
+        jmp     *0x30000(%rbx)
         export  faults_after
         pushfq                                  /* on page 20h, where LEAVE has left RSP */
         popq    %rdi
@@ -345,6 +368,8 @@ behind_here:
         hlt
         .balign 64
         export  faults_handler
+        movups  %xmm2, (0x170800)
+        movups  %xmm3, (0x170810)
         page_fault_handler
         end     faults
 

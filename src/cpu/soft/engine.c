@@ -192,6 +192,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         free(vm);
         return NULL;
     }
+    vm->system.translator.has_counts = config->counts_instructions;
     vm->bus = config->bus;
     vm->ram = config->ram;
     vm->hooks = config->hooks;

@@ -46,6 +46,7 @@ struct op {
     uint8_t imm2;        /* the second immediate of ENTER, EXTRQ and far pointers' selector: low */
     uint16_t offset;     /* of the first byte from the block's start */
     uint16_t flags;
+    uint16_t number; /* of this op in its block */
 };
 
 /* The kinds of the visible operands (info->operand_count_visible: those a disassembler shows, such

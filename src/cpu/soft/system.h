@@ -73,6 +73,7 @@ struct translator_options {
     bool perf_map;        /* write /tmp/perf-PID.map */
     unsigned threshold;   /* runs of a block before it is translated; 0: the usual number */
     unsigned code_bytes;  /* of host code a processor; 0: the usual number */
+    bool has_counts;      /* translated instructions are counted in soft_stats, too */
     bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
 };
 

@@ -16,7 +16,7 @@ struct tlb_bloom {
 };
 
 struct tlb_set {
-    struct tlb_entry entry[TLB_VIEWS][TLB_ENTRIES];
+    struct tlb_tables tables[TLB_VIEWS];
     uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES]; /* which entries were filled since the last flush */
     unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
     struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */

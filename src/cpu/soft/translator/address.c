@@ -111,35 +111,88 @@ static struct rm operand(struct emitter *e, const struct address *a)
     return rm_indexed(SCRATCH0, a->index, a->scale, a->disp);
 }
 
+static void check_alignment(struct unit *unit)
+{
+    if (!unit->align_mask)
+        return;
+    emit_modrm(&unit->e, 0xf6 | EMIT_EXTENSION, 1, 0, rm_reg(SCRATCH0)); /* test */
+    emit8(&unit->e, unit->align_mask);
+    slow_if(unit, CONDITION_NE);
+}
+
+/* Jumps when not equal to the page of cpu->stack_page, with bits of `also` clear. */
+static uint8_t *compare_stack_page(struct unit *unit, struct rm address, unsigned also)
+{
+    struct emitter *e = &unit->e;
+    const size_t at = offsetof(struct cpu, stack_page) + unit->class * sizeof(struct stack_page);
+    emit_lea(e, SCRATCH0, address);
+    emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES | (int32_t)also, 0);
+    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS)); /* cmp */
+    return emit_jcc(e, CONDITION_NE);
+}
+
+/* By RSP: most likely in the page of cpu->stack_page. What is aligned doesn't leave it; what is
+ * larger than a word is looked at from both ends. */
+static struct rm check_stack(struct unit *unit, const struct address *a, unsigned size_bytes,
+                             enum memory_access access)
+{
+    struct emitter *e = &unit->e;
+    const size_t at = offsetof(struct cpu, stack_page) + unit->class * sizeof(struct stack_page);
+    const struct rm address = rm_indexed(a->base, HOST_NONE, 0, a->disp);
+    const struct rm last = rm_indexed(a->base, HOST_NONE, 0, a->disp + (int32_t)size_bytes - 1);
+    struct stack_miss *miss = &unit->stack[unit->stack_count++];
+    flags_clobber(unit);
+    *miss = (struct stack_miss){.address = address,
+                                .size_bytes = size_bytes,
+                                .is_write = access == ACCESS_WRITE,
+                                .slow = slow_later(unit)};
+    if (unit->align_mask) {
+        emit_lea(e, SCRATCH0, address);
+        check_alignment(unit);
+    }
+    miss->from[0] = compare_stack_page(unit, address, size_bytes <= 8 ? size_bytes - 1 : 0);
+    if (size_bytes > 8)
+        miss->from[1] = compare_stack_page(unit, last, 0);
+    emit_load(e, SCRATCH0, rm_mem(HOST_CPU, (int32_t)at + 8 - CPU_BIAS));
+    miss->back = e->at;
+    return operand(e, a);
+}
+
+_Static_assert(offsetof(struct stack_page, addend) == 8, "check_stack");
+
+static bool is_by_stack(const struct unit *unit, const struct address *a)
+{
+    return unit->class != CLASS_OTHER && a->base == HOST_R12 && a->index == HOST_NONE &&
+           a->terms == 0 && !a->has_stored_index;
+}
+
 static struct rm check(struct unit *unit, const struct address *a, unsigned size_bytes,
                        enum memory_access access)
 {
     struct emitter *e = &unit->e;
-    const int32_t tag = access == ACCESS_WRITE ? (int32_t)offsetof(struct tlb_entry, write_tag)
-                                               : (int32_t)offsetof(struct tlb_entry, read_tag);
+    const int32_t table = access == ACCESS_WRITE ? (int32_t)offsetof(struct tlb_tables, write)
+                                                 : (int32_t)offsetof(struct tlb_tables, read);
+    if (is_by_stack(unit, a))
+        return check_stack(unit, a, size_bytes, access);
     flags_clobber(unit);
     compute(e, a, SCRATCH0);
-    if (unit->align_mask) {
-        emit_modrm(e, 0xf6 | EMIT_EXTENSION, 1, 0, rm_reg(SCRATCH0)); /* test */
-        emit8(e, unit->align_mask);
-        slow_if(unit, CONDITION_NE);
-    }
+    check_alignment(unit);
     if (size_bytes == 1)
         emit_mov_rr(e, SCRATCH1, SCRATCH0);
     else
         emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)size_bytes - 1));
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 4, 5, rm_reg(SCRATCH0)); /* shr */
-    emit8(e, PAGE_SHIFT - 5);
-    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), (TLB_ENTRIES - 1) << 5, 0);
+    emit8(e, PAGE_SHIFT - 4);
+    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), (TLB_ENTRIES - 1) << 4, 0);
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH1), -PAGE_BYTES, 0);
     emit_add(e, SCRATCH0, CPU_FIELD(tlb));
-    emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, tag)); /* cmp */
+    emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, table)); /* cmp */
     slow_if(unit, CONDITION_NE);
-    emit_load(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)offsetof(struct tlb_entry, addend)));
+    emit_load(e, SCRATCH0, rm_mem(SCRATCH0, table + (int32_t)offsetof(struct tlb_entry, addend)));
     return operand(e, a);
 }
 
-_Static_assert(sizeof(struct tlb_entry) == 32, "check");
+_Static_assert(sizeof(struct tlb_entry) == 16, "check");
 
 struct rm address_check(struct unit *unit, const struct op *op, unsigned size_bytes,
                         enum memory_access access)

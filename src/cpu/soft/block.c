@@ -112,7 +112,7 @@ static const uint8_t *fetch_translate(struct cpu *cpu, uint64_t linear)
     const struct tlb_entry *entry =
         &cpu->tlb->execute[linear >> PAGE_SHIFT & (TLB_EXECUTE_ENTRIES - 1)];
     if (entry->tag != (linear & PAGE_MASK))
-        entry = tlb_get(cpu, linear, ACCESS_EXECUTE, cpu->tlb_all->view);
+        entry = tlb_get(cpu, linear, ACCESS_EXECUTE, cpu->tlb_view);
     if (entry->tag & TLB_MMIO_TAG)
         return NULL;
     return (const uint8_t *)(linear + entry->addend);
@@ -254,7 +254,7 @@ static struct block *decode_mmio(struct cpu *cpu, const struct fetch *fetch)
     struct mapping mapping;
     uint32_t error_code;
     unsigned available = fetch->available < sizeof(bytes) ? fetch->available : sizeof(bytes);
-    if (!paging_walk(cpu, fetch->linear, ACCESS_EXECUTE, cpu->tlb_all->view, &mapping, &error_code))
+    if (!paging_walk(cpu, fetch->linear, ACCESS_EXECUTE, cpu->tlb_view, &mapping, &error_code))
         cpu_raise_page_fault(cpu, fetch->linear, error_code);
     uint64_t gpa = mapping.gpa | (fetch->linear & ~PAGE_MASK);
     for (unsigned i = 0; i < available; i++)

@@ -178,6 +178,7 @@ struct cpu {
     uint64_t spill;                  /* a word for translated code */
     uint16_t cc;                     /* arithmetic flags */
     uint8_t cpl;
+    uint8_t tlb_view;         /* enum tlb_view of cpu->tlb */
     uint32_t mode;            /* enum cpu_mode bits */
     uint32_t link_site;       /* translated code left by this jump, see translator/cache.c */
     uint32_t interprets_next; /* translated code has found that it can't run the next block */

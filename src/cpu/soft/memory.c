@@ -167,18 +167,18 @@ static void write_view(struct cpu *cpu, uint64_t linear, const void *buffer, uns
 
 void memory_read_slow(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
 {
-    read_view(cpu, linear, buffer, size_bytes, cpu->tlb_all->view);
+    read_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_write_slow(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes)
 {
-    write_view(cpu, linear, buffer, size_bytes, cpu->tlb_all->view);
+    write_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_probe_write(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
     if (!memory_hit_write(cpu, linear, size_bytes))
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_all->view);
+        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
 }
 
 void memory_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
@@ -225,7 +225,7 @@ void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, u
 void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
 {
     struct access access =
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_all->view);
+        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;
     assert(size_bytes <= sizeof(cpu->bounce));

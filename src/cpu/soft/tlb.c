@@ -100,7 +100,7 @@ void tlb_close(struct cpu *cpu)
 
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
 {
-    cpu->tlb_all->view = (uint8_t)view;
+    cpu->tlb_view = (uint8_t)view;
     cpu->tlb = &cpu->tlb_set->tables[view];
 }
 
@@ -211,7 +211,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     }
     set->last_use = ++tlb->clock;
     cpu->tlb_set = set;
-    cpu->tlb = &set->tables[tlb->view];
+    cpu->tlb = &set->tables[cpu->tlb_view];
     forget_stacks(cpu);
     if (!keep)
         set_flush(cpu, set);

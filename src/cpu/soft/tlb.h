@@ -36,7 +36,6 @@ struct tlb {
     uint64_t upper_epoch;
     struct tlb_bloom upper_code;
     bool is_upper_private; /* code of the upper half is in pages that are not global */
-    uint8_t view;          /* enum tlb_view of cpu->tlb */
 };
 
 /* A page as the tables give it: paging.c. */

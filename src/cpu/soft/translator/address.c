@@ -166,17 +166,12 @@ static bool is_by_stack(const struct unit *unit, const struct address *a)
            a->terms == 0 && !a->has_stored_index;
 }
 
-static struct rm check(struct unit *unit, const struct address *a, unsigned size_bytes,
-                       enum memory_access access)
+/* The address in SCRATCH0 becomes its page's addend. */
+static void look_up(struct unit *unit, unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
     const int32_t table = access == ACCESS_WRITE ? (int32_t)offsetof(struct tlb_tables, write)
                                                  : (int32_t)offsetof(struct tlb_tables, read);
-    if (is_by_stack(unit, a))
-        return check_stack(unit, a, size_bytes, access);
-    flags_clobber(unit);
-    compute(e, a, SCRATCH0);
-    check_alignment(unit);
     if (size_bytes == 1)
         emit_mov_rr(e, SCRATCH1, SCRATCH0);
     else
@@ -189,6 +184,18 @@ static struct rm check(struct unit *unit, const struct address *a, unsigned size
     emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, table)); /* cmp */
     slow_if(unit, CONDITION_NE);
     emit_load(e, SCRATCH0, rm_mem(SCRATCH0, table + (int32_t)offsetof(struct tlb_entry, addend)));
+}
+
+static struct rm check(struct unit *unit, const struct address *a, unsigned size_bytes,
+                       enum memory_access access)
+{
+    struct emitter *e = &unit->e;
+    if (is_by_stack(unit, a))
+        return check_stack(unit, a, size_bytes, access);
+    flags_clobber(unit);
+    compute(e, a, SCRATCH0);
+    check_alignment(unit);
+    look_up(unit, size_bytes, access);
     return operand(e, a);
 }
 
@@ -201,11 +208,26 @@ struct rm address_check(struct unit *unit, const struct op *op, unsigned size_by
     return check(unit, &a, size_bytes, access);
 }
 
+struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum memory_access access)
+{
+    flags_clobber(unit);
+    emit_store(&unit->e, CPU_FIELD(spill), SCRATCH0);
+    look_up(unit, size_bytes, access);
+    emit_add(&unit->e, SCRATCH0, CPU_FIELD(spill));
+    return rm_mem(SCRATCH0, 0);
+}
+
 struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
                            enum memory_access access)
 {
     struct address a = {.base = host_of[guest_reg], .index = HOST_NONE, .disp = disp, .terms = 0};
     return check(unit, &a, size_bytes, access);
+}
+
+void address_linear(struct unit *unit, const struct op *op, unsigned to)
+{
+    struct address a = address_of(unit, op, true);
+    compute(&unit->e, &a, to);
 }
 
 bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm)

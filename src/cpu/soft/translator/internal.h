@@ -118,6 +118,7 @@ struct unit {
     unsigned miss_count;
     uint8_t *return_address; /* of a call: distance of the code behind it, NULL: none */
     int64_t return_target;
+    bool enables_interrupts; /* in its course: the next block polls */
     bool ends;             /* control has left the block */
     uint8_t align_mask;    /* of the next address check */
     unsigned vector_level; /* what the block needs of cpu->armed */
@@ -144,6 +145,7 @@ struct translator {
     size_t size_bytes, used_bytes, thunk_bytes;
     /* Offsets of the thunks: thunks.c. */
     uint32_t enter, leave, disarm, arm, handler, last_handler, unlinked, far;
+    uint32_t movs[4], stos[4];                  /* by the logarithm of the element's size */
     uint32_t lookup[CLASS_OTHER + 1];    /* by enum code_class */
     uint32_t stack_miss[CLASS_OTHER][2]; /* and whether it is a write */
     unsigned threshold;
@@ -179,8 +181,11 @@ struct rm address_check(struct unit *unit, const struct op *op, unsigned size_by
 /* The same at a mapped guest register plus disp. */
 struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
                            enum memory_access access);
-/* The operand's effective address. */
+/* The same at the address that is in SCRATCH0. */
+struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum memory_access access);
+/* The operand's effective address, and its linear one. */
 void address_effective(struct unit *unit, const struct op *op, unsigned to);
+void address_linear(struct unit *unit, const struct op *op, unsigned to);
 /* Whether a LEA of mapped registers gives it. */
 bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm);
 
@@ -217,6 +222,13 @@ void emit_call_handler(struct unit *unit, const struct op *op);
 
 emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+
+emit_fn *bmi_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+emit_fn *string_find(const struct op *op, const struct insn_facts *facts);
+emit_fn *system_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+/* Thunks of string.c, for elements of 1 << log bytes. */
+void string_make_movs(struct emitter *e, unsigned log);
+void string_make_stos(struct emitter *e, unsigned log);
 
 emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 

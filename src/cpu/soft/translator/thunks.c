@@ -334,6 +334,12 @@ void thunks_make(struct translator *t)
     make_handler(&e, disarm);
     t->last_handler = align(t, &e);
     make_last_handler(&e, disarm, lookup);
+    for (unsigned log = 0; log < 4; log++) {
+        t->movs[log] = align(t, &e);
+        string_make_movs(&e, log);
+        t->stos[log] = align(t, &e);
+        string_make_stos(&e, log);
+    }
     t->unlinked = align(t, &e);
     make_unlinked(&e, leave);
     t->far = align(t, &e);

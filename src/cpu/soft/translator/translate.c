@@ -269,7 +269,7 @@ static void emit_stub(struct unit *unit, const struct exit_path *exit)
         .target = (int32_t)exit->target,
         .mode = (uint16_t)unit->block->mode,
         .is_far = exit->is_far,
-        .is_forward = exit->target > (int64_t)unit->page_offset,
+        .is_forward = exit->target > (int64_t)unit->page_offset && !unit->enables_interrupts,
     };
     uint32_t offset = (uint32_t)(e->at - t->writable);
     memcpy(place, &offset, sizeof(offset));
@@ -370,6 +370,7 @@ static void begin(struct unit *unit)
     unit->class = class_of(unit->block->mode);
     unit->slow_count = unit->stack_count = unit->exit_count = unit->miss_count = 0;
     unit->return_address = NULL;
+    unit->enables_interrupts = false;
     unit->ends = false;
     unit->align_mask = 0;
     unit->in_host = false;

@@ -168,6 +168,22 @@ static bool is_known_set(ZydisISASet set)
     }
 }
 
+/* Registers that PCMPxSTRx names by itself. */
+static bool is_in_place(const ZydisDecodedOperand *operand)
+{
+    if (operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+        return false;
+    switch (operand->reg.value) {
+    case ZYDIS_REGISTER_EAX:
+    case ZYDIS_REGISTER_RAX:
+    case ZYDIS_REGISTER_ECX:
+    case ZYDIS_REGISTER_RCX:
+    case ZYDIS_REGISTER_EDX:
+    case ZYDIS_REGISTER_RDX: return true;
+    default: return false;
+    }
+}
+
 /* Whether the host's processor wants the operand aligned. */
 static bool wants_alignment(const struct insn_facts *facts, const ZydisDecodedOperand *memory)
 {
@@ -204,6 +220,8 @@ static bool operand_fits(const struct unit *unit, const struct op *op,
     }
     if (is_vector(operand))
         return ZydisRegisterGetId(operand->reg.value) < 16;
+    if (is_in_place(operand))
+        return true;
     if (is_general(operand))
         return operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
                (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||

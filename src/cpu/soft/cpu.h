@@ -248,7 +248,7 @@ struct cpu {
     uint8_t *block_arena;            /* where they stand */
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct translator *translator;   /* NULL: there is only the interpreter */
-    struct soft_stats stats;
+    struct engine_stats stats;
     bool is_translated; /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];
     struct code_target returns[2][RETURN_ENTRIES]; /* by enum code_class, as the next */

@@ -52,6 +52,7 @@ static struct target translate(struct cpu *cpu, uint64_t linear, enum memory_acc
     if (entry->tag & TLB_MMIO_TAG)
         return (struct target){NULL, linear + entry->addend, 0};
     uint8_t *hva = (uint8_t *)(linear + entry->addend);
+    cpu->stats.code_page_writes += (entry->tag & TLB_CODE_TAG) != 0;
     if (entry->tag & TLB_CODE_TAG)
         regain_write(cpu, entry, hva);
     return (struct target){hva, 0, 0};
@@ -72,6 +73,7 @@ static struct access translate_range(struct cpu *cpu, uint64_t linear, unsigned 
     uint64_t next = wrap(cpu, linear + here);
     check_canonical(cpu, next);
     result.count = 2;
+    cpu->stats.page_crossings++;
     result.target[1] = translate(cpu, next, access, view);
     result.target[0].size_bytes = here;
     result.target[1].size_bytes = size_bytes - here;

@@ -123,6 +123,7 @@ void tlb_update_jump_key(struct cpu *cpu)
  * and the cache is emptied. An epoch with low bits 0 is nobody's, as is an empty entry. */
 static uint64_t take_epoch(struct cpu *cpu)
 {
+    cpu->stats.epochs++;
     struct tlb *tlb = cpu->tlb_all;
     if (tlb->next_epoch % JUMP_EPOCHS == 0) {
         memset(cpu->jump, 0, sizeof(cpu->jump));
@@ -210,6 +211,8 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
         keep = false;
     }
     set->last_use = ++tlb->clock;
+    cpu->stats.space_switches++;
+    cpu->stats.space_misses += !keep;
     cpu->tlb_set = set;
     cpu->tlb = &set->tables[cpu->tlb_view];
     forget_stacks(cpu);
@@ -223,6 +226,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
 
 void tlb_flush_all(struct cpu *cpu)
 {
+    cpu->stats.tlb_flushes++;
     for (unsigned i = 0; i < TLB_SETS; i++)
         if (&cpu->tlb_all->set[i] != cpu->tlb_set)
             cpu->tlb_all->set[i].is_used = false;
@@ -234,6 +238,7 @@ void tlb_flush_all(struct cpu *cpu)
 void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid)
 {
     struct tlb_set *set = set_find(cpu->tlb_all, pcid);
+    cpu->stats.space_flushes++;
     if (set == cpu->tlb_set)
         set_flush(cpu, set);
     else if (set)
@@ -253,6 +258,7 @@ static void flush_region(struct tlb_set *set, uint64_t linear)
 static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
 {
     bool has_code = bloom_has(code_bloom(cpu, set, linear), linear >> PAGE_SHIFT);
+    cpu->stats.page_flushes++;
     if (bloom_has(&set->huge, linear >> 30)) {
         set_flush(cpu, set);
         new_epoch_of(cpu, set, linear);

@@ -48,18 +48,47 @@ static int open_perf_map(void)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-static void note_for_perf(struct translator *t, const struct cpu *cpu, const uint8_t *code,
-                          size_t size_bytes)
+static void note_for_perf(struct translator *t, const uint8_t *code, size_t size_bytes,
+                          const char *name)
 {
     char line[96];
     if (t->perf_map < 0)
         return;
-    int length = snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)code,
-                          size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
+    int length =
+        snprintf(line, sizeof(line), "%lx %zx %s\n", (unsigned long)code, size_bytes, name);
     if (write(t->perf_map, line, (size_t)length) == length)
         return;
     close(t->perf_map);
     t->perf_map = -1;
+}
+
+static void note_block(struct cpu *cpu, const uint8_t *code, size_t size_bytes)
+{
+    char name[48];
+    snprintf(name, sizeof(name), "guest_%d_%llx", cpu->cpl, (unsigned long long)cpu->rip);
+    note_for_perf(cpu->translator, code, size_bytes, name);
+}
+
+static void note_thunks(struct translator *t)
+{
+    const struct {
+        const char *name;
+        uint32_t from, to;
+    } thunk[] = {
+        {"skep_enter", t->enter, t->disarm},
+        {"skep_disarm", t->disarm, t->arm},
+        {"skep_arm", t->arm, t->leave},
+        {"skep_leave", t->leave, t->lookup[CLASS_KERNEL]},
+        {"skep_lookup", t->lookup[CLASS_KERNEL], t->handler},
+        {"skep_handler", t->handler, t->movs[0]},
+        {"skep_string", t->movs[0], t->unlinked},
+        {"skep_unlinked", t->unlinked, t->far},
+        {"skep_far", t->far, t->stack_miss[CLASS_KERNEL][0]},
+        {"skep_stack_miss", t->stack_miss[CLASS_KERNEL][0], (uint32_t)t->thunk_bytes},
+    };
+    for (unsigned i = 0; i < sizeof(thunk) / sizeof(thunk[0]); i++)
+        note_for_perf(t, t->executable + thunk[i].from, thunk[i].to - thunk[i].from,
+                      thunk[i].name);
 }
 
 bool translator_open(struct cpu *cpu, struct error *err)
@@ -71,6 +100,7 @@ bool translator_open(struct cpu *cpu, struct error *err)
     if (!t)
         return error_errno(err, "cannot make the translator", NULL, ENOMEM);
     cpu->translator = t;
+    cpu->relink_budget = RELINK_BUDGET;
     t->size_bytes = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
     if (t->size_bytes < MIN_CODE_BYTES)
         t->size_bytes = MIN_CODE_BYTES;
@@ -81,6 +111,7 @@ bool translator_open(struct cpu *cpu, struct error *err)
         return false;
     }
     thunks_make(t);
+    note_thunks(t);
     return true;
 }
 
@@ -296,7 +327,7 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return true;
     }
     t->used_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
-    note_for_perf(t, cpu, code, (size_t)(unit->e.at - at));
+    note_block(cpu, code, (size_t)(unit->e.at - at));
     block->code = code;
     block->is_translated = true;
     struct block **bucket = page_bucket(t, block->page);

@@ -203,6 +203,7 @@ static void make_lookup(struct emitter *e, enum code_class class, const uint8_t 
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;
     const int32_t key = (int32_t)offsetof(struct cpu, jump_key) - CPU_BIAS;
+    emit_alu_imm(e, 0, 8, CPU_FIELD(stats.jump_lookups), 1, 0);
     emit_store(e, CPU_FIELD(rip), SCRATCH0);
     emit_mov_rr(e, SCRATCH1, SCRATCH0);
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 5, rm_reg(SCRATCH1)); /* shr 63 */
@@ -262,6 +263,7 @@ static void make_far(struct emitter *e, const struct translator *t, const uint8_
     emit_modrm(e, 0x03, 8, SCRATCH1, CPU_FIELD(spill)); /* add */
     emit_alu_imm(e, 7, 8, rm_mem(SCRATCH1, linked), 0, 0);
     uint8_t *unlinked = emit_jcc(e, CONDITION_E);
+    emit_alu_imm(e, 0, 8, CPU_FIELD(stats.guard_misses), 1, 0);
     emit_alu_imm(e, 5, 4, CPU_FIELD(relink_budget), 1, 0);
     emit_bind(emit_jcc(e, CONDITION_NE), lookup);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(relink_budget)); /* mov */

@@ -154,12 +154,26 @@ struct code_target {
 
 enum { RETURN_ENTRIES = 256, TARGET_ENTRIES = 512 };
 
-/* The page that the stack is in, of which both reads and writes are known to hit; accesses of
- * translated code by RSP need no look-up there. What changes the TLB forgets it (tlb.c). */
-enum { STACK_PAGE_NONE = 0x800 };
-struct stack_page {
+/* A page that accesses of translated code by RSP, RIP, FS or GS go to without a look-up in the TLB:
+ * it is known to hit. Which slot an instruction uses is chosen when it is translated, so that those
+ * that likely are on the same page share one. What changes the TLB forgets them all (tlb.c). */
+enum { PAGE_SLOT_NONE = 0x800 };
+struct page_slot {
     uint64_t page; /* its linear address; NONE is equal to no page, nor to one with low bits */
     uintptr_t addend;
+};
+
+/* Of a stack frame by distance from RSP, of pages that are read or written by RIP, of FS and GS.
+ * Slots but the second kind hold pages of which both reads and writes hit. */
+enum {
+    STACK_SLOTS = 8,
+    READ_SLOTS = 16,
+    WRITE_SLOTS = 8,
+    SEGMENT_SLOTS = 8,
+    FIRST_READ_SLOT = STACK_SLOTS,
+    FIRST_WRITE_SLOT = FIRST_READ_SLOT + READ_SLOTS,
+    FIRST_SEGMENT_SLOT = FIRST_WRITE_SLOT + WRITE_SLOTS,
+    PAGE_SLOTS = FIRST_SEGMENT_SLOT + SEGMENT_SLOTS
 };
 
 /* The vector registers; YMM halves together so that one host load moves a register. */
@@ -171,12 +185,13 @@ struct cpu {
     uint64_t gpr[GPR_SLOTS];
     uint64_t rip;           /* of the next instruction, exact only between blocks: see cpu_rip() */
     struct tlb_tables *tlb; /* the view for data accesses at the present CPL and AC */
-    struct stack_page stack_page[2]; /* by enum code_class */
-    _Atomic uint32_t requests;       /* any thread */
-    uint32_t armed;                  /* what translated vector code may run: translator/vector.c */
-    uint64_t link_key[2];            /* mode and epoch: of the lower and the upper half */
-    uint64_t spill;                  /* a word for translated code */
-    uint16_t cc;                     /* arithmetic flags */
+    uint32_t page_slots_used;
+    int32_t missed_slot; /* between translated code and its thunk: distance from the registers */
+    _Atomic uint32_t requests; /* any thread */
+    uint32_t armed;            /* what translated vector code may run: translator/vector.c */
+    uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
+    uint64_t spill;            /* a word for translated code */
+    uint16_t cc;               /* arithmetic flags */
     uint8_t cpl;
     uint8_t tlb_view;         /* enum tlb_view of cpu->tlb */
     uint32_t mode;            /* enum cpu_mode bits */
@@ -251,6 +266,7 @@ struct cpu {
     struct engine_stats stats;
     bool is_translated; /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];
+    struct page_slot page_slot[2][PAGE_SLOTS];     /* by enum code_class */
     struct code_target returns[2][RETURN_ENTRIES]; /* by enum code_class, as the next */
     struct code_target targets[2][TARGET_ENTRIES];
     struct jump_entry jump[JUMP_ENTRIES];

@@ -226,8 +226,7 @@ void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, u
 
 void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
 {
-    struct access access =
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
+    struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;
     assert(size_bytes <= sizeof(cpu->bounce));

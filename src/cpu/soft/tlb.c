@@ -26,10 +26,15 @@ static void clear_index(struct tlb_tables *tables, unsigned i)
     tables->execute[i & (TLB_EXECUTE_ENTRIES - 1)] = invalid_entry;
 }
 
-/* The pages that stacks were seen in are to be looked up again. */
-static void forget_stacks(struct cpu *cpu)
+/* What translated code knows to hit is to be looked up again. */
+static void forget_page_slots(struct cpu *cpu)
 {
-    cpu->stack_page[CLASS_KERNEL].page = cpu->stack_page[CLASS_USER].page = STACK_PAGE_NONE;
+    if (!cpu->page_slots_used)
+        return;
+    for (unsigned domain = CLASS_KERNEL; domain < CLASS_OTHER; domain++)
+        for (unsigned i = 0; i < PAGE_SLOTS; i++)
+            cpu->page_slot[domain][i].page = PAGE_SLOT_NONE;
+    cpu->page_slots_used = 0;
 }
 
 static unsigned bloom_index(uint64_t key)
@@ -64,7 +69,7 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
 {
     for (unsigned view = 0; view < TLB_VIEWS; view++)
         view_clear(set, view);
-    forget_stacks(cpu);
+    forget_page_slots(cpu);
     memset(&set->large, 0, sizeof(set->large));
     memset(&set->huge, 0, sizeof(set->huge));
     set->has_global = false;
@@ -84,6 +89,7 @@ bool tlb_open(struct cpu *cpu)
             /* Entries of sets that are never used are never touched. */
             cpu->tlb_all->set[i].filled[view] = TLB_LOG_ENTRIES + 1;
         }
+    cpu->page_slots_used = 1;
     cpu->tlb_all->next_epoch = 1;
     cpu->tlb_set = &cpu->tlb_all->set[0];
     cpu->tlb_set->is_used = true;
@@ -215,7 +221,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     cpu->stats.space_misses += !keep;
     cpu->tlb_set = set;
     cpu->tlb = &set->tables[cpu->tlb_view];
-    forget_stacks(cpu);
+    forget_page_slots(cpu);
     if (!keep)
         set_flush(cpu, set);
     else if (tlb->is_upper_private)
@@ -264,7 +270,7 @@ static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear
         new_epoch_of(cpu, set, linear);
         return;
     }
-    forget_stacks(cpu);
+    forget_page_slots(cpu);
     for (unsigned view = 0; view < TLB_VIEWS; view++)
         clear_index(&set->tables[view], tlb_index(linear));
     if (bloom_has(&set->large, linear >> 22)) {
@@ -300,7 +306,7 @@ static void drop_write(struct tlb_entry *entry, const uint8_t *page)
 
 void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
 {
-    forget_stacks(cpu);
+    forget_page_slots(cpu);
     for (unsigned s = 0; s < TLB_SETS; s++) {
         struct tlb_set *set = &cpu->tlb_all->set[s];
         if (!set->is_used)

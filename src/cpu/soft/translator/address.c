@@ -120,50 +120,115 @@ static void check_alignment(struct unit *unit)
     slow_if(unit, CONDITION_NE);
 }
 
-/* Jumps when not equal to the page of cpu->stack_page, with bits of `also` clear. */
-static uint8_t *compare_stack_page(struct unit *unit, struct rm address, unsigned also)
+static struct rm slot_field(const struct unit *unit, unsigned slot, size_t field)
+{
+    size_t at = offsetof(struct cpu, page_slot) +
+                (unit->domain * PAGE_SLOTS + slot) * sizeof(struct page_slot) + field;
+    return rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
+}
+
+/* The address to SCRATCH0: registers and a distance, with at most one part to fetch. */
+static void emit_address(struct emitter *e, const struct page_miss *access, unsigned distance)
+{
+    struct rm rm = access->address;
+    rm.disp += (int32_t)distance;
+    if (access->has_term) {
+        emit_load(e, SCRATCH0, access->term);
+        rm.base = SCRATCH0;
+    }
+    if (rm.base == HOST_NONE)
+        emit_mov_imm(e, SCRATCH0, (uint64_t)(int64_t)rm.disp);
+    else
+        emit_lea(e, SCRATCH0, rm);
+}
+
+/* Jumps unless the byte at a distance is in the slot's page and bits of `also` are clear. */
+static uint8_t *compare_page(struct unit *unit, const struct page_miss *access, unsigned distance,
+                             unsigned also)
 {
     struct emitter *e = &unit->e;
-    const size_t at = offsetof(struct cpu, stack_page) + unit->class * sizeof(struct stack_page);
-    emit_lea(e, SCRATCH0, address);
+    emit_address(e, access, distance);
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES | (int32_t)also, 0);
-    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS)); /* cmp */
+    emit_modrm(e, 0x3b, 8, SCRATCH0, /* cmp */
+               slot_field(unit, access->slot, offsetof(struct page_slot, page)));
     return emit_jcc(e, CONDITION_NE);
 }
 
-/* By RSP: most likely in the page of cpu->stack_page. What is aligned doesn't leave it; what is
- * larger than a word is looked at from both ends. */
-static struct rm check_stack(struct unit *unit, const struct address *a, unsigned size_bytes,
-                             enum memory_access access)
+/* Where the page is that of the slot, most likely. What is aligned doesn't leave it; what is larger
+ * than a word is looked at from both ends. */
+static struct rm check_slot(struct unit *unit, const struct address *a, unsigned slot,
+                            unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
-    const size_t at = offsetof(struct cpu, stack_page) + unit->class * sizeof(struct stack_page);
-    const struct rm address = rm_indexed(a->base, HOST_NONE, 0, a->disp);
-    const struct rm last = rm_indexed(a->base, HOST_NONE, 0, a->disp + (int32_t)size_bytes - 1);
-    struct stack_miss *miss = &unit->stack[unit->stack_count++];
+    struct page_miss *miss = &unit->page_miss[unit->page_miss_count++];
     flags_clobber(unit);
-    *miss = (struct stack_miss){.address = address,
-                                .size_bytes = size_bytes,
-                                .is_write = access == ACCESS_WRITE,
-                                .slow = slow_later(unit)};
+    *miss = (struct page_miss){.op = unit->op,
+                               .address = rm_indexed(a->base, HOST_NONE, 0, a->disp),
+                               .has_term = a->terms > 0,
+                               .term = a->term[0],
+                               .size_bytes = size_bytes,
+                               .slot = slot,
+                               .is_write = access == ACCESS_WRITE,
+                               .slow = slow_later(unit)};
     if (unit->align_mask) {
-        emit_lea(e, SCRATCH0, address);
+        emit_address(e, miss, 0);
         check_alignment(unit);
     }
-    miss->from[0] = compare_stack_page(unit, address, size_bytes <= 8 ? size_bytes - 1 : 0);
+    miss->from[0] = compare_page(unit, miss, 0, size_bytes <= 8 ? size_bytes - 1 : 0);
     if (size_bytes > 8)
-        miss->from[1] = compare_stack_page(unit, last, 0);
-    emit_load(e, SCRATCH0, rm_mem(HOST_CPU, (int32_t)at + 8 - CPU_BIAS));
+        miss->from[1] = compare_page(unit, miss, size_bytes - 1, 0);
+    emit_load(e, SCRATCH0, slot_field(unit, slot, offsetof(struct page_slot, addend)));
     miss->back = e->at;
     return operand(e, a);
 }
 
-_Static_assert(offsetof(struct stack_page, addend) == 8, "check_stack");
-
-static bool is_by_stack(const struct unit *unit, const struct address *a)
+static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
 {
-    return unit->class != CLASS_OTHER && a->base == HOST_R12 && a->index == HOST_NONE &&
-           a->terms == 0 && !a->has_stored_index;
+    struct emitter *e = &unit->e;
+    const struct translator *t = unit->translator;
+    const bool is_read_slot = miss->slot >= FIRST_READ_SLOT && miss->slot < FIRST_WRITE_SLOT;
+    const enum page_access access = miss->is_write ? PAGE_WRITE
+                                    : is_read_slot ? PAGE_READ_ONLY
+                                                   : PAGE_READ;
+    for (unsigned i = 0; i < 2; i++)
+        if (miss->from[i])
+            emit_bind(miss->from[i], e->at);
+    emit_address(e, miss, 0);
+    emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)miss->size_bytes - 1));
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
+    emit32(e, (uint32_t)slot_field(unit, miss->slot, 0).disp);
+    emit_bind(emit_call(e), thunk(unit, t->page_miss[access]));
+    unit->slow[miss->slow].from = emit_jcc(e, CONDITION_NE);
+    emit_bind(emit_jmp(e), miss->back);
+}
+
+void address_emit_misses(struct unit *unit)
+{
+    for (unsigned i = 0; i < unit->page_miss_count; i++)
+        emit_page_miss(unit, &unit->page_miss[i]);
+}
+
+enum { NO_SLOT = PAGE_SLOTS };
+
+/* What is addressed by RSP, RIP, FS or GS and a distance only; others are looked up. */
+static unsigned slot_of(const struct unit *unit, const struct op *op, const struct address *a,
+                        enum memory_access access)
+{
+    if (unit->domain == CLASS_OTHER || a->index != HOST_NONE || a->has_stored_index)
+        return NO_SLOT;
+    if (a->base == HOST_R12 && a->terms == 0)
+        return (unsigned)a->disp / 64 % STACK_SLOTS;
+    if (!op || op->index != GPR_ZERO || a->base != HOST_NONE || a->terms != 1)
+        return NO_SLOT;
+    if (op->base == GPR_BLOCK_RIP) {
+        uint64_t linear = (unit->cpu->rip & PAGE_MASK) + (uint64_t)(int64_t)a->disp;
+        unsigned page = (unsigned)(linear >> PAGE_SHIFT);
+        return access == ACCESS_WRITE ? FIRST_WRITE_SLOT + page % WRITE_SLOTS
+                                      : FIRST_READ_SLOT + page % READ_SLOTS;
+    }
+    if (op->base == GPR_ZERO && is_segmented(op))
+        return FIRST_SEGMENT_SLOT + ((unsigned)a->disp >> PAGE_SHIFT) % SEGMENT_SLOTS;
+    return NO_SLOT;
 }
 
 /* The address in SCRATCH0 becomes its page's addend. */
@@ -186,12 +251,13 @@ static void look_up(struct unit *unit, unsigned size_bytes, enum memory_access a
     emit_load(e, SCRATCH0, rm_mem(SCRATCH0, table + (int32_t)offsetof(struct tlb_entry, addend)));
 }
 
-static struct rm check(struct unit *unit, const struct address *a, unsigned size_bytes,
-                       enum memory_access access)
+static struct rm check(struct unit *unit, const struct op *op, const struct address *a,
+                       unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
-    if (is_by_stack(unit, a))
-        return check_stack(unit, a, size_bytes, access);
+    unsigned slot = slot_of(unit, op, a, access);
+    if (slot != NO_SLOT)
+        return check_slot(unit, a, slot, size_bytes, access);
     flags_clobber(unit);
     compute(e, a, SCRATCH0);
     check_alignment(unit);
@@ -205,7 +271,7 @@ struct rm address_check(struct unit *unit, const struct op *op, unsigned size_by
                         enum memory_access access)
 {
     struct address a = address_of(unit, op, true);
-    return check(unit, &a, size_bytes, access);
+    return check(unit, op, &a, size_bytes, access);
 }
 
 struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum memory_access access)
@@ -221,7 +287,7 @@ struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, 
                            enum memory_access access)
 {
     struct address a = {.base = host_of[guest_reg], .index = HOST_NONE, .disp = disp, .terms = 0};
-    return check(unit, &a, size_bytes, access);
+    return check(unit, NULL, &a, size_bytes, access);
 }
 
 void address_linear(struct unit *unit, const struct op *op, unsigned to)

@@ -213,9 +213,9 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
         return;
     if (facts->emit && is_relative(facts))
         unit->live_taken = peek(unit, decoder, end + (int64_t)last->imm);
-    bool goes_on =
-        !(last->flags & OP_ENDS_BLOCK) || facts->info.meta.category == ZYDIS_CATEGORY_COND_BR ||
-        (facts->emit && facts->info.meta.category == ZYDIS_CATEGORY_STRINGOP);
+    bool goes_on = !(last->flags & OP_ENDS_BLOCK) ||
+                   facts->info.meta.category == ZYDIS_CATEGORY_COND_BR ||
+                   (facts->emit && facts->info.meta.category == ZYDIS_CATEGORY_STRINGOP);
     if (goes_on)
         unit->live_next = peek(unit, decoder, end);
 }

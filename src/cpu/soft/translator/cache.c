@@ -83,12 +83,11 @@ static void note_thunks(struct translator *t)
         {"skep_handler", t->handler, t->movs[0]},
         {"skep_string", t->movs[0], t->unlinked},
         {"skep_unlinked", t->unlinked, t->far},
-        {"skep_far", t->far, t->stack_miss[CLASS_KERNEL][0]},
-        {"skep_stack_miss", t->stack_miss[CLASS_KERNEL][0], (uint32_t)t->thunk_bytes},
+        {"skep_far", t->far, t->page_miss[PAGE_READ]},
+        {"skep_page_miss", t->page_miss[PAGE_READ], (uint32_t)t->thunk_bytes},
     };
     for (unsigned i = 0; i < sizeof(thunk) / sizeof(thunk[0]); i++)
-        note_for_perf(t, t->executable + thunk[i].from, thunk[i].to - thunk[i].from,
-                      thunk[i].name);
+        note_for_perf(t, t->executable + thunk[i].from, thunk[i].to - thunk[i].from, thunk[i].name);
 }
 
 bool translator_open(struct cpu *cpu, struct error *err)
@@ -158,14 +157,14 @@ const uint8_t *translator_cold_code(const struct cpu *cpu)
     return t ? t->executable + t->leave : NULL;
 }
 
-void translator_forget(struct cpu *cpu, unsigned class)
+void translator_forget(struct cpu *cpu, unsigned domain)
 {
     if (!cpu->translator)
         return;
-    memset(cpu->returns[class], 0, sizeof(cpu->returns[class]));
-    if (cpu->targets_used[class])
-        memset(cpu->targets[class], 0, sizeof(cpu->targets[class]));
-    cpu->targets_used[class] = 0;
+    memset(cpu->returns[domain], 0, sizeof(cpu->returns[domain]));
+    if (cpu->targets_used[domain])
+        memset(cpu->targets[domain], 0, sizeof(cpu->targets[domain]));
+    cpu->targets_used[domain] = 0;
 }
 
 static void forget_all(struct cpu *cpu)

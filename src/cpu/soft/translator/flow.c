@@ -149,7 +149,7 @@ static void check_canonical(struct unit *unit)
 static struct rm cache_field(const struct unit *unit, size_t caches, size_t cache_bytes,
                              unsigned index, unsigned scale, size_t field)
 {
-    size_t at = caches + unit->class * cache_bytes + field;
+    size_t at = caches + unit->domain * cache_bytes + field;
     return rm_indexed(HOST_CPU, index, scale, (int32_t)at - CPU_BIAS);
 }
 
@@ -200,7 +200,7 @@ static void emit_go(struct unit *unit, bool is_canonical)
 {
     struct emitter *e = &unit->e;
     unit->ends = true;
-    if (unit->class == CLASS_OTHER) {
+    if (unit->domain == CLASS_OTHER) {
         if (!is_canonical)
             check_canonical(unit);
         emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[CLASS_OTHER]));
@@ -240,7 +240,7 @@ static void emit_return_index(struct emitter *e, unsigned to)
 static void note_return(struct unit *unit, int64_t behind)
 {
     struct emitter *e = &unit->e;
-    if (unit->class == CLASS_OTHER || behind >= PAGE_BYTES)
+    if (unit->domain == CLASS_OTHER || behind >= PAGE_BYTES)
         return;
     emit_return_index(e, SCRATCH0);
     emit_store(e, return_field(unit, SCRATCH0, offsetof(struct code_target, rip)), SCRATCH1);
@@ -285,7 +285,7 @@ static void ret(struct unit *unit, const struct op *op)
     struct rm from = address_check_at(unit, RSP, 0, 8, ACCESS_READ);
     emit_load(e, SCRATCH0, from);
     unit->ends = true;
-    if (unit->class == CLASS_OTHER) {
+    if (unit->domain == CLASS_OTHER) {
         check_canonical(unit);
         move_rsp(unit, distance);
         emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[CLASS_OTHER]));

@@ -508,8 +508,7 @@ static void bit_of_memory(struct unit *unit, const struct op *op)
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH1)); /* sar */
     emit8(e, size == 8 ? 6 : 5);
     emit_lea(e, SCRATCH0, rm_indexed(SCRATCH0, SCRATCH1, size == 8 ? 3 : 2, 0));
-    struct rm word =
-        address_check_computed(unit, size, digit == 4 ? ACCESS_READ : ACCESS_WRITE);
+    struct rm word = address_check_computed(unit, size, digit == 4 ? ACCESS_READ : ACCESS_WRITE);
     emit_modrm(e, 0x8b, size, SCRATCH1, bit);
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), (int32_t)size * 8 - 1, 0);
     emit_store(e, CPU_FIELD(spill), SCRATCH1);
@@ -637,10 +636,10 @@ static bool operands_are_plain(const struct unit *unit, const struct op *op,
         return false;
     for (unsigned i = 0; i < facts->info.operand_count_visible; i++) {
         const ZydisDecodedOperand *operand = &facts->operand[i];
-        ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
-        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && class != ZYDIS_REGCLASS_GPR8 &&
-            class != ZYDIS_REGCLASS_GPR16 && class != ZYDIS_REGCLASS_GPR32 &&
-            class != ZYDIS_REGCLASS_GPR64)
+        ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
+        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && domain != ZYDIS_REGCLASS_GPR8 &&
+            domain != ZYDIS_REGCLASS_GPR16 && domain != ZYDIS_REGCLASS_GPR32 &&
+            domain != ZYDIS_REGCLASS_GPR64)
             return false;
         if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && !address_is_simple(unit, op))
             return false;
@@ -686,8 +685,7 @@ static emit_fn *find_rare(const struct unit *unit, const struct op *op,
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-        return find_bit(op, facts);
+    case ZYDIS_MNEMONIC_BTC: return find_bit(op, facts);
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR:
     case ZYDIS_MNEMONIC_TZCNT:

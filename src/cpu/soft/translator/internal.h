@@ -69,12 +69,16 @@ struct slow_path {
     bool restores_flags; /* the straight line has them in the host */
 };
 
-/* An access by RSP to a page other than cpu->stack_page: looked up, and on in the straight line. */
-struct stack_miss {
+/* An access to a page other than that of its slot: looked up, and on in the straight line. */
+struct page_miss {
     uint8_t *from[2]; /* the second may be NULL */
     const uint8_t *back;
-    struct rm address;
+    const struct op *op;
+    struct rm address; /* in registers, */
+    bool has_term;     /* or to be added to this: */
+    struct rm term;
     unsigned size_bytes;
+    unsigned slot;
     bool is_write;
     unsigned slow; /* where to go when the look-up fails */
 };
@@ -107,11 +111,11 @@ struct unit {
     struct insn_facts *facts;
     bool in_host, in_memory;        /* where live flags are */
     uint16_t live_taken, live_next; /* after the block: at a branch's target, behind it */
-    enum code_class class;
+    enum code_class domain;
     struct slow_path slow[UNIT_MAX_SLOW];
     unsigned slow_count;
-    struct stack_miss stack[UNIT_MAX_SLOW];
-    unsigned stack_count;
+    struct page_miss page_miss[UNIT_MAX_SLOW];
+    unsigned page_miss_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
     struct target_miss misses[UNIT_MAX_MISSES];
@@ -119,9 +123,9 @@ struct unit {
     uint8_t *return_address; /* of a call: distance of the code behind it, NULL: none */
     int64_t return_target;
     bool enables_interrupts; /* in its course: the next block polls */
-    bool ends;             /* control has left the block */
-    uint8_t align_mask;    /* of the next address check */
-    unsigned vector_level; /* what the block needs of cpu->armed */
+    bool ends;               /* control has left the block */
+    uint8_t align_mask;      /* of the next address check */
+    unsigned vector_level;   /* what the block needs of cpu->armed */
     struct insn_facts fact[BLOCK_MAX_OPS];
 };
 
@@ -139,15 +143,18 @@ struct link_record {
 
 enum { PAGE_BUCKETS = 4096 };
 
+/* Which tables a page has to be in for a slot of both kinds, or of reads only. */
+enum page_access { PAGE_READ, PAGE_WRITE, PAGE_READ_ONLY };
+
 struct translator {
     uint8_t *writable;
     const uint8_t *executable;
     size_t size_bytes, used_bytes, thunk_bytes;
     /* Offsets of the thunks: thunks.c. */
     uint32_t enter, leave, disarm, arm, handler, last_handler, unlinked, far;
-    uint32_t movs[4], stos[4];                  /* by the logarithm of the element's size */
-    uint32_t lookup[CLASS_OTHER + 1];    /* by enum code_class */
-    uint32_t stack_miss[CLASS_OTHER][2]; /* and whether it is a write */
+    uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */
+    uint32_t lookup[CLASS_OTHER + 1]; /* by enum code_class */
+    uint32_t page_miss[3];            /* by enum page_access */
     unsigned threshold;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
@@ -183,6 +190,8 @@ struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, 
                            enum memory_access access);
 /* The same at the address that is in SCRATCH0. */
 struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum memory_access access);
+/* Behind the block: what the checks jump to when a page is not that of its slot. */
+void address_emit_misses(struct unit *unit);
 /* The operand's effective address, and its linear one. */
 void address_effective(struct unit *unit, const struct op *op, unsigned to);
 void address_linear(struct unit *unit, const struct op *op, unsigned to);

@@ -43,8 +43,8 @@ emit_fn *string_find(const struct op *op, const struct insn_facts *facts)
 
 /* --- thunks --------------------------------------------------------------------------------- */
 
-/* SCRATCH1 is the number of bytes, on the host's stack too. Leaves the addend for the range at `reg`
- * in SCRATCH1; not equal: no. */
+/* SCRATCH1 is the number of bytes, on the host's stack too. Leaves the addend for the range at
+ * `reg` in SCRATCH1; not equal: no. */
 static void emit_range(struct emitter *e, unsigned reg, size_t table)
 {
     emit_lea(e, SCRATCH0, rm_indexed(reg, SCRATCH1, 0, -1));
@@ -53,8 +53,8 @@ static void emit_range(struct emitter *e, unsigned reg, size_t table)
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 4, 5, rm_reg(SCRATCH1)); /* shr */
     emit8(e, PAGE_SHIFT - 4);
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), (TLB_ENTRIES - 1) << 4, 0);
-    emit_modrm(e, 0x03, 8, SCRATCH1, CPU_FIELD(tlb));                       /* add */
-    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_mem(SCRATCH1, (int32_t)table));     /* cmp */
+    emit_modrm(e, 0x03, 8, SCRATCH1, CPU_FIELD(tlb));                   /* add */
+    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_mem(SCRATCH1, (int32_t)table)); /* cmp */
 }
 
 static void emit_addend(struct emitter *e, size_t table)
@@ -106,7 +106,8 @@ static void emit_say_done(struct emitter *e)
 
 void string_make_movs(struct emitter *e, unsigned log)
 {
-    const size_t read = offsetof(struct tlb_tables, read), write = offsetof(struct tlb_tables, write);
+    const size_t read = offsetof(struct tlb_tables, read),
+                 write = offsetof(struct tlb_tables, write);
     uint8_t *over = emit_bytes_of(e, log);
     emit_bind(over, e->at);
     emit_push_scratch(e);
@@ -118,8 +119,8 @@ void string_make_movs(struct emitter *e, unsigned log)
     emit_range(e, HOST_RDI, write);
     uint8_t *no_destination = emit_jcc(e, CONDITION_NE);
     emit_addend(e, write);
-    EMIT(e, 0x41, 0x5e);                                   /* pop SCRATCH0 */
-    emit_modrm(e, 0x03, 8, HOST_RSI, rm_reg(SCRATCH0));    /* add */
+    EMIT(e, 0x41, 0x5e);                                /* pop SCRATCH0 */
+    emit_modrm(e, 0x03, 8, HOST_RSI, rm_reg(SCRATCH0)); /* add */
     emit_modrm(e, 0x03, 8, HOST_RDI, rm_reg(SCRATCH1));
     emit_rep(e, 0xa4, log);
     emit_modrm(e, 0x2b, 8, HOST_RSI, rm_reg(SCRATCH0)); /* sub */

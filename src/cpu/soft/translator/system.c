@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Instructions about the processor itself in generated code: those that a kernel is full of, in their
- * ordinary case. Everything else about them (privilege, what raises) is their handlers'.
+ * Instructions about the processor itself in generated code: those that a kernel is full of, in
+ * their ordinary case. Everything else about them (privilege, what raises) is their handlers'.
  */
 #include "cpu/soft/translator/internal.h"
 
@@ -169,10 +169,10 @@ static void fence(struct unit *unit, const struct op *op)
 
 /* --- finding -------------------------------------------------------------------------------- */
 
-static bool is_register(const struct insn_facts *facts, unsigned i, ZydisRegisterClass class)
+static bool is_register(const struct insn_facts *facts, unsigned i, ZydisRegisterClass domain)
 {
     return facts->operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           ZydisRegisterGetClass(facts->operand[i].reg.value) == class;
+           ZydisRegisterGetClass(facts->operand[i].reg.value) == domain;
 }
 
 static emit_fn *find_mov(const struct op *op, const struct insn_facts *facts, bool is_user)
@@ -181,8 +181,8 @@ static emit_fn *find_mov(const struct op *op, const struct insn_facts *facts, bo
         return NULL;
     if (!is_user && facts->operand[1].reg.value == ZYDIS_REGISTER_CR2)
         return mov_from_cr2;
-    bool is_wide = is_register(facts, 0, ZYDIS_REGCLASS_GPR32) ||
-                   is_register(facts, 0, ZYDIS_REGCLASS_GPR64);
+    bool is_wide =
+        is_register(facts, 0, ZYDIS_REGCLASS_GPR32) || is_register(facts, 0, ZYDIS_REGCLASS_GPR64);
     return is_wide && is_register(facts, 1, ZYDIS_REGCLASS_SEGMENT) ? mov_from_segment : NULL;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The code that all blocks share: into and out of generated code, calls of the interpreter's
- * handlers, vector registers to and fro, and the look-ups of jumps and of the stack.
+ * handlers, vector registers to and fro, and the look-ups of jumps and of pages.
  */
 #include "cpu/soft/translator/internal.h"
 
@@ -184,12 +184,12 @@ static void make_last_handler(struct emitter *e, const uint8_t *disarm, const ui
 /* --- jumps ---------------------------------------------------------------------------------- */
 
 /* Notes RAX, which is code of the block at RIP, in cpu->targets. */
-static void emit_note_target(struct emitter *e, enum code_class class)
+static void emit_note_target(struct emitter *e, enum code_class domain)
 {
     const int32_t cache =
-        (int32_t)(offsetof(struct cpu, targets) + class * sizeof(((struct cpu *)0)->targets[0])) -
+        (int32_t)(offsetof(struct cpu, targets) + domain * sizeof(((struct cpu *)0)->targets[0])) -
         CPU_BIAS;
-    const size_t used = offsetof(struct cpu, targets_used) + class * sizeof(uint32_t);
+    const size_t used = offsetof(struct cpu, targets_used) + domain * sizeof(uint32_t);
     emit_load(e, SCRATCH0, CPU_FIELD(rip));
     emit_target_index(e);
     emit_store(e, rm_indexed(HOST_CPU, SCRATCH1, 1, cache), SCRATCH0);
@@ -199,7 +199,7 @@ static void emit_note_target(struct emitter *e, enum code_class class)
 }
 
 /* Jumped to with the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. */
-static void make_lookup(struct emitter *e, enum code_class class, const uint8_t *leave)
+static void make_lookup(struct emitter *e, enum code_class domain, const uint8_t *leave)
 {
     const int32_t jump = (int32_t)offsetof(struct cpu, jump) - CPU_BIAS;
     const int32_t key = (int32_t)offsetof(struct cpu, jump_key) - CPU_BIAS;
@@ -227,7 +227,7 @@ static void make_lookup(struct emitter *e, enum code_class class, const uint8_t 
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES, 0);
     emit_store(e, gpr_slot(GPR_PAGE_RIP), SCRATCH0);
     const struct rm code = rm_mem(SCRATCH1, (int32_t)offsetof(struct block, code));
-    if (class == CLASS_OTHER) {
+    if (domain == CLASS_OTHER) {
         emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, code); /* jmp */
         return;
     }
@@ -235,7 +235,7 @@ static void make_lookup(struct emitter *e, enum code_class class, const uint8_t 
     emit_bind(emit_jcc(e, CONDITION_E), leave);
     emit_store(e, CPU_FIELD(spill), HOST_RAX);
     emit_load(e, HOST_RAX, code);
-    emit_note_target(e, class);
+    emit_note_target(e, domain);
     emit_mov_rr(e, SCRATCH1, HOST_RAX);
     emit_load(e, HOST_RAX, CPU_FIELD(spill));
     emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, rm_reg(SCRATCH1)); /* jmp */
@@ -273,34 +273,45 @@ static void make_far(struct emitter *e, const struct translator *t, const uint8_
     emit_bind(emit_jmp(e), t->writable + t->unlinked);
 }
 
-/* --- the stack ------------------------------------------------------------------------------ */
+/* --- pages ---------------------------------------------------------------------------------- */
+
+/* The slot is cpu->missed_slot. With AC set the page might be one that isn't
+ * accessible later. */
+static void emit_fill_slot(struct emitter *e)
+{
+    emit_modrm(e, 0xf7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(rflags)); /* test */
+    emit32(e, RFLAGS_AC);
+    uint8_t *over = emit_jcc(e, CONDITION_NE);
+    emit_push(e, HOST_RAX);
+    emit_modrm(e, 0x63, 8, HOST_RAX, CPU_FIELD(missed_slot)); /* movsxd */
+    emit_store(e, rm_indexed(HOST_CPU, HOST_RAX, 0, 0), SCRATCH1);
+    emit_store(e, rm_indexed(HOST_CPU, HOST_RAX, 0, 8), SCRATCH0);
+    emit_pop(e, HOST_RAX);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(page_slots_used)); /* mov */
+    emit32(e, 1);
+    emit_bind(over, e->at);
+    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_reg(SCRATCH0)); /* cmp: equal */
+    emit8(e, 0xc3);
+}
 
 /* Called with the address in SCRATCH0 and that of the last byte in SCRATCH1, when they aren't in
- * cpu->stack_page. Equal: the addend is in SCRATCH0. A page that may be written, too, is where the
- * stack is from now on; with AC set it might be one that isn't accessible later. */
-static void make_stack_miss(struct emitter *e, enum code_class class, bool is_write)
+ * the slot's page. Equal: the addend is in SCRATCH0, and in the slot if it may be there. */
+static void make_page_miss(struct emitter *e, enum page_access access)
 {
-    const size_t slot = offsetof(struct cpu, stack_page) + class * sizeof(struct stack_page);
     const int32_t read = (int32_t)offsetof(struct tlb_tables, read);
-    const int32_t write = (int32_t)offsetof(struct tlb_tables, write);
+    const int32_t table =
+        access == PAGE_READ_ONLY ? read : (int32_t)offsetof(struct tlb_tables, write);
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH1), -PAGE_BYTES, 0);
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 4, 5, rm_reg(SCRATCH0)); /* shr */
     emit8(e, PAGE_SHIFT - 4);
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), (TLB_ENTRIES - 1) << 4, 0);
     emit_modrm(e, 0x03, 8, SCRATCH0, CPU_FIELD(tlb));          /* add */
-    emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, write)); /* cmp */
-    uint8_t *no_write = emit_jcc(e, CONDITION_NE);
-    emit_load(e, SCRATCH0, rm_mem(SCRATCH0, write + 8));
-    emit_modrm(e, 0xf7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(rflags)); /* test */
-    emit32(e, RFLAGS_AC);
-    uint8_t *keep = emit_jcc(e, CONDITION_NE);
-    emit_store(e, rm_mem(HOST_CPU, (int32_t)slot - CPU_BIAS), SCRATCH1);
-    emit_store(e, rm_mem(HOST_CPU, (int32_t)slot + 8 - CPU_BIAS), SCRATCH0);
-    emit_bind(keep, e->at);
-    emit_modrm(e, 0x3b, 8, SCRATCH0, rm_reg(SCRATCH0)); /* cmp: equal */
-    emit8(e, 0xc3);
-    emit_bind(no_write, e->at);
-    if (!is_write) {
+    emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, table)); /* cmp */
+    uint8_t *missing = emit_jcc(e, CONDITION_NE);
+    emit_load(e, SCRATCH0, rm_mem(SCRATCH0, table + 8));
+    emit_fill_slot(e);
+    emit_bind(missing, e->at);
+    if (access == PAGE_READ) {
         emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, read)); /* cmp */
         emit_load(e, SCRATCH0, rm_mem(SCRATCH0, read + 8));
     }
@@ -327,9 +338,9 @@ void thunks_make(struct translator *t)
     t->leave = align(t, &e);
     const uint8_t *leave = t->writable + t->leave;
     make_leave(&e, disarm);
-    for (enum code_class class = CLASS_KERNEL; class <= CLASS_OTHER; class ++) {
-        t->lookup[class] = align(t, &e);
-        make_lookup(&e, class, leave);
+    for (enum code_class domain = CLASS_KERNEL; domain <= CLASS_OTHER; domain++) {
+        t->lookup[domain] = align(t, &e);
+        make_lookup(&e, domain, leave);
     }
     const uint8_t *lookup = t->writable + t->lookup[CLASS_OTHER];
     t->handler = align(t, &e);
@@ -346,10 +357,9 @@ void thunks_make(struct translator *t)
     make_unlinked(&e, leave);
     t->far = align(t, &e);
     make_far(&e, t, lookup);
-    for (enum code_class class = CLASS_KERNEL; class < CLASS_OTHER; class ++)
-        for (unsigned is_write = 0; is_write < 2; is_write++) {
-            t->stack_miss[class][is_write] = align(t, &e);
-            make_stack_miss(&e, class, is_write);
-        }
+    for (enum page_access access = PAGE_READ; access <= PAGE_READ_ONLY; access++) {
+        t->page_miss[access] = align(t, &e);
+        make_page_miss(&e, access);
+    }
     t->thunk_bytes = t->used_bytes = align(t, &e);
 }

@@ -177,25 +177,6 @@ static void emit_slow_paths(struct unit *unit)
     }
 }
 
-static void emit_stack_misses(struct unit *unit)
-{
-    struct emitter *e = &unit->e;
-    for (unsigned i = 0; i < unit->stack_count; i++) {
-        const struct stack_miss *miss = &unit->stack[i];
-        struct rm last = miss->address;
-        last.disp += (int32_t)miss->size_bytes - 1;
-        emit_bind(miss->from[0], e->at);
-        if (miss->from[1])
-            emit_bind(miss->from[1], e->at);
-        emit_lea(e, SCRATCH0, miss->address);
-        emit_lea(e, SCRATCH1, last);
-        emit_bind(emit_call(e),
-                  thunk(unit, unit->translator->stack_miss[unit->class][miss->is_write]));
-        unit->slow[miss->slow].from = emit_jcc(e, CONDITION_NE);
-        emit_bind(emit_jmp(e), miss->back);
-    }
-}
-
 /* --- exits -------------------------------------------------------------------------------- */
 
 static bool is_in_page(int64_t target)
@@ -226,12 +207,12 @@ static void emit_jump(struct unit *unit, int64_t target)
     struct emitter *e = &unit->e;
     if (is_in_page(target)) {
         add_exit(unit, emit_jmp(e), target);
-    } else if (unit->class != CLASS_OTHER) {
+    } else if (unit->domain != CLASS_OTHER) {
         add_exit(unit, emit_guard_room(unit), target)->is_far = true;
     } else {
         emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
         emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
-        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->class]));
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
 }
 
@@ -304,7 +285,7 @@ static void emit_target_misses(struct unit *unit)
         unit->slow[miss->slow].from = emit_jcc(e, CONDITION_A);
         if (miss->rsp_distance)
             emit_lea(e, HOST_R12, rm_mem(HOST_R12, miss->rsp_distance));
-        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->class]));
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
 }
 
@@ -367,8 +348,8 @@ static enum code_class class_of(uint32_t mode)
 static void begin(struct unit *unit)
 {
     unit->page_offset = (uintptr_t)unit->block->hva & (PAGE_BYTES - 1);
-    unit->class = class_of(unit->block->mode);
-    unit->slow_count = unit->stack_count = unit->exit_count = unit->miss_count = 0;
+    unit->domain = class_of(unit->block->mode);
+    unit->slow_count = unit->page_miss_count = unit->exit_count = unit->miss_count = 0;
     unit->return_address = NULL;
     unit->enables_interrupts = false;
     unit->ends = false;
@@ -404,7 +385,7 @@ const uint8_t *translate(struct unit *unit)
     emit_poll_path(unit, poll);
     if (unarmed)
         emit_arm_path(unit, unarmed, body);
-    emit_stack_misses(unit);
+    address_emit_misses(unit);
     emit_target_misses(unit);
     emit_slow_paths(unit);
     if (unit->return_address) {

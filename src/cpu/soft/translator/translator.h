@@ -26,7 +26,7 @@ const uint8_t *translator_cold_code(const struct cpu *cpu);
 bool translator_run(struct cpu *cpu, struct block *block);
 
 /* What is known of targets in a class of code (enum code_class) holds no more. */
-void translator_forget(struct cpu *cpu, unsigned class);
+void translator_forget(struct cpu *cpu, unsigned domain);
 
 /* REQUEST_VOID: dead blocks become unreachable. */
 void translator_serve(struct cpu *cpu);

@@ -52,16 +52,16 @@ void vector_rearm(struct unit *unit)
 
 static bool is_vector(const ZydisDecodedOperand *operand)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
+    ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
     return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM);
+           (domain == ZYDIS_REGCLASS_XMM || domain == ZYDIS_REGCLASS_YMM);
 }
 
 static bool is_general(const ZydisDecodedOperand *operand)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
+    ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
     return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           (class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64);
+           (domain == ZYDIS_REGCLASS_GPR32 || domain == ZYDIS_REGCLASS_GPR64);
 }
 
 static int find_by(const struct insn_facts *facts, ZydisOperandEncoding encoding)

@@ -43,6 +43,7 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
         {"jump_lookups", engine->jump_lookups},
         {"guard_misses", engine->guard_misses},
         {"code_flushes", engine->code_flushes},
+        {"group_failures", engine->group_failures},
     };
     json_t *object = cli->json ? json_object() : NULL;
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {

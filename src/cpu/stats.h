@@ -26,6 +26,7 @@ struct engine_stats {
      * cache of targets took; failed guards among them; flushes of all code. */
     uint64_t blocks_translated, blocks_voided, links, translator_stays, handler_calls;
     uint64_t jump_lookups, guard_misses, code_flushes;
+    uint64_t group_failures; /* checks of several accesses at once that the interpreter took over */
 };
 
 #endif

@@ -25,9 +25,12 @@ struct block {
     uint16_t runs;   /* by the interpreter, until it is translated */
     bool is_refused; /* not to be translated */
     bool is_translated;
+    bool is_ungrouped;       /* its accesses are to be checked one by one */
+    uint8_t group_failures;  /* how often accesses could not be checked together */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: straddling, or not RAM */
     struct block *page_next; /* of the translated blocks of its page */
+    uint32_t replaced;       /* offset of its former code, which then leads to the new; or 0 */
     uint32_t incoming;       /* the last link to it from another page: translator/cache.c */
     struct op *end;
     struct block_link link[2]; /* behind its end, and elsewhere */

@@ -198,6 +198,7 @@ struct cpu {
     uint32_t link_site;       /* translated code left by this jump, see translator/cache.c */
     uint32_t interprets_next; /* translated code has found that it can't run the next block */
     uint32_t relink_budget;   /* failed guards of links until one is made anew */
+    uintptr_t group[4];       /* addends of accesses that are checked together */
     uint16_t jump_key[2];     /* link_key with the low bits of the epoch */
     const struct op *op;      /* the running one */
     struct block *block;      /* the running one */

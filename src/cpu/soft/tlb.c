@@ -405,3 +405,24 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     note_private(cpu, linear, &mapping);
     return entry;
 }
+
+uintptr_t tlb_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes,
+                    enum memory_access access)
+{
+    struct tlb_set *set = cpu->tlb_set;
+    struct tlb_tables *tables = &set->tables[cpu->tlb_view];
+    const struct tlb_entry *entry = entry_of(tables, linear, access);
+    struct mapping mapping;
+    uint32_t error_code;
+    if (!is_canonical(linear) || ((linear ^ (linear + size_bytes - 1)) & PAGE_MASK))
+        return 0;
+    if (entry->tag != (linear & PAGE_MASK)) {
+        cpu->stats.tlb_misses++;
+        if (!paging_walk(cpu, linear, ACCESS_READ, cpu->tlb_view, &mapping, &error_code))
+            return 0;
+        fill(cpu, tables, linear, access, cpu->tlb_view, &mapping);
+        note_fill(set, cpu->tlb_view, linear, &mapping);
+        note_private(cpu, linear, &mapping);
+    }
+    return entry->tag == (linear & PAGE_MASK) ? entry->addend : 0;
+}

@@ -72,6 +72,11 @@ void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
 struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
                           enum tlb_view view);
 
+/* The addend for [linear, linear + size) in the present view when that is RAM of one page which may
+ * be accessed so: looked up, but nothing is raised, and no dirty bit set. 0: it isn't. */
+uintptr_t tlb_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes,
+                    enum memory_access access);
+
 /* New jump cache tags: nothing that is in it is found any more, in the lower half of the set's
  * address space, or in the upper half of all. */
 void tlb_new_epoch(struct cpu *cpu, struct tlb_set *set);

@@ -6,16 +6,6 @@
  */
 #include "cpu/soft/translator/internal.h"
 
-/* The parts of an address: host registers, and what has to be fetched from struct cpu. */
-struct address {
-    uint8_t base, index, scale;
-    int32_t disp;
-    struct rm term[3]; /* added */
-    unsigned terms;
-    bool has_stored_index; /* the index is in struct cpu: `stored` */
-    struct rm stored;
-};
-
 static bool is_segmented(const struct op *op)
 {
     return op->segment >= SEG_FS;
@@ -202,12 +192,6 @@ static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
     emit_bind(emit_jmp(e), miss->back);
 }
 
-void address_emit_misses(struct unit *unit)
-{
-    for (unsigned i = 0; i < unit->page_miss_count; i++)
-        emit_page_miss(unit, &unit->page_miss[i]);
-}
-
 enum { NO_SLOT = PAGE_SLOTS };
 
 /* What is addressed by RSP, RIP, FS or GS and a distance only; others are looked up. */
@@ -231,8 +215,8 @@ static unsigned slot_of(const struct unit *unit, const struct op *op, const stru
     return NO_SLOT;
 }
 
-/* The address in SCRATCH0 becomes its page's addend. */
-static void look_up(struct unit *unit, unsigned size_bytes, enum memory_access access)
+/* The address in SCRATCH0 becomes its page's addend. Gives the jump that a miss takes. */
+static uint8_t *look_up(struct unit *unit, unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
     const int32_t table = access == ACCESS_WRITE ? (int32_t)offsetof(struct tlb_tables, write)
@@ -247,8 +231,9 @@ static void look_up(struct unit *unit, unsigned size_bytes, enum memory_access a
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH1), -PAGE_BYTES, 0);
     emit_add(e, SCRATCH0, CPU_FIELD(tlb));
     emit_modrm(e, 0x3b, 8, SCRATCH1, rm_mem(SCRATCH0, table)); /* cmp */
-    slow_if(unit, CONDITION_NE);
+    uint8_t *miss = emit_jcc(e, CONDITION_NE);
     emit_load(e, SCRATCH0, rm_mem(SCRATCH0, table + (int32_t)offsetof(struct tlb_entry, addend)));
+    return miss;
 }
 
 static struct rm check(struct unit *unit, const struct op *op, const struct address *a,
@@ -261,15 +246,88 @@ static struct rm check(struct unit *unit, const struct op *op, const struct addr
     flags_clobber(unit);
     compute(e, a, SCRATCH0);
     check_alignment(unit);
-    look_up(unit, size_bytes, access);
+    slow_at(unit, look_up(unit, size_bytes, access));
     return operand(e, a);
 }
 
-_Static_assert(sizeof(struct tlb_entry) == 16, "check");
+_Static_assert(sizeof(struct tlb_entry) == 16, "look_up");
+
+/* --- groups --------------------------------------------------------------------------------- */
+
+static struct rm group_field(const struct group *group)
+{
+    size_t at = offsetof(struct cpu, group) + group->slot * sizeof(uintptr_t);
+    return rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
+}
+
+static unsigned group_bytes(const struct group *group)
+{
+    return (unsigned)(group->hi - group->lo);
+}
+
+/* The addend of all of the group's operands, to SCRATCH0 and cpu->group. */
+static void check_group(struct unit *unit, const struct op *op, struct group *group)
+{
+    struct emitter *e = &unit->e;
+    const enum memory_access access = group->is_write ? ACCESS_WRITE : ACCESS_READ;
+    struct group_miss *miss = &unit->group_miss[unit->group_miss_count++];
+    *miss = (struct group_miss){.op = op, .group = group, .address = address_of(unit, op, false)};
+    miss->address.disp = group->lo;
+    compute(e, &miss->address, SCRATCH0);
+    miss->from = look_up(unit, group_bytes(group), access);
+    miss->back = e->at;
+    emit_store(e, group_field(group), SCRATCH0);
+    group->is_checked = true;
+}
+
+static struct rm check_member(struct unit *unit, const struct op *op, struct group *group)
+{
+    struct address a = address_of(unit, op, false);
+    flags_clobber(unit);
+    if (unit->align_mask) {
+        compute(&unit->e, &a, SCRATCH0);
+        check_alignment(unit);
+    }
+    if (group->is_checked)
+        emit_load(&unit->e, SCRATCH0, group_field(group));
+    else
+        check_group(unit, op, group);
+    return operand(&unit->e, &a);
+}
+
+static void emit_group_miss(struct unit *unit, const struct group_miss *miss)
+{
+    struct emitter *e = &unit->e;
+    const struct translator *t = unit->translator;
+    emit_bind(miss->from, e->at);
+    compute(e, &miss->address, SCRATCH0);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
+    emit32(e, group_bytes(miss->group));
+    emit_op_number(unit, miss->op);
+    emit_bind(emit_call(e), thunk(unit, t->group_miss[miss->group->is_write]));
+    vector_rearm(unit);
+    emit_modrm(e, 0x85, 8, SCRATCH0, rm_reg(SCRATCH0)); /* test */
+    emit_bind(emit_jcc(e, CONDITION_NE), miss->back);
+    emit_leave_to_interpreter(unit, miss->op);
+}
+
+/* The group that serves the access, NULL: none. */
+static struct group *group_of(struct unit *unit, const struct op *op, unsigned size_bytes,
+                              enum memory_access access)
+{
+    if (op != unit->op || !unit->facts->group)
+        return NULL;
+    struct group *group = &unit->group[unit->facts->group - 1];
+    bool is_in_range = op->disp >= group->lo && op->disp + (int)size_bytes <= group->hi;
+    return is_in_range && (access != ACCESS_WRITE || group->is_write) ? group : NULL;
+}
 
 struct rm address_check(struct unit *unit, const struct op *op, unsigned size_bytes,
                         enum memory_access access)
 {
+    struct group *group = group_of(unit, op, size_bytes, access);
+    if (group)
+        return check_member(unit, op, group);
     struct address a = address_of(unit, op, true);
     return check(unit, op, &a, size_bytes, access);
 }
@@ -278,7 +336,7 @@ struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum me
 {
     flags_clobber(unit);
     emit_store(&unit->e, CPU_FIELD(spill), SCRATCH0);
-    look_up(unit, size_bytes, access);
+    slow_at(unit, look_up(unit, size_bytes, access));
     emit_add(&unit->e, SCRATCH0, CPU_FIELD(spill));
     return rm_mem(SCRATCH0, 0);
 }
@@ -294,6 +352,14 @@ void address_linear(struct unit *unit, const struct op *op, unsigned to)
 {
     struct address a = address_of(unit, op, true);
     compute(&unit->e, &a, to);
+}
+
+void address_emit_misses(struct unit *unit)
+{
+    for (unsigned i = 0; i < unit->page_miss_count; i++)
+        emit_page_miss(unit, &unit->page_miss[i]);
+    for (unsigned i = 0; i < unit->group_miss_count; i++)
+        emit_group_miss(unit, &unit->group_miss[i]);
 }
 
 bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm)

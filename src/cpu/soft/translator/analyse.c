@@ -131,6 +131,7 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
     ZydisDecoderContext context;
     memset(facts, 0, offsetof(struct insn_facts, operand));
     facts->emit = NULL;
+    facts->group = 0;
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(
             decoder, &context, unit->block->bytes + op->offset, op->length, &facts->info)) ||
         !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &facts->info, facts->operand,
@@ -250,6 +251,7 @@ bool analyse(struct unit *unit)
     for (unsigned i = 0; i < block->op_count; i++)
         learn(unit, &decoder, i);
     settle_vectors(unit);
+    group_find(unit);
     look_behind(unit, &decoder);
     const struct insn_facts *last = &unit->fact[block->op_count - 1];
     uint16_t live = unit->live_next;

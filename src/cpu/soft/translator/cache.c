@@ -8,6 +8,7 @@
  * the first instruction of its dead blocks into a jump out. Memory is taken from the start to the
  * end and given back as a whole, with all blocks.
  */
+#include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/internal.h"
 
 #include <errno.h>
@@ -248,7 +249,8 @@ static void forget_link(struct translator *t, uint32_t offset, const struct link
 static void make_unreachable(struct cpu *cpu, struct block *block)
 {
     struct translator *t = cpu->translator;
-    uint8_t *code = t->writable + (block->code - t->executable);
+    uint32_t offset = block->replaced ? block->replaced : (uint32_t)(block->code - t->executable);
+    uint8_t *code = t->writable + offset;
     int32_t distance;
     memcpy(&distance, code + POLL_BYTES - 4, sizeof(distance));
     struct emitter e = {code + POLL_BYTES, code + POLL_BYTES + 5};
@@ -306,6 +308,16 @@ static bool has_room(const struct translator *t)
     return t->size_bytes - t->used_bytes >= UNIT_MAX_BYTES;
 }
 
+/* The block's former code goes on in the new. */
+static void lead_over(struct translator *t, struct block *block)
+{
+    uint8_t *former = t->writable + block->replaced + POLL_BYTES;
+    struct emitter e = {former, former + 5};
+    emit_bind(emit_jmp(&e), t->writable + (block->code - t->executable));
+    block->replaced = 0;
+    serialise();
+}
+
 /* False: all blocks are gone, this one too. */
 static bool translate_block(struct cpu *cpu, struct block *block)
 {
@@ -329,10 +341,14 @@ static bool translate_block(struct cpu *cpu, struct block *block)
     note_block(cpu, code, (size_t)(unit->e.at - at));
     block->code = code;
     block->is_translated = true;
+    cpu->stats.blocks_translated++;
+    if (block->replaced) {
+        lead_over(t, block);
+        return true;
+    }
     struct block **bucket = page_bucket(t, block->page);
     block->page_next = *bucket;
     *bucket = block;
-    cpu->stats.blocks_translated++;
     return true;
 }
 
@@ -442,6 +458,31 @@ bool translator_run(struct cpu *cpu, struct block *block)
     enter(cpu, block->code + POLL_BYTES);
     cpu->is_translated = false;
     return true;
+}
+
+enum { MAX_GROUP_FAILURES = 200 };
+
+/* The block is to be translated anew; until then its code may go on to run. */
+static void give_up_groups(struct cpu *cpu, struct block *block)
+{
+    block->is_ungrouped = true;
+    block->is_translated = false;
+    block->replaced = (uint32_t)(block->code - cpu->translator->executable);
+    block->code = translator_cold_code(cpu);
+    forget_all(cpu);
+}
+
+uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool is_write,
+                           uint32_t op_offset)
+{
+    struct block *block = block_of((const void *)(cpu->block_arena + op_offset));
+    uintptr_t addend = tlb_probe(cpu, linear, size_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
+    if (addend != 0)
+        return addend;
+    cpu->stats.group_failures++;
+    if (block->is_translated && ++block->group_failures == MAX_GROUP_FAILURES)
+        give_up_groups(cpu, block);
+    return 0;
 }
 
 bool translator_handle(struct cpu *cpu, uint32_t op_offset)

@@ -58,6 +58,7 @@ struct insn_facts {
     bool touches;    /* the emitted code changes the host's flags as the op does the guest's */
     uint16_t live;   /* flags that matter after it */
     unsigned form;   /* enum operand_form */
+    uint8_t group;   /* number of its memory operand's in unit->group, from 1; 0: none */
 };
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
@@ -81,6 +82,34 @@ struct page_miss {
     unsigned slot;
     bool is_write;
     unsigned slow; /* where to go when the look-up fails */
+};
+
+/* The parts of an address: host registers, and what has to be fetched from struct cpu. */
+struct address {
+    uint8_t base, index, scale;
+    int32_t disp;
+    struct rm term[3]; /* added */
+    unsigned terms;
+    bool has_stored_index; /* the index is in struct cpu: `stored` */
+    struct rm stored;
+};
+
+/* Memory operands around one address, [lo, hi) from its registers, in straight code that changes
+ * neither these nor the TLB: the first of them checks all. */
+struct group {
+    uint8_t base, index, scale, slot; /* slot: of cpu->group */
+    bool is_write, is_open, is_checked;
+    uint8_t count;
+    int32_t lo, hi;
+};
+
+/* The check of a group has failed: out of line, asked again in C. */
+struct group_miss {
+    uint8_t *from;
+    const uint8_t *back;
+    const struct op *op;
+    struct address address; /* of the group's first byte */
+    const struct group *group;
 };
 
 /* A jump to code at a known distance. Inside the page it is linked to the block there; to another
@@ -116,6 +145,10 @@ struct unit {
     unsigned slow_count;
     struct page_miss page_miss[UNIT_MAX_SLOW];
     unsigned page_miss_count;
+    struct group group[BLOCK_MAX_OPS];
+    unsigned group_count;
+    struct group_miss group_miss[BLOCK_MAX_OPS];
+    unsigned group_miss_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
     struct target_miss misses[UNIT_MAX_MISSES];
@@ -155,6 +188,7 @@ struct translator {
     uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */
     uint32_t lookup[CLASS_OTHER + 1]; /* by enum code_class */
     uint32_t page_miss[3];            /* by enum page_access */
+    uint32_t group_miss[2];           /* and whether it is a write */
     unsigned threshold;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
@@ -175,6 +209,11 @@ void thunks_make(struct translator *translator);
 
 /* Fills unit->fact[], and live_taken and live_next. False: the bytes don't decode again. */
 bool analyse(struct unit *unit);
+
+/* --- group.c ------------------------------------------------------------------------------ */
+
+/* Finds the groups of the block's memory operands, when all facts are known. */
+void group_find(struct unit *unit);
 
 /* --- address.c: guest memory -------------------------------------------------------------- */
 
@@ -223,7 +262,12 @@ void emit_flags_restore(struct emitter *e);
 
 /* A conditional jump to op's slow path; and a slow path whose jump is emitted later. */
 void slow_if(struct unit *unit, unsigned condition);
+void slow_at(struct unit *unit, uint8_t *from);
 unsigned slow_later(struct unit *unit);
+/* SCRATCH1 = the op's number, as translator_handle takes it. */
+void emit_op_number(struct unit *unit, const struct op *op);
+/* Leaves at the op, which the interpreter then runs. Flags that matter are in memory. */
+void emit_leave_to_interpreter(struct unit *unit, const struct op *op);
 /* Op's handler, then on in the block (or out of it when the op ends it). */
 void emit_call_handler(struct unit *unit, const struct op *op);
 
@@ -261,6 +305,10 @@ void flow_emit_run(struct unit *unit, unsigned ops);
 /* Called by the handler thunks: runs the op at an offset in the block arena. True: translated code
  * is to be left, cpu->rip says where to go on. */
 bool translator_handle(struct cpu *cpu, uint32_t op_offset);
+/* Called when the check of a group fails: the addend when it was only missing in the TLB. 0: the
+ * interpreter is to run from the op on. */
+uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool is_write,
+                           uint32_t op_offset);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);

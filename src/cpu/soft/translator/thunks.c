@@ -318,6 +318,23 @@ static void make_page_miss(struct emitter *e, enum page_access access)
     emit8(e, 0xc3);
 }
 
+/* Called with the address in SCRATCH0, the op's number in SCRATCH1, the number of bytes in
+ * cpu->missed_slot. Gives the addend in SCRATCH0, 0: none. */
+static void make_group_miss(struct emitter *e, bool is_write, const uint8_t *disarm)
+{
+    emit_store(e, CPU_FIELD(rip), SCRATCH0); /* which is free meanwhile */
+    emit_disarm(e, disarm);
+    emit_registers(e, true);
+    emit_load(e, HOST_RSI, CPU_FIELD(rip));
+    emit_modrm(e, 0x8b, 4, HOST_RDX, CPU_FIELD(missed_slot)); /* mov */
+    emit_mov_imm(e, HOST_RCX, is_write);
+    emit_modrm(e, 0x8b, 4, HOST_R8, rm_reg(SCRATCH1));
+    emit_call_c(e, (uintptr_t)translator_probe);
+    emit_mov_rr(e, SCRATCH0, HOST_RAX);
+    emit_registers(e, false);
+    emit8(e, 0xc3);
+}
+
 static uint32_t align(struct translator *translator, struct emitter *e)
 {
     while ((e->at - translator->writable) % 16)
@@ -360,6 +377,10 @@ void thunks_make(struct translator *t)
     for (enum page_access access = PAGE_READ; access <= PAGE_READ_ONLY; access++) {
         t->page_miss[access] = align(t, &e);
         make_page_miss(&e, access);
+    }
+    for (unsigned is_write = 0; is_write < 2; is_write++) {
+        t->group_miss[is_write] = align(t, &e);
+        make_group_miss(&e, is_write, disarm);
     }
     t->thunk_bytes = t->used_bytes = align(t, &e);
 }

@@ -119,13 +119,18 @@ unsigned slow_later(struct unit *unit)
     return n;
 }
 
-void slow_if(struct unit *unit, unsigned condition)
+void slow_at(struct unit *unit, uint8_t *from)
 {
     unsigned n = slow_later(unit);
-    unit->slow[n].from = emit_jcc(&unit->e, condition);
+    unit->slow[n].from = from;
 }
 
-static void emit_op_number(struct unit *unit, const struct op *op)
+void slow_if(struct unit *unit, unsigned condition)
+{
+    slow_at(unit, emit_jcc(&unit->e, condition));
+}
+
+void emit_op_number(struct unit *unit, const struct op *op)
 {
     emit8(&unit->e, 0x41); /* mov SCRATCH1, imm32 */
     emit8(&unit->e, 0xb8 | (SCRATCH1 & 7));
@@ -289,15 +294,35 @@ static void emit_target_misses(struct unit *unit)
     }
 }
 
+static void emit_leave_at(struct unit *unit, unsigned offset)
+{
+    struct emitter *e = &unit->e;
+    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
+    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)(unit->page_offset + offset)));
+    emit_store(e, CPU_FIELD(rip), SCRATCH0);
+    emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
+}
+
+static void emit_interpret_next(struct unit *unit)
+{
+    emit_modrm(&unit->e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(interprets_next)); /* mov */
+    emit32(&unit->e, 1);
+}
+
+void emit_leave_to_interpreter(struct unit *unit, const struct op *op)
+{
+    if (unit->cpu->system->translator.has_counts)
+        emit_alu_imm(&unit->e, 5, 8, CPU_FIELD(stats.instructions),
+                     (int32_t)(unit->block->end - op), 0);
+    emit_interpret_next(unit);
+    emit_leave_at(unit, op->offset);
+}
+
 /* The way out for requests, and what a dead block's first instruction becomes a jump to. */
 static void emit_poll_path(struct unit *unit, uint8_t *from)
 {
-    struct emitter *e = &unit->e;
-    emit_bind(from, e->at);
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)unit->page_offset));
-    emit_store(e, CPU_FIELD(rip), SCRATCH0);
-    emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
+    emit_bind(from, unit->e.at);
+    emit_leave_at(unit, 0);
 }
 
 /* When it turns out that the block can't run here, the interpreter does. */
@@ -308,9 +333,8 @@ static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
     emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
     emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
     emit_bind(emit_jcc(e, CONDITION_AE), body);
-    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(interprets_next)); /* mov */
-    emit32(e, 1);
-    emit_poll_path(unit, emit_jmp(e));
+    emit_interpret_next(unit);
+    emit_leave_at(unit, 0);
 }
 
 /* --- the whole ---------------------------------------------------------------------------- */
@@ -349,7 +373,8 @@ static void begin(struct unit *unit)
 {
     unit->page_offset = (uintptr_t)unit->block->hva & (PAGE_BYTES - 1);
     unit->domain = class_of(unit->block->mode);
-    unit->slow_count = unit->page_miss_count = unit->exit_count = unit->miss_count = 0;
+    unit->slow_count = unit->page_miss_count = unit->group_miss_count = 0;
+    unit->exit_count = unit->miss_count = 0;
     unit->return_address = NULL;
     unit->enables_interrupts = false;
     unit->ends = false;

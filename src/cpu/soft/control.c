@@ -59,7 +59,7 @@ static void write_cr0(struct cpu *cpu, uint64_t value)
     cpu_update_mode(cpu);
 }
 
-static void write_cr3(struct cpu *cpu, uint64_t value)
+void control_write_cr3(struct cpu *cpu, uint64_t value)
 {
     bool keep = false;
     if (cpu->cr4 & CR4_PCIDE) {
@@ -110,7 +110,7 @@ static void mov_to_cr(struct cpu *cpu, const struct op *op)
     switch (op->reg[0]) {
     case 0: write_cr0(cpu, value); break;
     case 2: cpu->cr2 = value; break;
-    case 3: write_cr3(cpu, value); break;
+    case 3: control_write_cr3(cpu, value); break;
     case 4: write_cr4(cpu, value); break;
     case 8: write_cr8(cpu, value); break;
     default: cpu_raise(cpu, VECTOR_UD);

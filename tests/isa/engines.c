@@ -409,6 +409,7 @@ static void guest_open(struct guest *g, const struct engine *engine, const char 
     map(g, BUS_PORT, END, 4, NULL, end_write);
     map(g, BUS_PORT, DEVICE, 16, device_read, device_write);
     map(g, BUS_MMIO, MMIO, 0x100, mmio_read, mmio_write);
+    map(g, BUS_MMIO, HIGH + MMIO, 0x100, mmio_read, mmio_write);
     const struct engine_config config = {
         .options = options,
         .vcpu_count = vcpu_count,

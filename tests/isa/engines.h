@@ -32,6 +32,7 @@
 #define APIC_PAGE 0x1f1000 /* mapped to the local APIC */
 #define RAM_SIZE  0x800000
 #define MMIO      0x10000000
+#define HIGH      0x100000000 /* added to MMIO: the same once more */
 
 /* Variables. Programs in 16-bit segments, whose base is CODE, use V16(). */
 #define RESUME       (VARS + 0x00) /* where the handler of the next exception returns to */

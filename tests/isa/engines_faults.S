@@ -136,7 +136,7 @@
         divl    %ecx
         expect  fault_shutdown_np
         .long   1
-        end     fault_shutdown_np, SHUTDOWN, NO_INT64
+        end     fault_shutdown_np, SHUTDOWN
 
         program fault_shutdown_stack, LONG
         out     $1
@@ -144,7 +144,7 @@
         movl    BAD_DATA, %eax  /* #PF, #PF: #DF, #PF */
         expect  fault_shutdown_stack
         .long   1
-        end     fault_shutdown_stack, SHUTDOWN, NO_INT64
+        end     fault_shutdown_stack, SHUTDOWN
 
 /* SDM 3A 20.1.4, 2B PUSH: in real mode a stack with an odd byte left, and a vector beyond the limit of
  * IDTR. */

@@ -351,7 +351,7 @@
         .long   VECTOR_TAG | 13, CODE_TAG | SPARE, VECTOR_TAG | 13, CODE_TAG | SPARE, 0x8b
         .long   VECTOR_TAG | 13, CODE_TAG | (GDT_BYTES - 8), VECTOR_TAG | 13, CODE_TAG | SPARE
         .long   VECTOR_TAG | 13, CODE_TAG | SPARE, SPARE
-        end     seg_ltr_long, 0, "a TSS that is not canonical is loaded"
+        end     seg_ltr_long, 0, "LTR is refused with a general protection fault"
 
 /* SDM 2B POPF table 4-15, 2A IRET, CLI, STI: IF needs CPL <= IOPL, IOPL needs level 0; POPF and IRET
  * leave them without a fault. 1 19.5: ports too. */

@@ -1182,6 +1182,7 @@ u64_here:
 #include "isa/engines_segments.S"
 #include "isa/engines_faults.S"
 #include "isa/engines_paging32.S"
+#include "isa/engines_legacy.S"
 
         .section .data.rel.ro.engine_programs, "aw"
         .globl  engine_programs_end

@@ -3,8 +3,6 @@
  * Programs about far transfers between privilege levels: call gates of 16, 32 and 64 bits, far
  * returns, conforming segments. Included by engines_programs.S.
  */
-#define NO_LEGACY "protected mode is emulated, without IRET"
-
         .macro  stop
         outl    %eax, $END
 0:      jmp     0b

@@ -3,8 +3,6 @@
  * Programs about paging of 32-bit and PAE tables, beside p32_paging and p32_pae. Included by
  * engines_programs.S.
  */
-#define NO_PAGING32 "paging outside of long mode is refused with a general protection fault"
-
 /* SDM 3A 4.3, table 4-4: PSE-36 takes bits 20:13 of a 4-MiB page for address bits 39:32; bit 21 is
  * reserved. Without CR4.PSE the bit PS means nothing. */
         program paging_pse36, P32

@@ -586,3 +586,95 @@
         expect  seg_compat_wrap
         .long   0x56781234, 0x5678, 0x1357, 0x2468
         end     seg_compat_wrap
+
+/* SDM 3A 6.8.3: MOV SS and POP SS hold the trap of TF off for one instruction; LSS does not. */
+        program seg_lss, P32
+        movl    $STACK, DATA
+        movl    $KERNEL_SS, DATA + 4
+        pushfl
+        orl     $0x100, (%esp)
+        popfl
+        lss     DATA, %esp
+1:      nop                     /* traps before it, and after it */
+        movl    %ss, %eax
+        movl    %eax, %ss
+        nop                     /* one trap for both */
+        pushfl
+        andl    $~0x100, (%esp)
+        popfl
+        out     $0x600d
+        expect  seg_lss
+        .rept   7
+        .long   VECTOR_TAG | 1
+        .endr
+        .long   0x600d
+        end     seg_lss, 0, NO_LEGACY
+
+/* SDM 3A 3.4.5 (B flag), 2B POP, LEAVE, RET: a stack of 16 bits under code of 32 bits: SP alone moves
+ * and wraps; and what returns to one leaves the upper half of ESP. */
+        program seg_stack16, P32
+        movl    $STACK16, %eax
+        movl    %eax, %ss
+        movl    $0xabcd0002, %esp
+        movl    $0x1122, 0xfffe
+        popw    %ax
+        out     %esp
+        movl    $0xabcd0002, %esp
+        pushw   $0x3344
+        pushw   $0x5566
+        out     %esp
+        movzwl  0xfffe, %eax
+        OUT
+        movl    $0xabcd9000, %esp
+        call    1f
+1:      out     %esp
+        movl    $0x12348000, %ebp
+        leave
+        out     %esp
+        pushal
+        out     %esp
+        popal
+        movl    $(0xabcd0000 | STACK), %esp
+        descriptor SPARE, 0x0000ffff, 0x0000f300        /* 16 bits, level 3 */
+        pushl   $(SPARE + 3)
+        pushl   $0x9000
+        pushl   $IOPL3
+        pushl   $USER_CS32
+        pushl   $A(2f)
+        iretl
+2:      movl    $USER_SS, %eax
+        movl    %eax, %ds
+        out     %esp
+        expect  seg_stack16
+        .long   0xabcd0004, 0xabcdfffe, 0x5566, 0xabcd8ffc, 0xabcd8004, 0xabcd7fe4, 0xabcd9000
+        end     seg_stack16, 0, NO_LEGACY
+
+/* SDM 3A 9.8.5.2 (9.8.5.3), 2A MOV CR0: long mode can't begin with a TSS of 16 bits, nor without
+ * CR4.PAE. */
+        program seg_long_tss, P32
+        movl    $0xc0000080, %ecx
+        rdmsr
+        orl     $0x100, %eax
+        wrmsr
+        movl    $PML4, %eax
+        movl    %eax, %cr3
+        movl    %cr0, %ebx
+        orl     $0x80000000, %ebx
+        resume32 1f
+        movl    %ebx, %cr0
+1:      set_cr4 0x20
+        tss_descriptor SPARE, T1, 0x81, 0x2b
+        movl    $SPARE, %eax
+        ltr     %ax
+        resume32 1f
+        movl    %ebx, %cr0
+1:      tss_descriptor (SPARE + 8), T1
+        movl    $(SPARE + 8), %eax
+        ltr     %ax
+        movl    %ebx, %cr0
+        rdmsr
+        andl    $0x500, %eax
+        OUT
+        expect  seg_long_tss
+        .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, 0x500
+        end     seg_long_tss, 0, NO_LEGACY

@@ -479,3 +479,35 @@
         expect  task_conforming
         .long   CONFORMING | 3, KERNEL_CS32
         end     task_conforming, 0, NO_LEGACY
+
+/* SDM 3A 7.7, 5.8: there are no task switches in long mode: far pointers to a TSS, and IRET with NT. */
+        program task_long, LONG
+        tss_descriptor SPARE, T1
+        movq    $0, GDT + SPARE + 8
+        movl    $0x1234, DATA
+        movw    $SPARE, DATA + 4
+        resume64 1f
+        lcall   *DATA
+1:      resume64 1f
+        ljmp    *DATA
+1:      movl    $0xe500, GDT + SPARE + 4 /* a task gate */
+        resume64 1f
+        lcall   *DATA
+1:      pushfq
+        orl     $0x4000, (%rsp)
+        popfq
+        movq    %rsp, %rbp
+        pushq   $KERNEL_SS
+        pushq   %rbp
+        pushq   $2
+        pushq   $KERNEL_CS
+        pushq   $A(1f)
+        resume64 1f
+        iretq
+1:      movq    %rbp, %rsp
+        flagsq  0x4000
+        out     $0x600d
+        expect  task_long
+        .long   VECTOR_TAG | 13, CODE_TAG | SPARE, VECTOR_TAG | 13, CODE_TAG | SPARE
+        .long   VECTOR_TAG | 13, CODE_TAG | SPARE, VECTOR_TAG | 13, CODE_TAG, 0x4000, 0x600d
+        end     task_long, 0, "far pointers to system segments are not emulated"

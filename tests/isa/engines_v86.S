@@ -444,3 +444,45 @@
         .long   VECTOR_TAG | 0x90, VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG
         .long   VECTOR_TAG | 0x90, 0x600d
         end     pvi, 0, NO_LEGACY
+
+/* SDM 3A 20.2.8, 4.6: the 8086 program's accesses are a user's; tables, TSS and stack of level 0 are
+ * reached all the same. 2A IRET: an EIP above FFFFH in the image is #GP(0). */
+        program v86_paging, P32
+        orb     $4, PT32 + CODE / 4096 * 4
+        orb     $4, PT32 + (V86_SS * 16) / 4096 * 4
+        orb     $4, PT32 + (V86_SS * 16 + 0x1000) / 4096 * 4
+        movl    $PD32, %eax
+        movl    %eax, %cr3
+        movl    %cr0, %eax
+        orl     $0x80010000, %eax
+        movl    %eax, %cr0
+        jmp     1f
+1:      idt_gate 14, 6f, type=0x8e00
+        to_v86  1f, 0x3000
+        .code16
+1:      xorw    %ax, %ax
+        movw    %ax, %es
+2:      movw    %ax, %es:0x1010
+        .code32
+6:      movl    $KERNEL_SS, %eax
+        movl    %eax, %ds
+        popl    %eax
+        OUT
+        movl    %cr2, %eax
+        OUT
+        movl    (%esp), %eax
+        subl    $R(2b), %eax
+        OUT
+        idt_gate 13, 7f, type=0x8e00
+        pushl   $0x20002
+        pushl   $(CODE >> 4)
+        pushl   $0x10000
+8:      iretl
+7:      popl    %eax
+        OUT
+        movl    (%esp), %eax
+        subl    $A(8b), %eax
+        OUT
+        expect  v86_paging
+        .long   7, 0x1010, 0, 0, 0
+        end     v86_paging, 0, NO_PAGING32

@@ -31,7 +31,9 @@ static void flush_all(struct cpu *cpu)
 static void enable_paging(struct cpu *cpu)
 {
     if (cpu->efer & EFER_LME) {
-        if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L))
+        bool is_task_16bit =
+            (cpu->segment[SEG_TR].attributes & (SEGMENT_S | SEGMENT_TYPE)) == TYPE_TSS16_BUSY;
+        if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L) || is_task_16bit)
             gp(cpu);
         cpu->efer |= EFER_LMA;
     } else if ((cpu->cr4 & CR4_PAE) && !paging_check_pdptes(cpu, cpu->cr3)) {

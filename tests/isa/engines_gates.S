@@ -327,3 +327,41 @@
         .long   VECTOR_TAG | 13, CODE_TAG | (SPARE + 16), VECTOR_TAG | 13, CODE_TAG | KERNEL_CS32
         .long   KERNEL_CS, 0, STACK0 - 32, USER_CS, STACK3, USER_SS, USER_CS, STACK3
         end     gate_call64, 0, "at level 3 CS and SS are those of the host"
+
+/* A descriptor with these attributes, and a far JMP or RET to it. */
+        .macro  far_try attributes, rpl
+        movl    $(0x00cf0000 | \attributes << 8), GDT + SPARE + 4
+        resume32 1f
+        ljmpl   $(SPARE | \rpl), $0
+1:      movl    %esp, %ebp
+        pushl   $(SPARE | \rpl)
+        pushl   $A(1f)
+        resume32 1f
+        lretl
+1:      movl    %ebp, %esp
+        .endm
+
+/* SDM 3A 5.8.1, 2A JMP, 2B RET: the type and the privilege are looked at before the present bit; a
+ * null selector is #GP(0). */
+        program gate_far_order, P32
+        movl    $0x0000ffff, GDT + SPARE
+        far_try 0x13, 0         /* data */
+        far_try 0x7b, 0         /* code of level 3 */
+        far_try 0x7f, 0         /* conforming code of level 3 */
+        far_try 0x1b, 0
+        movl    $(0x00cf0000 | 0x1b << 8), GDT + SPARE + 4
+        resume32 1f
+        ljmpl   $(SPARE | 3), $0
+1:      resume32 1f
+        ljmpl   $3, $0
+1:      resume32 1f
+        ljmpl   $0xfff8, $0
+1:      out     $0x600d
+        expect  gate_far_order
+        .rept   6
+        .long   VECTOR_TAG | 13, CODE_TAG | SPARE
+        .endr
+        .long   VECTOR_TAG | 11, CODE_TAG | SPARE, VECTOR_TAG | 11, CODE_TAG | SPARE
+        .long   VECTOR_TAG | 13, CODE_TAG | SPARE, VECTOR_TAG | 13, CODE_TAG
+        .long   VECTOR_TAG | 13, CODE_TAG | 0xfff8, 0x600d
+        end     gate_far_order, 0, NO_LEGACY

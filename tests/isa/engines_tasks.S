@@ -134,7 +134,8 @@
         end     task_jmp, 0, NO_LEGACY
 
 /* SDM 3A 6.12.2, 7.3: task gates in the IDT for INT n from level 3, for an exception, whose error
- * code is on the new task's stack, and for an interrupt; DPL counts for INT n alone. */
+ * code is on the new task's stack and RF in the old one's flags (3B 17.3.1.1), and for an interrupt;
+ * DPL counts for INT n alone. */
         program task_interrupt, P32
         task    T1, 1f, T1_STACK
         task    T2, 2f, T2_STACK
@@ -171,6 +172,9 @@
         jmp     1b
 2:      popl    %eax
         OUT
+        movl    TSS + TSS_FLAGS, %eax
+        andl    $0x10000, %eax
+        OUT
         movl    TSS + TSS_EIP, %ecx
         movzbl  (%ecx), %eax    /* the instruction that faulted */
         OUT
@@ -181,8 +185,8 @@
         iretl
         jmp     2b
         expect  task_interrupt
-        .long   0x4000, TSS_SELECTOR, USER_CS32, USER_SS, USER_CS32, 0x81 * 8 + 2, 0xcd
-        .long   KERNEL_SS, 0x8e, 0, 0xf4, 0x4000, TSS_SELECTOR, USER_CS32, USER_SS, 0x200
+        .long   0x4000, TSS_SELECTOR, USER_CS32, USER_SS, USER_CS32, 0x81 * 8 + 2, 0x10000
+        .long   0xcd, KERNEL_SS, 0x10000, 0x8e, 0, 0x10000, 0xf4, 0x4000, TSS_SELECTOR, USER_CS32, USER_SS, 0x200
         end     task_interrupt, 0, NO_LEGACY
 
 /* SDM 3A 7.6: a TSS of 16 bits. */

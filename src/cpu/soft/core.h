@@ -249,8 +249,10 @@ void gate_transfer(struct cpu *cpu, const struct op *op, uint16_t selector,
 /* The same to a TSS, or through a task gate. */
 void task_transfer(struct cpu *cpu, const struct op *op, uint16_t selector,
                    const struct descriptor *descriptor, bool is_call);
-/* The IDT has a task gate for the event; `selector` is the gate's. */
-void task_interrupt(struct cpu *cpu, uint16_t selector, uint64_t rip, const uint32_t *error_code);
+/* The IDT has a task gate for the event; `selector` is the gate's, the rest what a frame would
+ * have. */
+void task_interrupt(struct cpu *cpu, uint16_t selector, uint64_t rip, uint64_t flags,
+                    const uint32_t *error_code);
 /* IRET with NT set. */
 void task_return(struct cpu *cpu, const struct op *op);
 

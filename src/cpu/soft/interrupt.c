@@ -164,7 +164,7 @@ static void deliver_protected(struct cpu *cpu, const struct delivery *d)
     struct descriptor code;
     struct gate gate = gate_read(cpu, d);
     if (gate.type == TYPE_TASK_GATE) {
-        task_interrupt(cpu, gate.selector, d->rip, d->error_code);
+        task_interrupt(cpu, gate.selector, d->rip, d->flags, d->error_code);
         return;
     }
     unsigned cpl = read_handler(cpu, &gate, &code);

@@ -196,14 +196,13 @@ static unsigned tss_bytes(uint32_t attributes)
     return attributes & TSS_IS_32BIT ? TSS32_BYTES : TSS16_BYTES;
 }
 
-/* `rip`: where the old task goes on when something returns to it. */
+/* `rip` and `flags`: with which the old task goes on when something returns to it. */
 static void task_switch(struct cpu *cpu, uint16_t selector, struct descriptor *next,
-                        enum task_reason reason, uint64_t rip)
+                        enum task_reason reason, uint64_t rip, uint64_t flags)
 {
     uint8_t tss[TSS32_BYTES];
     uint16_t old = cpu->segment[SEG_TR].selector;
     unsigned bytes = tss_bytes(next->attributes);
-    uint64_t flags = cpu_get_rflags(cpu);
     if (next->limit < bytes - 1 ||
         cpu->segment[SEG_TR].limit < tss_bytes(cpu->segment[SEG_TR].attributes) - 1)
         raise_tss(cpu, selector);
@@ -213,7 +212,7 @@ static void task_switch(struct cpu *cpu, uint16_t selector, struct descriptor *n
         memory_write_system(cpu, next->base, &old, 2);
         task.flags |= RFLAGS_NT;
     }
-    task_save(cpu, rip, reason == TASK_RETURN ? flags & ~(uint64_t)RFLAGS_NT : flags);
+    task_save(cpu, rip, flags);
     if (reason != TASK_CALL)
         set_busy(cpu, old, false);
     if (reason != TASK_RETURN)
@@ -247,14 +246,16 @@ void task_transfer(struct cpu *cpu, const struct op *op, uint16_t selector,
     bool is_gate = (descriptor->attributes & SEGMENT_TYPE) == TYPE_TASK_GATE;
     uint16_t target = is_gate ? (uint16_t)(descriptor->raw >> 16) : selector;
     read_available(cpu, target, &tss);
-    task_switch(cpu, target, &tss, is_call ? TASK_CALL : TASK_JMP, op_next_rip(cpu, op));
+    task_switch(cpu, target, &tss, is_call ? TASK_CALL : TASK_JMP, op_next_rip(cpu, op),
+                cpu_get_rflags(cpu));
 }
 
-void task_interrupt(struct cpu *cpu, uint16_t selector, uint64_t rip, const uint32_t *error_code)
+void task_interrupt(struct cpu *cpu, uint16_t selector, uint64_t rip, uint64_t flags,
+                    const uint32_t *error_code)
 {
     struct descriptor tss;
     read_available(cpu, selector, &tss);
-    task_switch(cpu, selector, &tss, TASK_CALL, rip);
+    task_switch(cpu, selector, &tss, TASK_CALL, rip, flags);
     if (error_code)
         stack_push(cpu, *error_code, tss.attributes & TSS_IS_32BIT ? 4 : 2);
 }
@@ -272,5 +273,6 @@ void task_return(struct cpu *cpu, const struct op *op)
     if (!(tss.attributes & SEGMENT_P))
         raise_selector(cpu, VECTOR_NP, link);
     cpu->nmi_blocked = false;
-    task_switch(cpu, link, &tss, TASK_RETURN, op_next_rip(cpu, op));
+    uint64_t flags = cpu_get_rflags(cpu) & ~(uint64_t)RFLAGS_NT;
+    task_switch(cpu, link, &tss, TASK_RETURN, op_next_rip(cpu, op), flags);
 }

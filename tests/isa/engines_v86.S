@@ -486,3 +486,43 @@
         expect  v86_paging
         .long   7, 0x1010, 0, 0, 0
         end     v86_paging, 0, NO_PAGING32
+
+        .macro  each_undefined instruction:vararg
+        resume16 2f
+        \instruction
+2:
+        .endm
+        .macro  all_undefined
+        movl    $0xffff, %ebx /* before the operand is read */
+        each_undefined sldt (%bx)
+        each_undefined str %ax
+        each_undefined lldt (%bx)
+        each_undefined ltr %ax
+        each_undefined larw (%bx), %ax
+        each_undefined lslw (%bx), %ax
+        each_undefined verr (%bx)
+        each_undefined verw (%bx)
+        each_undefined arpl %ax, (%bx)
+        .endm
+
+/* SDM 3A 20.1.3, 20.2.7: instructions on selectors are #UD in real and virtual-8086 mode. */
+        program real_undefined, REAL
+        all_undefined
+        expect  real_undefined
+        .rept   9
+        .long   VECTOR_TAG | 6
+        .endr
+        end     real_undefined, 0, "16-bit code is emulated, without LAR and LSL"
+
+        program v86_undefined, P32
+        idt_gate 3, 5f
+        to_v86  1f
+        .code16
+1:      all_undefined
+        int3
+        .code32
+5:      expect  v86_undefined
+        .rept   9
+        .long   VECTOR_TAG | 6
+        .endr
+        end     v86_undefined, 0, NO_LEGACY

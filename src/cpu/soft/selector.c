@@ -120,7 +120,6 @@ static void set_zf(struct cpu *cpu, bool is_set)
 /* Whether the descriptor exists and its privilege lets the selector be used. */
 static bool find_visible(struct cpu *cpu, uint16_t selector, struct descriptor *descriptor)
 {
-    require_protected(cpu);
     if (!(selector & ~SELECTOR_RPL) || !descriptor_find(cpu, selector, descriptor))
         return false;
     uint32_t attributes = descriptor->attributes;
@@ -152,6 +151,7 @@ static bool has_limit(const struct cpu *cpu, uint32_t attributes)
 static void lar(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 1, 2);
     bool found =
         find_visible(cpu, selector, &descriptor) && has_access_rights(cpu, descriptor.attributes);
@@ -163,6 +163,7 @@ static void lar(struct cpu *cpu, const struct op *op)
 static void lsl(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 1, 2);
     bool found = find_visible(cpu, selector, &descriptor) && has_limit(cpu, descriptor.attributes);
     if (found)
@@ -173,6 +174,7 @@ static void lsl(struct cpu *cpu, const struct op *op)
 static void verr(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 0, 2);
     bool found = find_visible(cpu, selector, &descriptor) && (descriptor.attributes & SEGMENT_S) &&
                  (!(descriptor.attributes & TYPE_CODE) || (descriptor.attributes & TYPE_READABLE));
@@ -182,6 +184,7 @@ static void verr(struct cpu *cpu, const struct op *op)
 static void verw(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 0, 2);
     bool found = find_visible(cpu, selector, &descriptor) &&
                  (descriptor.attributes & (SEGMENT_S | TYPE_CODE | TYPE_WRITABLE)) ==

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Old modes under a guest that means no good: random descriptor tables, gates, TSSs and stacks, and
- * code made of what uses them. Whatever it does, the processor has to stay in a state that the
- * manual allows: SDM 3A 5.5 (CPL, RPL, DPL), 20.2 (segments of virtual-8086 mode).
+ * code made of what uses them, with and without paging. Whatever it does, the processor has to stay
+ * in a state that the manual allows: SDM 3A 5.5 (CPL, RPL, DPL), 20.2 (segments of virtual-8086
+ * mode).
  *
  * HOSTILE_SEED=N runs one case, HOSTILE_CASES=N so many.
  */
@@ -24,6 +25,7 @@ enum {
     TSS_AREA = FREE_PAGE, /* one every 256 bytes */
     TSS_COUNT = 4,
     LDT_AT = FREE_PAGE + PAGE_BYTES,
+    DIRECTORY = FREE_PAGE + 2 * PAGE_BYTES, /* 32-bit paging, its one table behind it */
     CODE_BYTES = 512,
     KICK_US = 300,
     LEVEL1_CS = FIRST_ENTRY * 8 + 1,
@@ -141,6 +143,7 @@ static void make_tss(struct harness *h, struct chance *c, uint64_t at)
         return;
     put32(h, at + 4, STACK0);
     put32(h, at + 8, KERNEL_SS);
+    put32(h, at + 28, DIRECTORY);
     put32(h, at + 32, any_address(c));
     put32(h, at + 36, any_flags(c));
     put32(h, at + 56, STACK_IST);
@@ -181,6 +184,21 @@ static void make_tables(struct harness *h, struct chance *c)
         make_tss(h, c, TSS_AREA + i * 256);
     for (unsigned i = 0; i < 256; i += 4)
         put32(h, STACK0 - 256 + i, any_word(c));
+}
+
+/* One to one, with some pages of the tables, stacks and code gone, read-only or the kernel's. */
+static void make_paging(struct harness *h, struct chance *c, struct x86_state *state)
+{
+    const uint32_t all = PTE_P | PTE_W | PTE_U;
+    put32(h, DIRECTORY, (DIRECTORY + PAGE_BYTES) | all);
+    put32(h, DIRECTORY + 4, 0x400000 | PTE_PS | all);
+    for (uint32_t n = 0; n < 1024; n++) {
+        uint32_t flags = roll(c, 12) == 0 ? roll(c, 8) : all;
+        put32(h, DIRECTORY + PAGE_BYTES + n * 4, n * PAGE_BYTES | flags);
+    }
+    state->cr0 |= CR0_PG | CR0_WP;
+    state->cr3 = DIRECTORY;
+    state->cr4 |= CR4_PSE;
 }
 
 /* --- code --------------------------------------------------------------------------------------
@@ -376,6 +394,8 @@ static void run_case(struct harness *h, uint64_t seed, struct tally *tally)
     state.sysenter_eip = any_address(&c);
     state.sysenter_esp = STACK_IST;
     state.cr4 = roll(&c, 4); /* VME, PVI */
+    if (roll(&c, 2))
+        make_paging(h, &c, &state);
     h->vector = (int)roll(&c, 256);
     cpu_request(h->cpu[0], REQUEST_INTR);
     enum cpu_exit exit = harness_run(h, &state);

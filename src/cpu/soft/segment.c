@@ -225,12 +225,18 @@ void segment_set_null(struct cpu *cpu, enum x86_segment_name name, uint16_t sele
     cpu->segment[name] = (struct x86_segment){0, 0, attributes, selector};
 }
 
-/* The limit stays what it was, and so do the attributes of data segments. */
+/* The limit and the attributes stay what they were, unless protected mode has left the register
+ * null: the manual wants guests to avoid that, and those that don't expect 64 KiB. */
 void segment_set_real(struct cpu *cpu, enum x86_segment_name name, uint16_t selector)
 {
-    cpu->segment[name].selector = selector;
-    cpu->segment[name].base = (uint64_t)selector << 4;
-    cpu->segment[name].attributes &= ~(uint32_t)SEGMENT_UNUSABLE;
+    enum { ATTRIBUTES_REAL = 0x93 };
+    struct x86_segment *segment = &cpu->segment[name];
+    if (segment->attributes & SEGMENT_UNUSABLE) {
+        segment->attributes = ATTRIBUTES_REAL;
+        segment->limit = UINT16_MAX;
+    }
+    segment->selector = selector;
+    segment->base = (uint64_t)selector << 4;
 }
 
 void segment_check_stack(struct cpu *cpu, uint16_t selector, unsigned cpl, enum x86_vector vector,

@@ -139,6 +139,12 @@ static void v86_events(void **test)
     cpu_get_state(h->cpu[0], &out);
     assert_memory_equal(out.segment, state.segment, sizeof(state.segment));
     assert_int_equal(out.rflags, state.rflags);
+    out.cr0 &= ~CR0_PE;
+    assert_false(cpu_set_state(h->cpu[0], &out));
+    harness_long_mode(h, &out);
+    out.rflags |= RFLAGS_VM;
+    assert_false(cpu_set_state(h->cpu[0], &out));
+    v86_mode(h, &state);
     assert_int_equal(harness_run(h, &state), CPU_HALTED);
     assert_int_equal(harness_vector(&state), VECTOR_GP);
     assert_int_equal(harness_frame(h, &state, 0), 0);

@@ -36,7 +36,7 @@ extern const struct program engine_programs[], engine_programs_end[];
 extern const char kernel16_start[], kernel16_end[], kernel32_start[], kernel32_end[];
 extern const char kernel64_start[], kernel64_end[], trampoline_start[], trampoline_end[];
 
-enum { MAX_REPORTS = 512, TIMEOUT_S = 20 };
+enum { MAX_REPORTS = 512, TIMEOUT_S = 60 };
 
 struct guest {
     const struct engine *engine;

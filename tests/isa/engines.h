@@ -32,6 +32,7 @@
 #define APIC_PAGE 0x1f1000 /* mapped to the local APIC */
 #define RAM_SIZE  0x800000
 #define MMIO      0x10000000
+#define HIGH      0x100000000 /* added to MMIO: the same once more */
 
 /* Variables. Programs in 16-bit segments, whose base is CODE, use V16(). */
 #define RESUME       (VARS + 0x00) /* where the handler of the next exception returns to */
@@ -63,7 +64,12 @@
 #define ABSENT_CODE  0x90
 #define CONFORMING   0x98
 #define LDT_SELECTOR 0xa0 /* at FREE, 16 bytes */
-#define GDT_BYTES    0xa8
+#define CODE_R1      0xa9 /* flat, levels 1 and 2 */
+#define DATA_R1      0xb1
+#define CODE_R2      0xba
+#define DATA_R2      0xc2
+#define SPARE        0xc8 /* seven entries of the programs' own */
+#define GDT_BYTES    0x100
 
 /* Ports. A report is 4 bytes to REPORT; what the handlers of exceptions report is tagged. */
 #define REPORT    0xe0

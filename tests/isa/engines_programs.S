@@ -1176,6 +1176,15 @@ u64_here:
         end     u32_strings_vector, 0, "compatibility mode is emulated, without x87 and SSE"
 
 #include "isa/engines_kernel.S"
+#define NO_LEGACY   "protected mode is emulated, without IRET"
+#define NO_PAGING32 "paging outside of long mode is refused with a general protection fault"
+#include "isa/engines_gates.S"
+#include "isa/engines_tasks.S"
+#include "isa/engines_v86.S"
+#include "isa/engines_segments.S"
+#include "isa/engines_faults.S"
+#include "isa/engines_paging32.S"
+#include "isa/engines_legacy.S"
 
         .section .data.rel.ro.engine_programs, "aw"
         .globl  engine_programs_end

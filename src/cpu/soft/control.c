@@ -31,7 +31,9 @@ static void flush_all(struct cpu *cpu)
 static void enable_paging(struct cpu *cpu)
 {
     if (cpu->efer & EFER_LME) {
-        if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L))
+        bool is_task_16bit =
+            (cpu->segment[SEG_TR].attributes & (SEGMENT_S | SEGMENT_TYPE)) == TYPE_TSS16_BUSY;
+        if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L) || is_task_16bit)
             gp(cpu);
         cpu->efer |= EFER_LMA;
     } else if ((cpu->cr4 & CR4_PAE) && !paging_check_pdptes(cpu, cpu->cr3)) {
@@ -59,7 +61,7 @@ static void write_cr0(struct cpu *cpu, uint64_t value)
     cpu_update_mode(cpu);
 }
 
-static void write_cr3(struct cpu *cpu, uint64_t value)
+void control_write_cr3(struct cpu *cpu, uint64_t value)
 {
     bool keep = false;
     if (cpu->cr4 & CR4_PCIDE) {
@@ -110,7 +112,7 @@ static void mov_to_cr(struct cpu *cpu, const struct op *op)
     switch (op->reg[0]) {
     case 0: write_cr0(cpu, value); break;
     case 2: cpu->cr2 = value; break;
-    case 3: write_cr3(cpu, value); break;
+    case 3: control_write_cr3(cpu, value); break;
     case 4: write_cr4(cpu, value); break;
     case 8: write_cr8(cpu, value); break;
     default: cpu_raise(cpu, VECTOR_UD);

@@ -155,7 +155,9 @@ enum {
     TYPE_CODE = 8
 };
 
-/* System types (S = 0). */
+/* System types (S = 0). Bit 3 tells 32-bit TSSs and gates from 16-bit ones. */
+enum { TSS_IS_32BIT = 8, TYPE_GATE_IS_32BIT = 8 };
+
 enum {
     TYPE_TSS16 = 1,
     TYPE_LDT = 2,
@@ -191,6 +193,10 @@ void segment_set_real(struct cpu *cpu, enum x86_segment_name name, uint16_t sele
 /* On a return to an outer level: data segments that the new CPL may not use become null. */
 void segment_drop_privileged(struct cpu *cpu);
 
+/* A data segment other than SS of protected mode; raises `vector` for what is no #NP. */
+void segment_load_data(struct cpu *cpu, enum x86_segment_name name, uint16_t selector,
+                       enum x86_vector vector);
+
 void segment_load_ldt(struct cpu *cpu, uint16_t selector);
 void segment_load_task(struct cpu *cpu, uint16_t selector);
 
@@ -211,11 +217,59 @@ void stack_push_all(struct cpu *cpu, const uint64_t *values, unsigned count, uns
 /* The value `index` places above the top, left there. */
 uint64_t stack_peek(struct cpu *cpu, unsigned index, unsigned size_bytes);
 
-/* --- far.c, iret.c -------------------------------------------------------------------------- */
+/* --- stack_switch.c ------------------------------------------------------------------------- */
+
+/* A stack to push on that is not loaded yet. */
+struct stack_switch {
+    struct x86_segment segment;
+    uint64_t pointer;
+    unsigned cpl; /* whose rights pushes have */
+    bool is_inner;
+};
+
+/* The present stack, and that of an inner level as the TSS has it (outside long mode; #TS, #SS). */
+void stack_switch_none(struct cpu *cpu, struct stack_switch *stack);
+void stack_switch_inner(struct cpu *cpu, unsigned cpl, struct stack_switch *stack);
+/* #SS unless there is room for so many bytes. */
+void stack_switch_require(struct cpu *cpu, const struct stack_switch *stack, unsigned size_bytes);
+void stack_switch_push(struct cpu *cpu, struct stack_switch *stack, uint64_t value,
+                       unsigned size_bytes);
+/* Loads SS and RSP. */
+void stack_switch_commit(struct cpu *cpu, const struct stack_switch *stack);
+/* Bytes of the TSS; #TS beyond its limit. */
+void task_read(struct cpu *cpu, unsigned offset, void *buffer, unsigned size_bytes);
+
+/* --- far.c, gate.c, task.c ------------------------------------------------------------------- */
 
 bool bind_far(const struct insn *insn, struct op *op);
 
-/* What no 64-bit system needs yet: #GP(code) with a log line that names the feature. */
+/* Far JMP or CALL through a call gate whose type, DPL and P are good. Sets RIP. */
+void gate_transfer(struct cpu *cpu, const struct op *op, uint16_t selector,
+                   const struct descriptor *descriptor, bool is_call);
+/* The same to a TSS, or through a task gate. */
+void task_transfer(struct cpu *cpu, const struct op *op, uint16_t selector,
+                   const struct descriptor *descriptor, bool is_call);
+/* The IDT has a task gate for the event; `selector` is the gate's, the rest what a frame would
+ * have. */
+void task_interrupt(struct cpu *cpu, uint16_t selector, uint64_t rip, uint64_t flags,
+                    const uint32_t *error_code);
+/* IRET with NT set. */
+void task_return(struct cpu *cpu, const struct op *op);
+
+/* --- v86.c ---------------------------------------------------------------------------------- */
+
+void v86_set_segment(struct cpu *cpu, enum x86_segment_name name, uint16_t selector);
+/* IRET at level 0 with VM in the image. */
+void v86_enter(struct cpu *cpu);
+/* What POPF and IRET of virtual-8086 mode load, by IOPL and CR4.VME; adjusts *mask. #GP(0) when
+ * they may not. And what PUSHF and INT n push. */
+uint64_t v86_popped_flags(struct cpu *cpu, uint64_t flags, uint64_t *mask, unsigned size_bytes);
+uint64_t v86_pushed_flags(struct cpu *cpu, uint64_t flags, unsigned size_bytes);
+/* INT n of virtual-8086 mode: true when it was the 8086 program's and is done, false when it goes
+ * through the IDT; #GP(0) else. */
+bool v86_int_n(struct cpu *cpu, const struct op *op, uint8_t vector);
+
+/* What no guest is known to need: #GP(code) with a log line that names the feature. */
 _Noreturn void cpu_raise_missing(struct cpu *cpu, const char *feature, uint32_t error_code);
 
 /* --- interrupt.c ---------------------------------------------------------------------------- */
@@ -266,6 +320,8 @@ void flags_begin_shadow(struct cpu *cpu, bool by_mov_ss);
 
 bool msr_read(struct cpu *cpu, uint32_t msr, uint64_t *value);
 bool msr_write(struct cpu *cpu, uint32_t msr, uint64_t value);
+
+void control_write_cr3(struct cpu *cpu, uint64_t value); /* as MOV to CR3 does */
 
 struct cpuid_result {
     uint32_t eax, ebx, ecx, edx;

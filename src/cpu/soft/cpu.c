@@ -250,10 +250,11 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
         is_long == (is_paged && (state->efer & EFER_LME)) && (!is_long || (state->cr4 & CR4_PAE));
     bool is_xcr0_sound =
         (state->xcr0 & 1) && !(state->xcr0 & ~(vector_xcr0_supported(cpu) | UINT64_C(3)));
+    bool is_v86_sound = !(state->rflags & RFLAGS_VM) || ((state->cr0 & CR0_PE) && !is_long);
     bool is_exception_sound = !state->pending.exception || state->pending.vector < 32;
-    return is_paging_sound && is_long_sound && is_xcr0_sound && is_exception_sound &&
-           state->run_state <= X86_WAIT_FOR_SIPI && (!is_long || is_canonical(state->rip)) &&
-           !(state->cr4 & ~cpuid_cr4_allowed(cpu));
+    return is_paging_sound && is_long_sound && is_v86_sound && is_xcr0_sound &&
+           is_exception_sound && state->run_state <= X86_WAIT_FOR_SIPI &&
+           (!is_long || is_canonical(state->rip)) && !(state->cr4 & ~cpuid_cr4_allowed(cpu));
 }
 
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)

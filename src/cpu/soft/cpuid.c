@@ -40,6 +40,7 @@ enum {
 
 enum {
     EDX_FPU = 1 << 0,
+    EDX_VME = 1 << 1,
     EDX_DE = 1 << 2,
     EDX_PSE = 1 << 3,
     EDX_TSC = 1 << 4,
@@ -61,9 +62,9 @@ enum {
     EDX_HTT = 1 << 28,
 };
 #define EDX_OWN                                                                                    \
-    (EDX_FPU | EDX_DE | EDX_PSE | EDX_TSC | EDX_MSR | EDX_PAE | EDX_CX8 | EDX_APIC | EDX_SEP |     \
-     EDX_MTRR | EDX_PGE | EDX_CMOV | EDX_PAT | EDX_PSE36 | EDX_CLFLUSH | EDX_MMX | EDX_FXSR |      \
-     EDX_SSE | EDX_SSE2)
+    (EDX_FPU | EDX_VME | EDX_DE | EDX_PSE | EDX_TSC | EDX_MSR | EDX_PAE | EDX_CX8 | EDX_APIC |     \
+     EDX_SEP | EDX_MTRR | EDX_PGE | EDX_CMOV | EDX_PAT | EDX_PSE36 | EDX_CLFLUSH | EDX_MMX |       \
+     EDX_FXSR | EDX_SSE | EDX_SSE2)
 /* What 80000001H EDX repeats on AMD's. */
 #define EDX_REPEATED (EDX_OWN & 0x0183f3ff)
 
@@ -161,9 +162,9 @@ void cpuid_open(struct soft_system *system)
 
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu)
 {
-    uint64_t allowed = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR |
-                       CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE |
-                       CR4_SMEP | CR4_SMAP;
+    uint64_t allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE |
+                       CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE |
+                       CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
     return allowed;
 }
 

@@ -24,11 +24,9 @@ static void decoder_init(ZydisDecoder *decoder, uint32_t mode)
         ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
         break;
     case MODE_32: ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LEGACY_32, stack); break;
-    default:
-        if ((mode & MODE_REAL) && !is_stack32)
-            ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16);
-        else
-            ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LEGACY_16, stack);
+    /* Not Zydis's real mode, which knows neither virtual-8086 mode nor SYSENTER there; handlers
+     * say themselves what needs protected mode. */
+    default: ZydisDecoderInit(decoder, ZYDIS_MACHINE_MODE_LEGACY_16, stack);
     }
     /* Without these extensions their encodings are hints, which do nothing. */
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
@@ -214,7 +212,11 @@ static void bind(const struct decoding *d, const uint8_t *bytes, struct op *op)
 {
     struct insn insn = {&d->info, d->operands, bytes, 0, d->cpu->mode, d->cpu};
     insn.form = take_operands(d, op);
-    bool is_bound = bind_system(&insn, op) || bind_integer(&insn, op) || bind_vector(&insn, op);
+    /* SDM 2A 2.3.1: VEX is no prefix in real and virtual-8086 mode. */
+    bool is_known =
+        d->info.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || !(d->cpu->mode & MODE_REAL);
+    bool is_bound =
+        is_known && (bind_system(&insn, op) || bind_integer(&insn, op) || bind_vector(&insn, op));
     if (!is_bound)
         make_faulting(op, op_undefined, bytes, d->info.length);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Far JMP, CALL and RET, and IRET, in real, protected and long mode: SDM 2A/2B, 3A 5.8, 6.14. Call
- * gates, task gates, task returns and returns to virtual-8086 mode are left to cpu_raise_missing.
+ * Far JMP, CALL and RET, and IRET, in real, virtual-8086, protected and long mode: SDM 2A/2B, 3A
+ * 5.8, 6.14. Gates and tasks are gate.c's and task.c's.
  */
 #include "cpu/soft/core.h"
 
@@ -30,13 +30,8 @@ static void check_code_type(struct cpu *cpu, uint16_t selector, const struct des
 }
 
 /* The segment for a far JMP or CALL, which keeps CPL. */
-static void read_code(struct cpu *cpu, uint16_t selector, struct descriptor *code)
+static void check_code(struct cpu *cpu, uint16_t selector, const struct descriptor *code)
 {
-    if (!(selector & ~SELECTOR_RPL))
-        cpu_raise_code(cpu, VECTOR_GP, 0);
-    descriptor_read(cpu, selector, code, VECTOR_GP);
-    if (!(code->attributes & SEGMENT_S))
-        cpu_raise_missing(cpu, "a call gate or task switch", selector & ~SELECTOR_RPL);
     check_code_type(cpu, selector, code);
     unsigned dpl = segment_dpl(code->attributes);
     bool is_allowed = code->attributes & TYPE_CONFORMING
@@ -48,25 +43,57 @@ static void read_code(struct cpu *cpu, uint16_t selector, struct descriptor *cod
         raise_selector(cpu, VECTOR_NP, selector);
 }
 
-static void transfer(struct cpu *cpu, const struct op *op, uint16_t selector, uint64_t rip,
-                     bool is_call)
+/* What a far pointer may name that is no segment: gates and TSSs. */
+static void transfer_system(struct cpu *cpu, const struct op *op, uint16_t selector,
+                            const struct descriptor *descriptor, bool is_call)
+{
+    unsigned type = descriptor->attributes & SEGMENT_TYPE;
+    unsigned dpl = segment_dpl(descriptor->attributes);
+    bool is_gate = type == TYPE_CALL_GATE32 || (type == TYPE_CALL_GATE16 && !is_long_mode(cpu));
+    bool is_task =
+        (type == TYPE_TASK_GATE || type == TYPE_TSS16 || type == TYPE_TSS32) && !is_long_mode(cpu);
+    bool is_allowed = dpl >= cpu->cpl && dpl >= (unsigned)(selector & SELECTOR_RPL);
+    if (!(is_gate || is_task) || !is_allowed)
+        raise_selector(cpu, VECTOR_GP, selector);
+    if (!(descriptor->attributes & SEGMENT_P))
+        raise_selector(cpu, VECTOR_NP, selector);
+    if (is_gate)
+        gate_transfer(cpu, op, selector, descriptor, is_call);
+    else
+        task_transfer(cpu, op, selector, descriptor, is_call);
+}
+
+static void transfer_protected(struct cpu *cpu, const struct op *op, uint16_t selector,
+                               uint64_t rip, bool is_call)
 {
     uint64_t frame[2] = {cpu->segment[SEG_CS].selector, op_next_rip(cpu, op)};
-    if (is_real_mode(cpu)) {
-        if (rip > cpu->segment[SEG_CS].limit)
-            cpu_raise_code(cpu, VECTOR_GP, 0);
-        if (is_call)
-            stack_push_all(cpu, frame, 2, op->size_bytes);
-        segment_set_real(cpu, SEG_CS, selector);
-    } else {
-        struct descriptor code;
-        read_code(cpu, selector, &code);
-        check_target(cpu, &code, rip);
-        if (is_call)
-            stack_push_all(cpu, frame, 2, op->size_bytes);
-        descriptor_set_accessed(cpu, &code);
-        set_code(cpu, selector, &code, cpu->cpl);
+    struct descriptor descriptor;
+    if (!(selector & ~SELECTOR_RPL))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    descriptor_read(cpu, selector, &descriptor, VECTOR_GP);
+    if (!(descriptor.attributes & SEGMENT_S)) {
+        transfer_system(cpu, op, selector, &descriptor, is_call);
+        return;
     }
+    check_code(cpu, selector, &descriptor);
+    check_target(cpu, &descriptor, rip);
+    if (is_call)
+        stack_push_all(cpu, frame, 2, op->size_bytes);
+    descriptor_set_accessed(cpu, &descriptor);
+    set_code(cpu, selector, &descriptor, cpu->cpl);
+    cpu->rip = rip;
+    cpu_update_mode(cpu);
+}
+
+static void transfer_real(struct cpu *cpu, const struct op *op, uint16_t selector, uint64_t rip,
+                          bool is_call)
+{
+    uint64_t frame[2] = {cpu->segment[SEG_CS].selector, op_next_rip(cpu, op)};
+    if (rip > cpu->segment[SEG_CS].limit)
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    if (is_call)
+        stack_push_all(cpu, frame, 2, op->size_bytes);
+    segment_set_real(cpu, SEG_CS, selector);
     cpu->rip = rip;
     cpu_update_mode(cpu);
 }
@@ -88,7 +115,10 @@ static void far_transfer(struct cpu *cpu, const struct op *op, bool is_call)
     uint64_t rip = (uint32_t)op->imm;
     if (op->flags & OP_IN_MEMORY)
         read_pointer(cpu, op, &selector, &rip);
-    transfer(cpu, op, selector, rip, is_call);
+    if (is_real_mode(cpu))
+        transfer_real(cpu, op, selector, rip, is_call);
+    else
+        transfer_protected(cpu, op, selector, rip, is_call);
 }
 
 static void far_jmp(struct cpu *cpu, const struct op *op)
@@ -208,7 +238,9 @@ static uint64_t iret_flags_mask(const struct cpu *cpu, unsigned size_bytes)
     if (cpu->cpl <= (cpu->rflags & RFLAGS_IOPL) >> 12)
         mask |= RFLAGS_IF;
     if (cpu->cpl == 0)
-        mask |= RFLAGS_IOPL | (size_bytes > 2 ? RFLAGS_VIF | RFLAGS_VIP : 0);
+        mask |= RFLAGS_IOPL;
+    if (cpu->cpl == 0 && size_bytes > 2 && !is_real_mode(cpu))
+        mask |= RFLAGS_VIF | RFLAGS_VIP;
     return mask;
 }
 
@@ -227,6 +259,8 @@ static void iret_real(struct cpu *cpu, const struct op *op)
     if (rip > cpu->segment[SEG_CS].limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
     uint64_t mask = iret_flags_mask(cpu, op->size_bytes);
+    if (cpu->rflags & RFLAGS_VM)
+        flags = v86_popped_flags(cpu, flags, &mask, op->size_bytes);
     stack_set_pointer(cpu, cpu->gpr[RSP] + 3U * op->size_bytes);
     segment_set_real(cpu, SEG_CS, selector);
     cpu->rip = rip;
@@ -237,8 +271,10 @@ static void iret_protected(struct cpu *cpu, const struct op *op)
 {
     unsigned size_bytes = op->size_bytes;
     uint64_t flags = stack_peek(cpu, 2, size_bytes);
-    if ((flags & RFLAGS_VM) && cpu->cpl == 0 && size_bytes == 4 && !is_long_mode(cpu))
-        cpu_raise_missing(cpu, "virtual-8086 mode", 0);
+    if ((flags & RFLAGS_VM) && cpu->cpl == 0 && size_bytes == 4 && !is_long_mode(cpu)) {
+        v86_enter(cpu);
+        return;
+    }
     struct frame frame = {.rip = stack_peek(cpu, 0, size_bytes),
                           .cs = (uint16_t)stack_peek(cpu, 1, size_bytes)};
     uint64_t mask = iret_flags_mask(cpu, size_bytes);
@@ -280,7 +316,8 @@ static void iret(struct cpu *cpu, const struct op *op)
     if (cpu->rflags & RFLAGS_NT) {
         if (is_long_mode(cpu))
             cpu_raise_code(cpu, VECTOR_GP, 0);
-        cpu_raise_missing(cpu, "a return from a task", 0);
+        task_return(cpu, op);
+        return;
     }
     if (cpu_is_64bit(cpu))
         iret_64bit(cpu, op);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1. PVI and VME are not offered. */
+ * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1, 20.3.3, 20.4 (CR4.VME and PVI). */
 #include "cpu/soft/block.h"
 
 #include "cpu/soft/tlb.h"
@@ -25,17 +25,33 @@ static bool has_io_privilege(const struct cpu *cpu)
     return cpu->cpl <= (cpu->rflags & RFLAGS_IOPL) >> 12;
 }
 
+/* Whether CLI and STI are about VIF instead of IF; #GP(0) when they may not be used. */
+static bool is_if_virtual(struct cpu *cpu)
+{
+    if (has_io_privilege(cpu))
+        return false;
+    uint64_t needed = cpu->rflags & RFLAGS_VM ? CR4_VME : CR4_PVI;
+    if (cpu->cpl != 3 || !(cpu->cr4 & needed))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    return true;
+}
+
 static void cli(struct cpu *cpu, const struct op *op)
 {
-    if (!has_io_privilege(cpu))
-        cpu_raise_code(cpu, VECTOR_GP, 0);
-    cpu->rflags &= ~(uint64_t)RFLAGS_IF;
+    if (is_if_virtual(cpu))
+        cpu->rflags &= ~(uint64_t)RFLAGS_VIF;
+    else
+        cpu->rflags &= ~(uint64_t)RFLAGS_IF;
 }
 
 static void sti(struct cpu *cpu, const struct op *op)
 {
-    if (!has_io_privilege(cpu))
-        cpu_raise_code(cpu, VECTOR_GP, 0);
+    if (is_if_virtual(cpu)) {
+        if (cpu->rflags & RFLAGS_VIP)
+            cpu_raise_code(cpu, VECTOR_GP, 0);
+        cpu->rflags |= RFLAGS_VIF;
+        return;
+    }
     if (cpu->rflags & RFLAGS_IF)
         return;
     cpu->rflags |= RFLAGS_IF;
@@ -44,23 +60,18 @@ static void sti(struct cpu *cpu, const struct op *op)
         flags_begin_shadow(cpu, false);
 }
 
-static void require_vm_privilege(struct cpu *cpu)
-{
-    if ((cpu->rflags & RFLAGS_VM) && !has_io_privilege(cpu))
-        cpu_raise_code(cpu, VECTOR_GP, 0);
-}
-
 static void pushf(struct cpu *cpu, const struct op *op)
 {
-    require_vm_privilege(cpu);
-    uint64_t value = cpu_get_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
+    uint64_t value = cpu_get_rflags(cpu);
+    if (cpu->rflags & RFLAGS_VM)
+        value = v86_pushed_flags(cpu, value, op->size_bytes);
+    value &= ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
     stack_push(cpu, value, op->size_bytes);
 }
 
 static void popf(struct cpu *cpu, const struct op *op)
 {
-    require_vm_privilege(cpu);
-    uint64_t value = stack_pop(cpu, op->size_bytes);
+    uint64_t value = stack_peek(cpu, 0, op->size_bytes);
     uint64_t mask = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
     if (op->size_bytes > 2)
         mask |= RFLAGS_AC | RFLAGS_ID;
@@ -68,6 +79,9 @@ static void popf(struct cpu *cpu, const struct op *op)
         mask |= RFLAGS_IF;
     if (cpu->cpl == 0)
         mask |= RFLAGS_IOPL;
+    if (cpu->rflags & RFLAGS_VM)
+        value = v86_popped_flags(cpu, value, &mask, op->size_bytes);
+    stack_set_pointer(cpu, cpu->gpr[RSP] + op->size_bytes);
     flags_load(cpu, value, mask);
     tlb_set_view(cpu, view_data(cpu));
     cpu->rip = op_next_rip(cpu, op);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Delivery of exceptions and interrupts through the IDT, in real, protected and long mode: SDM 3A
- * chapter 6. Task gates and virtual-8086 mode are left to cpu_raise_missing. Nothing of the cpu
- * changes before all accesses have succeeded.
+ * chapter 6, out of virtual-8086 mode 20.3. Nothing of the cpu changes before all accesses have
+ * succeeded, but for what a task switch does (task.c).
  */
 #include "cpu/soft/core.h"
 
@@ -54,8 +54,6 @@ static struct gate gate_read(struct cpu *cpu, const struct delivery *d)
         raise_gate(cpu, VECTOR_GP, d);
     if (!(raw[0] >> 47 & 1))
         raise_gate(cpu, VECTOR_NP, d);
-    if (gate.type == TYPE_TASK_GATE)
-        cpu_raise_missing(cpu, "a task gate", d->vector * 8 | ERROR_IDT);
     return gate;
 }
 
@@ -68,29 +66,14 @@ static unsigned read_handler(struct cpu *cpu, const struct gate *gate, struct de
     unsigned dpl = segment_dpl(code->attributes);
     bool is_code = (code->attributes & (SEGMENT_S | TYPE_CODE)) == (SEGMENT_S | TYPE_CODE);
     bool is_64bit = (code->attributes & (SEGMENT_L | SEGMENT_DB)) == SEGMENT_L;
-    if (!is_code || dpl > cpu->cpl || (is_long_mode(cpu) && !is_64bit))
+    bool is_conforming = code->attributes & TYPE_CONFORMING;
+    /* Out of virtual-8086 mode only to level 0. */
+    bool is_level_good = cpu->rflags & RFLAGS_VM ? dpl == 0 && !is_conforming : dpl <= cpu->cpl;
+    if (!is_code || !is_level_good || (is_long_mode(cpu) && !is_64bit))
         raise_selector(cpu, VECTOR_GP, gate->selector);
     if (!(code->attributes & SEGMENT_P))
         raise_selector(cpu, VECTOR_NP, gate->selector);
-    return code->attributes & TYPE_CONFORMING ? cpu->cpl : dpl;
-}
-
-static void read_task(struct cpu *cpu, unsigned offset, void *buffer, unsigned size_bytes)
-{
-    const struct x86_segment *task = &cpu->segment[SEG_TR];
-    if (offset + size_bytes - 1 > task->limit)
-        raise_selector(cpu, VECTOR_TS, task->selector);
-    memory_read_system(cpu, task->base + offset, buffer, size_bytes);
-}
-
-/* Every stack write is the handler's: at level 3 only a user's own pages. */
-static void write_stack(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes,
-                        unsigned cpl)
-{
-    if (cpl == 3)
-        memory_write(cpu, linear, buffer, size_bytes);
-    else
-        memory_write_system(cpu, linear, buffer, size_bytes);
+    return is_conforming ? cpu->cpl : dpl;
 }
 
 static void commit(struct cpu *cpu, const struct gate *gate, const struct descriptor *code,
@@ -110,9 +93,9 @@ static uint64_t long_stack(struct cpu *cpu, const struct gate *gate, unsigned cp
     enum { TSS64_RSP0 = 4, TSS64_IST1 = 36 };
     uint64_t rsp = cpu->gpr[RSP];
     if (gate->ist)
-        read_task(cpu, TSS64_IST1 + 8 * (gate->ist - 1U), &rsp, 8);
+        task_read(cpu, TSS64_IST1 + 8 * (gate->ist - 1U), &rsp, 8);
     else if (cpl < cpu->cpl)
-        read_task(cpu, TSS64_RSP0 + 8 * cpl, &rsp, 8);
+        task_read(cpu, TSS64_RSP0 + 8 * cpl, &rsp, 8);
     if (!is_canonical(rsp))
         raise_zero(cpu, VECTOR_SS);
     return rsp & ~UINT64_C(15);
@@ -136,7 +119,10 @@ static void deliver_long(struct cpu *cpu, const struct delivery *d)
     unsigned size_bytes = (6 - skip) * 8;
     if (!is_canonical(rsp - size_bytes))
         raise_zero(cpu, VECTOR_SS);
-    write_stack(cpu, rsp - size_bytes, frame + skip, size_bytes, cpl);
+    if (cpl == 3)
+        memory_write(cpu, rsp - size_bytes, frame + skip, size_bytes);
+    else
+        memory_write_system(cpu, rsp - size_bytes, frame + skip, size_bytes);
     descriptor_set_accessed(cpu, &code);
     if (cpl < cpu->cpl)
         segment_set_null(cpu, SEG_SS, (uint16_t)cpl);
@@ -144,87 +130,59 @@ static void deliver_long(struct cpu *cpu, const struct delivery *d)
     commit(cpu, &gate, &code, cpl);
 }
 
-/* The inner stack of a 16 or 32-bit TSS. */
-static void read_inner_stack(struct cpu *cpu, unsigned cpl, uint16_t *ss, uint32_t *esp)
+static void push_frame(struct cpu *cpu, const struct delivery *d, struct stack_switch *stack,
+                       unsigned size_bytes)
 {
-    bool is_32bit = cpu->segment[SEG_TR].attributes & 8;
-    *esp = 0;
-    if (is_32bit) {
-        read_task(cpu, 4 + 8 * cpl, esp, 4);
-        read_task(cpu, 8 + 8 * cpl, ss, 2);
-    } else {
-        read_task(cpu, 2 + 4 * cpl, esp, 2);
-        read_task(cpu, 4 + 4 * cpl, ss, 2);
+    static const enum x86_segment_name data[] = {SEG_GS, SEG_FS, SEG_DS, SEG_ES};
+    bool from_v86 = cpu->rflags & RFLAGS_VM;
+    unsigned count = 3 + (stack->is_inner ? 2 : 0) + (from_v86 ? 4 : 0) + (d->error_code ? 1 : 0);
+    stack_switch_require(cpu, stack, count * size_bytes);
+    for (unsigned i = 0; from_v86 && i < 4; i++)
+        stack_switch_push(cpu, stack, cpu->segment[data[i]].selector, size_bytes);
+    if (stack->is_inner) {
+        stack_switch_push(cpu, stack, cpu->segment[SEG_SS].selector, size_bytes);
+        stack_switch_push(cpu, stack, cpu->gpr[RSP], size_bytes);
     }
-}
-
-/* A stack to push on that is not loaded yet. */
-struct stack {
-    uint64_t base;
-    uint64_t pointer, mask;
-    unsigned cpl, size_bytes;
-};
-
-static void push(struct cpu *cpu, struct stack *stack, uint64_t value)
-{
-    stack->pointer =
-        (stack->pointer & ~stack->mask) | ((stack->pointer - stack->size_bytes) & stack->mask);
-    uint64_t linear = (uint32_t)(stack->base + (stack->pointer & stack->mask));
-    write_stack(cpu, linear, &value, stack->size_bytes, stack->cpl);
-}
-
-static void push_frame(struct cpu *cpu, const struct delivery *d, struct stack *stack,
-                       const struct x86_segment *segment, bool is_inner)
-{
-    unsigned words = 3 + (is_inner ? 2 : 0) + (d->error_code ? 1 : 0);
-    uint64_t lowest = (stack->pointer - words * stack->size_bytes) & stack->mask;
-    bool is_expand_down = segment->attributes & TYPE_EXPAND_DOWN;
-    bool fits = is_expand_down ? lowest > segment->limit
-                               : lowest + words * stack->size_bytes - 1 <= segment->limit;
-    if (!fits)
-        raise_zero(cpu, VECTOR_SS);
-    if (is_inner) {
-        push(cpu, stack, cpu->segment[SEG_SS].selector);
-        push(cpu, stack, cpu->gpr[RSP]);
-    }
-    push(cpu, stack, d->flags);
-    push(cpu, stack, cpu->segment[SEG_CS].selector);
-    push(cpu, stack, d->rip);
+    stack_switch_push(cpu, stack, d->flags, size_bytes);
+    stack_switch_push(cpu, stack, cpu->segment[SEG_CS].selector, size_bytes);
+    stack_switch_push(cpu, stack, d->rip, size_bytes);
     if (d->error_code)
-        push(cpu, stack, *d->error_code);
+        stack_switch_push(cpu, stack, *d->error_code, size_bytes);
+}
+
+/* The segments of the 8086 program are no selectors: SDM 3A 20.3.1.1. */
+static void drop_v86_segments(struct cpu *cpu)
+{
+    segment_set_null(cpu, SEG_ES, 0);
+    segment_set_null(cpu, SEG_DS, 0);
+    segment_set_null(cpu, SEG_FS, 0);
+    segment_set_null(cpu, SEG_GS, 0);
 }
 
 static void deliver_protected(struct cpu *cpu, const struct delivery *d)
 {
-    if (cpu->rflags & RFLAGS_VM)
-        cpu_raise_missing(cpu, "virtual-8086 mode", 0);
-    struct descriptor code, inner;
+    struct descriptor code;
     struct gate gate = gate_read(cpu, d);
-    unsigned cpl = read_handler(cpu, &gate, &code);
-    bool is_inner = cpl < cpu->cpl;
-    bool is_32bit = gate.type & 8;
-    struct x86_segment segment = cpu->segment[SEG_SS];
-    uint64_t pointer = cpu->gpr[RSP];
-    if (is_inner) {
-        uint16_t ss;
-        uint32_t esp;
-        read_inner_stack(cpu, cpl, &ss, &esp);
-        segment_check_stack(cpu, ss, cpl, VECTOR_TS, &inner);
-        descriptor_set_accessed(cpu, &inner);
-        segment = (struct x86_segment){inner.base, inner.limit, inner.attributes, ss};
-        pointer = esp;
+    if (gate.type == TYPE_TASK_GATE) {
+        task_interrupt(cpu, gate.selector, d->rip, d->flags, d->error_code);
+        return;
     }
-    struct stack stack = {segment.base, pointer,
-                          segment.attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX, cpl,
-                          is_32bit ? 4 : 2};
+    unsigned cpl = read_handler(cpu, &gate, &code);
+    bool is_32bit = gate.type & TYPE_GATE_IS_32BIT;
+    struct stack_switch stack;
+    if (cpl < cpu->cpl)
+        stack_switch_inner(cpu, cpl, &stack);
+    else
+        stack_switch_none(cpu, &stack);
     if (!is_32bit)
         gate.offset &= UINT16_MAX;
     if (gate.offset > code.limit)
         raise_zero(cpu, VECTOR_GP);
-    push_frame(cpu, d, &stack, &segment, is_inner);
+    push_frame(cpu, d, &stack, is_32bit ? 4 : 2);
     descriptor_set_accessed(cpu, &code);
-    cpu->segment[SEG_SS] = segment;
-    cpu->gpr[RSP] = stack.pointer;
+    if (cpu->rflags & RFLAGS_VM)
+        drop_v86_segments(cpu);
+    stack_switch_commit(cpu, &stack);
     commit(cpu, &gate, &code, cpl);
 }
 
@@ -309,6 +267,8 @@ static void software(struct cpu *cpu, const struct op *op, unsigned vector, enum
 
 static void int_n(struct cpu *cpu, const struct op *op)
 {
+    if ((cpu->rflags & RFLAGS_VM) && v86_int_n(cpu, op, (uint8_t)op->imm))
+        return;
     software(cpu, op, (uint8_t)op->imm, EVENT_SOFTWARE);
 }
 

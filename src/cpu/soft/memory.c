@@ -31,9 +31,10 @@ static void check_canonical(struct cpu *cpu, uint64_t linear)
     cpu_raise_code(cpu, is_stack ? VECTOR_SS : VECTOR_GP, 0);
 }
 
+/* Of the address of a page. Tables of long mode are above 4 GiB whatever the code's size. */
 static uint64_t wrap(const struct cpu *cpu, uint64_t linear)
 {
-    return is_long_mode(cpu) ? linear : (uint32_t)linear;
+    return linear == UINT64_C(1) << 32 && !cpu_is_64bit(cpu) ? 0 : linear;
 }
 
 /* A page that held code when its write tag was made may be free of it now. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Segments: addresses through them, descriptors and their checks, the stack. SDM 3A chapters 3 and
- * 5. Call gates, task switches and virtual-8086 mode are left to cpu_raise_missing.
+ * 5.
  */
 #include "cpu/soft/core.h"
 
@@ -34,8 +34,8 @@ static bool is_in_limit(const struct x86_segment *segment, uint64_t offset, unsi
     uint64_t last = offset + size_bytes - 1;
     bool is_expand_down = (segment->attributes & (SEGMENT_S | TYPE_CODE | TYPE_EXPAND_DOWN)) ==
                           (SEGMENT_S | TYPE_EXPAND_DOWN);
-    if (!is_expand_down)
-        return last <= segment->limit;
+    if (!is_expand_down) /* in a segment of 4 GiB an access may wrap: SDM 3A 5.3 */
+        return last <= segment->limit || segment->limit == UINT32_MAX;
     return offset > segment->limit &&
            last <= (segment->attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX);
 }
@@ -204,6 +204,8 @@ void descriptor_read_upper(struct cpu *cpu, uint16_t selector, struct descriptor
     if (upper & UINT64_C(0x1f0000000000)) /* the type field there must be 0 */
         raise_selector(cpu, vector, selector);
     descriptor->base |= upper << 32;
+    if (!is_canonical(descriptor->base))
+        raise_selector(cpu, vector, selector);
 }
 
 /* --- loading -------------------------------------------------------------------------------- */
@@ -223,12 +225,18 @@ void segment_set_null(struct cpu *cpu, enum x86_segment_name name, uint16_t sele
     cpu->segment[name] = (struct x86_segment){0, 0, attributes, selector};
 }
 
-/* The limit stays what it was, and so do the attributes of data segments. */
+/* The limit and the attributes stay what they were, unless protected mode has left the register
+ * null: the manual wants guests to avoid that, and those that don't expect 64 KiB. */
 void segment_set_real(struct cpu *cpu, enum x86_segment_name name, uint16_t selector)
 {
-    cpu->segment[name].selector = selector;
-    cpu->segment[name].base = (uint64_t)selector << 4;
-    cpu->segment[name].attributes &= ~(uint32_t)SEGMENT_UNUSABLE;
+    enum { ATTRIBUTES_REAL = 0x93 };
+    struct x86_segment *segment = &cpu->segment[name];
+    if (segment->attributes & SEGMENT_UNUSABLE) {
+        segment->attributes = ATTRIBUTES_REAL;
+        segment->limit = UINT16_MAX;
+    }
+    segment->selector = selector;
+    segment->base = (uint64_t)selector << 4;
 }
 
 void segment_check_stack(struct cpu *cpu, uint16_t selector, unsigned cpl, enum x86_vector vector,
@@ -262,22 +270,23 @@ static void load_stack(struct cpu *cpu, uint16_t selector)
     segment_set(cpu, SEG_SS, selector, &descriptor);
 }
 
-static void load_data(struct cpu *cpu, enum x86_segment_name name, uint16_t selector)
+void segment_load_data(struct cpu *cpu, enum x86_segment_name name, uint16_t selector,
+                       enum x86_vector vector)
 {
     struct descriptor descriptor;
     if (!(selector & ~SELECTOR_RPL)) {
         segment_set_null(cpu, name, selector);
         return;
     }
-    descriptor_read(cpu, selector, &descriptor, VECTOR_GP);
+    descriptor_read(cpu, selector, &descriptor, vector);
     uint32_t attributes = descriptor.attributes;
     bool is_code = attributes & TYPE_CODE;
     if (!(attributes & SEGMENT_S) || (is_code && !(attributes & TYPE_READABLE)))
-        raise_selector(cpu, VECTOR_GP, selector);
+        raise_selector(cpu, vector, selector);
     unsigned dpl = segment_dpl(attributes);
     bool is_conforming = is_code && (attributes & TYPE_CONFORMING);
     if (!is_conforming && ((unsigned)(selector & SELECTOR_RPL) > dpl || cpu->cpl > dpl))
-        raise_selector(cpu, VECTOR_GP, selector);
+        raise_selector(cpu, vector, selector);
     if (!(attributes & SEGMENT_P))
         raise_selector(cpu, VECTOR_NP, selector);
     descriptor_set_accessed(cpu, &descriptor);
@@ -291,7 +300,7 @@ void segment_load(struct cpu *cpu, enum x86_segment_name name, uint16_t selector
     else if (name == SEG_SS)
         load_stack(cpu, selector);
     else
-        load_data(cpu, name, selector);
+        segment_load_data(cpu, name, selector, VECTOR_GP);
 }
 
 void segment_drop_privileged(struct cpu *cpu)

@@ -9,11 +9,19 @@ static void load(struct cpu *cpu, const struct op *op, enum x86_segment_name nam
                  uint16_t selector)
 {
     segment_load(cpu, name, selector);
-    if (name == SEG_SS) {
-        flags_begin_shadow(cpu, true);
+    if (name == SEG_SS)
         cpu_update_mode(cpu);
-    }
     cpu->rip = op_next_rip(cpu, op);
+}
+
+/* MOV and POP; LSS, which loads both halves of the stack pointer, begins no shadow: SDM 3A 6.8.3.
+ */
+static void load_alone(struct cpu *cpu, const struct op *op, enum x86_segment_name name,
+                       uint16_t selector)
+{
+    load(cpu, op, name, selector);
+    if (name == SEG_SS)
+        flags_begin_shadow(cpu, true);
 }
 
 /* reg[0] is the segment register. */
@@ -21,7 +29,7 @@ static void mov_to_segment(struct cpu *cpu, const struct op *op)
 {
     if (op->reg[0] == SEG_CS || op->reg[0] > SEG_GS)
         cpu_raise(cpu, VECTOR_UD);
-    load(cpu, op, op->reg[0], (uint16_t)operand_read(cpu, op, 1, 2));
+    load_alone(cpu, op, op->reg[0], (uint16_t)operand_read(cpu, op, 1, 2));
 }
 
 /* To memory two bytes, to a register zero-extended to the operand size. */
@@ -44,7 +52,7 @@ static void pop_segment(struct cpu *cpu, const struct op *op)
     uint64_t rsp = cpu->gpr[RSP];
     uint16_t selector = (uint16_t)stack_peek(cpu, 0, op->size_bytes);
     uint64_t mask = stack_mask_of(cpu);
-    load(cpu, op, op->reg[0], selector);
+    load_alone(cpu, op, op->reg[0], selector);
     cpu->gpr[RSP] = (rsp & ~mask) | ((rsp + op->size_bytes) & mask);
 }
 
@@ -112,7 +120,6 @@ static void set_zf(struct cpu *cpu, bool is_set)
 /* Whether the descriptor exists and its privilege lets the selector be used. */
 static bool find_visible(struct cpu *cpu, uint16_t selector, struct descriptor *descriptor)
 {
-    require_protected(cpu);
     if (!(selector & ~SELECTOR_RPL) || !descriptor_find(cpu, selector, descriptor))
         return false;
     uint32_t attributes = descriptor->attributes;
@@ -144,6 +151,7 @@ static bool has_limit(const struct cpu *cpu, uint32_t attributes)
 static void lar(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 1, 2);
     bool found =
         find_visible(cpu, selector, &descriptor) && has_access_rights(cpu, descriptor.attributes);
@@ -155,6 +163,7 @@ static void lar(struct cpu *cpu, const struct op *op)
 static void lsl(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 1, 2);
     bool found = find_visible(cpu, selector, &descriptor) && has_limit(cpu, descriptor.attributes);
     if (found)
@@ -165,6 +174,7 @@ static void lsl(struct cpu *cpu, const struct op *op)
 static void verr(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 0, 2);
     bool found = find_visible(cpu, selector, &descriptor) && (descriptor.attributes & SEGMENT_S) &&
                  (!(descriptor.attributes & TYPE_CODE) || (descriptor.attributes & TYPE_READABLE));
@@ -174,6 +184,7 @@ static void verr(struct cpu *cpu, const struct op *op)
 static void verw(struct cpu *cpu, const struct op *op)
 {
     struct descriptor descriptor;
+    require_protected(cpu);
     uint16_t selector = (uint16_t)operand_read(cpu, op, 0, 2);
     bool found = find_visible(cpu, selector, &descriptor) &&
                  (descriptor.attributes & (SEGMENT_S | TYPE_CODE | TYPE_WRITABLE)) ==

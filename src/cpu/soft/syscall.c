@@ -23,12 +23,26 @@ static void set_flat(struct cpu *cpu, uint16_t cs, uint16_t ss, bool is_64bit, u
     cpu->cpl = (uint8_t)cpl;
 }
 
+/* AMD's outside of long mode: no LSTAR, no R11, no mask. */
+static void syscall_legacy(struct cpu *cpu, const struct op *op)
+{
+    uint16_t cs = cpu->star >> 32 & 0xfffc;
+    cpu->gpr[RCX] = (uint32_t)op_next_rip(cpu, op);
+    cpu->rflags &= ~(uint64_t)(RFLAGS_VM | RFLAGS_IF | RFLAGS_RF);
+    set_flat(cpu, cs, (uint16_t)(cs + 8), false, 0);
+    cpu->rip = (uint32_t)cpu->star;
+    cpu_update_mode(cpu);
+}
+
 static void syscall(struct cpu *cpu, const struct op *op)
 {
-    bool is_allowed = (cpu->efer & EFER_SCE) && is_long_mode(cpu) &&
-                      (cpu_is_64bit(cpu) || cpu->system->features.is_amd);
-    if (!is_allowed)
+    bool is_amd = cpu->system->features.is_amd;
+    if (!(cpu->efer & EFER_SCE) || !(cpu->cr0 & CR0_PE) || !(cpu_is_64bit(cpu) || is_amd))
         cpu_raise(cpu, VECTOR_UD);
+    if (!is_long_mode(cpu)) {
+        syscall_legacy(cpu, op);
+        return;
+    }
     uint64_t target = cpu_is_64bit(cpu) ? cpu->lstar : cpu->cstar;
     uint64_t flags = cpu_get_rflags(cpu);
     uint16_t cs = cpu->star >> 32 & 0xfffc;
@@ -42,11 +56,28 @@ static void syscall(struct cpu *cpu, const struct op *op)
         cpu_look(cpu);
 }
 
+/* AMD's outside of 64-bit mode: to 32-bit code, with interrupts on. */
+static void sysret_legacy(struct cpu *cpu)
+{
+    uint16_t base = (uint16_t)(cpu->star >> 48);
+    set_flat(cpu, base | 3, (uint16_t)((base + 8) | 3), false, 3);
+    cpu->rip = (uint32_t)cpu->gpr[RCX];
+    cpu->rflags |= RFLAGS_IF;
+    cpu_update_mode(cpu);
+}
+
 static void sysret(struct cpu *cpu, const struct op *op)
 {
-    if (!(cpu->efer & EFER_SCE) || !cpu_is_64bit(cpu))
+    bool is_amd = cpu->system->features.is_amd;
+    if (!(cpu->efer & EFER_SCE) || !(cpu_is_64bit(cpu) || is_amd))
         cpu_raise(cpu, VECTOR_UD);
+    if (!(cpu->cr0 & CR0_PE))
+        cpu_raise_code(cpu, VECTOR_GP, 0);
     require_cpl0(cpu);
+    if (!cpu_is_64bit(cpu)) {
+        sysret_legacy(cpu);
+        return;
+    }
     bool to_64bit = op->size_bytes == 8;
     uint64_t rip = to_64bit ? cpu->gpr[RCX] : (uint32_t)cpu->gpr[RCX];
     if (!is_canonical(rip) && !cpu->system->features.is_amd)

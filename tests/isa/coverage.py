@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Checks docs/processor.md, the table of what tests show of the processor.
+
+    coverage.py [ROOT]    prints the table by sections, then the tests that it does not name; exits
+                          1 when it names a test that does not exist
+
+A test is a program of tests/isa/*.S (`name`) or a function that a C test registers by TEST() or
+cmocka_unit_test() (`isa-FILE: name`).
+"""
+
+import glob
+import os
+import re
+import sys
+
+PROGRAM = re.compile(r"^\s*program\s+([a-z]\w*),", re.M)
+TEST = re.compile(r"\b(?:TEST|cmocka_unit_test)\((\w+)\)")
+NAMED = re.compile(r"`(?:(isa-\w+): )?([a-z]\w*)`")
+
+
+def tests_of(root):
+    folder = os.path.join(root, "tests", "isa")
+    names = set()
+    for path in glob.glob(os.path.join(folder, "engines_*.S")):
+        with open(path) as file:
+            names.update(PROGRAM.findall(file.read()))
+    for path in glob.glob(os.path.join(folder, "*.c")):
+        with open(path) as file:
+            program = "isa-" + os.path.basename(path)[:-2]
+            tests = set(TEST.findall(file.read())) - {"name"}
+            names.update(f"{program}: {name}" for name in tests)
+    return names
+
+
+def rows_of(root):
+    """(heading, what, tests named) of each row of the tables that have a column of tests."""
+    heading, has_tests = "", False
+    with open(os.path.join(root, "docs", "processor.md")) as file:
+        for line in file:
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+            if line.startswith("#"):
+                heading, has_tests = line.strip("# \n"), False
+            elif line.startswith("|") and cells[-1] == "test":
+                has_tests = True
+            elif line.startswith("|") and has_tests and not cells[0].startswith("---"):
+                named = [f"{program}: {name}" if program else name
+                         for program, name in NAMED.findall(cells[-1])]
+                yield heading, cells[0], named
+
+
+def main():
+    root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "../..")
+    exist, named, wrong, last = tests_of(root), set(), 0, None
+    for heading, what, tests in rows_of(root):
+        if heading != last:
+            print(f"\n{heading}")
+            last = heading
+        print(f"  {what}: {', '.join(tests)}")
+        named.update(tests)
+        for test in tests:
+            if test not in exist:
+                print(f"docs/processor.md: no test is named {test}")
+                wrong += 1
+        if not tests:
+            print(f"docs/processor.md: no test for: {what}")
+            wrong += 1
+    print(f"\nnot in the table: {', '.join(sorted(exist - named))}\n")
+    print(f"{len(named) - wrong} passed, {wrong} failed")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

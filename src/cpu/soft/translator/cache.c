@@ -179,7 +179,8 @@ void translator_flush(struct cpu *cpu)
     struct translator *t = cpu->translator;
     if (!t)
         return;
-    t->used_bytes = t->thunk_bytes;
+    t->hot_bytes = t->thunk_bytes;
+    t->cold_bytes = t->cold_start;
     memset(t->page, 0, sizeof(t->page));
     cpu->link_site = 0;
     forget_all(cpu);
@@ -305,7 +306,8 @@ void translator_serve(struct cpu *cpu)
 
 static bool has_room(const struct translator *t)
 {
-    return t->size_bytes - t->used_bytes >= UNIT_MAX_BYTES;
+    return t->cold_start - t->hot_bytes >= UNIT_MAX_BYTES &&
+           t->size_bytes - t->cold_bytes >= UNIT_MAX_BYTES;
 }
 
 /* The block's former code goes on in the new. */
@@ -327,18 +329,21 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return false;
     }
     struct unit *unit = &t->unit;
-    uint8_t *at = t->writable + t->used_bytes;
+    uint8_t *at = t->writable + t->hot_bytes, *cold = t->writable + t->cold_bytes;
     unit->cpu = cpu;
     unit->translator = t;
     unit->block = block;
     unit->e = (struct emitter){at, at + UNIT_MAX_BYTES};
+    unit->cold = (struct emitter){cold, cold + UNIT_MAX_BYTES};
     const uint8_t *code = translate(unit);
     if (!code) {
         block->is_refused = true;
         return true;
     }
-    t->used_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
+    t->hot_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
+    t->cold_bytes += (size_t)(unit->cold.at - cold);
     note_block(cpu, code, (size_t)(unit->e.at - at));
+    note_block(cpu, t->executable + (cold - t->writable), (size_t)(unit->cold.at - cold));
     block->code = code;
     block->is_translated = true;
     cpu->stats.blocks_translated++;

@@ -135,6 +135,7 @@ struct unit {
     struct translator *translator;
     struct block *block;
     struct emitter e;
+    struct emitter cold; /* for what is rarely run */
     unsigned page_offset; /* of the block's first byte */
     const struct op *op;  /* under translation */
     struct insn_facts *facts;
@@ -182,7 +183,9 @@ enum page_access { PAGE_READ, PAGE_WRITE, PAGE_READ_ONLY };
 struct translator {
     uint8_t *writable;
     const uint8_t *executable;
-    size_t size_bytes, used_bytes, thunk_bytes;
+    size_t size_bytes;
+    size_t thunk_bytes, hot_bytes; /* used from the start */
+    size_t cold_start, cold_bytes; /* and from there */
     /* Offsets of the thunks: thunks.c. */
     uint32_t enter, leave, disarm, arm, handler, last_handler, unlinked, far;
     uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */

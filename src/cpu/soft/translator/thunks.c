@@ -382,5 +382,6 @@ void thunks_make(struct translator *t)
         t->group_miss[is_write] = align(t, &e);
         make_group_miss(&e, is_write, disarm);
     }
-    t->thunk_bytes = t->used_bytes = align(t, &e);
+    t->thunk_bytes = t->hot_bytes = align(t, &e);
+    t->cold_start = t->cold_bytes = t->size_bytes / 5 * 2;
 }

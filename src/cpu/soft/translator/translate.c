@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * A block to host code: the poll and the count at its start, its instructions one after another,
- * and behind them what is rarely run: slow paths, exits that aren't linked yet, the way out.
+ * A block to host code: the poll at its start, its instructions one after another; and elsewhere,
+ * so that it takes no room in the host's caches, what is rarely run: slow paths, exits that aren't
+ * linked yet, the way out.
  *
  * A slow path leaves the whole instruction to the interpreter's handler. For that nothing of the
  * guest's may have changed yet, and flags that matter are in struct cpu.
@@ -407,16 +408,20 @@ const uint8_t *translate(struct unit *unit)
         i += emit_op(unit, i);
     if (!unit->ends)
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
+    if (unit->return_address) {
+        emit_bind(unit->return_address, e->at);
+        emit_jump(unit, unit->return_target);
+    }
+    struct emitter hot = *e;
+    *e = unit->cold;
     emit_poll_path(unit, poll);
     if (unarmed)
         emit_arm_path(unit, unarmed, body);
     address_emit_misses(unit);
     emit_target_misses(unit);
     emit_slow_paths(unit);
-    if (unit->return_address) {
-        emit_bind(unit->return_address, e->at);
-        emit_jump(unit, unit->return_target);
-    }
     emit_exit_paths(unit);
+    unit->cold = *e;
+    *e = hot;
     return t->executable + (start - t->writable);
 }

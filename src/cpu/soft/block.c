@@ -5,7 +5,8 @@
  * dead block stays in the arena until then, so it may go on running.
  *
  * A block lies within a page, but for a single instruction that straddles two; such a one is not
- * put in the jump cache, since its second page's mapping has to be looked at each time.
+ * put in the jump cache, since its second page's mapping has to be looked at each time. Its
+ * translation does so itself.
  */
 #include "cpu/soft/block.h"
 
@@ -240,7 +241,7 @@ static struct block *decode_straddling(struct cpu *cpu, const struct fetch *fetc
         bool is_same = memcmp(bytes, fetch->hva, here) == 0 &&
                        memcmp(bytes + here, hva2, size_bytes - here) == 0;
         if (tries == MAX_TRIES || is_same) {
-            block_finish(cpu, block, count, size_bytes, NULL);
+            block_finish(cpu, block, count, size_bytes, bytes);
             return block;
         }
     }
@@ -330,7 +331,8 @@ struct block *block_find(struct cpu *cpu)
         !cpu_is_64bit(cpu) && cpu->rip + block->size_bytes - 1 > cpu->segment[SEG_CS].limit;
     if (is_past_limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
-    if (!block->page2 && !fetch.is_cut && !is_near_hole(cpu->rip))
+    bool can_jump = !block->page2 || block->is_translated;
+    if (can_jump && !fetch.is_cut && !is_near_hole(cpu->rip))
         enter_jump(cpu, &fetch, block);
     return block;
 }

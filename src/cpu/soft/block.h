@@ -28,7 +28,7 @@ struct block {
     bool is_ungrouped;       /* its accesses are to be checked one by one */
     uint8_t group_failures;  /* how often accesses could not be checked together */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
-    const uint8_t *bytes;    /* what it was decoded from; NULL: straddling, or not RAM */
+    const uint8_t *bytes;    /* what it was decoded from; NULL: not RAM */
     struct block *page_next; /* of the translated blocks of its page */
     uint32_t replaced;       /* offset of its former code, which then leads to the new; or 0 */
     uint32_t incoming;       /* the last link to it from another page: translator/cache.c */

@@ -107,10 +107,10 @@ static __attribute__((noinline)) struct block *next_block(struct cpu *cpu, uint6
     uint64_t last_end = cpu->gpr[GPR_BLOCK_RIP] + cpu->block->size_bytes;
     struct jump_entry *entry = jump_slot(cpu, rip);
     struct block *block = entry->block;
-    if (entry->tag != jump_tag(cpu, rip) || !block_is_alive(block))
+    if (entry->tag != jump_tag(cpu, rip) || !block_is_alive(block) || block->page2)
         block = block_find(cpu);
     /* What may not be in the jump cache may not be linked to either. */
-    if (entry->tag == jump_tag(cpu, rip) && entry->block == block)
+    if (entry->tag == jump_tag(cpu, rip) && entry->block == block && !block->page2)
         cpu->block->link[rip != last_end] =
             (struct block_link){rip, cpu->link_key[rip >> 63], block};
     return block;

@@ -423,6 +423,18 @@ static void link_block(struct cpu *cpu, struct block *block)
     cpu->link_site = 0;
 }
 
+/* What was looked up just now is what the guard of a straddling instruction looks for. */
+static void renew_straddle_guard(struct cpu *cpu, const struct block *block)
+{
+    struct translator *t = cpu->translator;
+    uint8_t *code = t->writable + (block->code - t->executable), *guard = code + POLL_BYTES;
+    int32_t distance;
+    memcpy(&distance, guard - 4, sizeof(distance));
+    struct emitter e = {guard, guard + STRADDLE_GUARD_BYTES};
+    emit_straddle_guard(&e, cpu, block, guard + distance);
+    serialise();
+}
+
 enum readiness { READY, NOT_READY, GONE };
 
 static enum readiness get_ready(struct cpu *cpu, struct block *block)
@@ -452,6 +464,8 @@ bool translator_run(struct cpu *cpu, struct block *block)
         cpu->link_site = 0;
         return readiness == GONE; /* then it is found, or decoded, again */
     }
+    if (block->page2)
+        renew_straddle_guard(cpu, block);
     if (cpu->link_site)
         link_block(cpu, block);
     enter_fn *enter;

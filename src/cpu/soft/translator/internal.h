@@ -37,6 +37,7 @@ enum {
     UNIT_MAX_BYTES = 64 << 10, /* of host code for a block: more than the longest takes */
     POLL_BYTES = 10,           /* at the start of each block */
     GUARD_BYTES = 49,          /* of a link to another page */
+    STRADDLE_GUARD_BYTES = 64, /* at most, of a straddling instruction */
     RELINK_BUDGET = 64,        /* failed guards until one is made anew */
     MXCSR_DEFAULT = 0x1f80,
     ALL_FLAGS = RFLAGS_ARITHMETIC,
@@ -135,7 +136,7 @@ struct unit {
     struct translator *translator;
     struct block *block;
     struct emitter e;
-    struct emitter cold; /* for what is rarely run */
+    struct emitter cold;  /* for what is rarely run */
     unsigned page_offset; /* of the block's first byte */
     const struct op *op;  /* under translation */
     struct insn_facts *facts;
@@ -244,6 +245,11 @@ bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *
 
 /* Gives the host code of the block in unit->block; NULL: it was refused. */
 const uint8_t *translate(struct unit *unit);
+
+/* The code behind the poll of a block with page2, for cpu->rip; `fail` leaves to the block again.
+ */
+void emit_straddle_guard(struct emitter *e, const struct cpu *cpu, const struct block *block,
+                         const uint8_t *fail);
 
 /* The flags that are live before the op that is under translation. */
 uint16_t flags_live_before(const struct unit *unit);

@@ -326,6 +326,27 @@ static void emit_poll_path(struct unit *unit, uint8_t *from)
     emit_leave_at(unit, 0);
 }
 
+/* A straddling instruction is what was decoded while its first page is at the same RIP in the same
+ * address space and the second has not changed. */
+void emit_straddle_guard(struct emitter *e, const struct cpu *cpu, const struct block *block,
+                         const uint8_t *fail)
+{
+    const unsigned half = block->mode & MODE_UPPER ? 1 : 0;
+    const size_t key = offsetof(struct cpu, link_key) + half * sizeof(uint64_t);
+    EMIT(e, 0x49, 0xbe); /* mov SCRATCH0, imm64 */
+    emit64(e, cpu->rip & PAGE_MASK);
+    emit_modrm(e, 0x3b, 8, SCRATCH0, gpr_slot(GPR_PAGE_RIP)); /* cmp */
+    emit_bind(emit_jcc(e, CONDITION_NE), fail);
+    emit_modrm(e, 0x81 | EMIT_EXTENSION, 4, 7, rm_mem(HOST_CPU, (int32_t)key - CPU_BIAS));
+    emit32(e, (uint32_t)cpu->link_key[half]);
+    emit_bind(emit_jcc(e, CONDITION_NE), fail);
+    EMIT(e, 0x49, 0xbe);
+    emit64(e, (uintptr_t)&block->page2->generation);
+    emit_modrm(e, 0x81 | EMIT_EXTENSION, 4, 7, rm_mem(SCRATCH0, 0));
+    emit32(e, block->generation2);
+    emit_bind(emit_jcc(e, CONDITION_NE), fail);
+}
+
 /* When it turns out that the block can't run here, the interpreter does. */
 static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
 {
@@ -397,6 +418,8 @@ const uint8_t *translate(struct unit *unit)
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
     uint8_t *unarmed = NULL;
+    if (block->page2)
+        emit_straddle_guard(e, unit->cpu, block, unit->cold.at); /* the way of the poll */
     if (unit->vector_level) {
         emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
         unarmed = emit_jcc(e, CONDITION_B);

@@ -36,6 +36,7 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
         {"space_misses", engine->space_misses},
         {"epochs", engine->epochs},
         {"blocks_translated", engine->blocks_translated},
+        {"superblocks", engine->superblocks},
         {"blocks_voided", engine->blocks_voided},
         {"links", engine->links},
         {"translator_stays", engine->translator_stays},

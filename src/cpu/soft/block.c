@@ -80,7 +80,7 @@ static struct block **bucket_of(struct block_cache *cache, const uint8_t *hva, u
 
 static void op_leave(struct cpu *cpu, const struct op *op)
 {
-    cpu->rip = cpu->gpr[GPR_BLOCK_RIP] + op->offset;
+    cpu->rip = cpu->gpr[GPR_BLOCK_RIP] + (uint64_t)op->offset;
 }
 
 static void op_nothing(struct cpu *cpu, const struct op *op) {}
@@ -293,6 +293,26 @@ static struct block *look_up(struct cpu *cpu, const struct fetch *fetch)
         }
     }
     return NULL;
+}
+
+struct block *block_peek(struct cpu *cpu, const uint8_t *hva, uint32_t mode)
+{
+    struct block *block = *bucket_of(cpu->blocks, hva, mode);
+    while (block && !(block->hva == hva && block->mode == mode && block_is_alive(block)))
+        block = block->next;
+    return block;
+}
+
+struct block *block_room_for(struct cpu *cpu, unsigned op_count, unsigned size_bytes)
+{
+    struct block_cache *cache = cpu->blocks;
+    size_t all_bytes = sizeof(struct block) + op_count * sizeof(struct op) + size_bytes;
+    all_bytes = (all_bytes + BLOCK_ALIGN - 1) & ~(size_t)(BLOCK_ALIGN - 1);
+    if (ARENA_BYTES - cache->used_bytes < BLOCK_MAX_SIZE + all_bytes)
+        return NULL;
+    struct block *block = (struct block *)(void *)(cache->arena + cache->used_bytes);
+    cache->used_bytes += all_bytes;
+    return block;
 }
 
 static struct block *decode(struct cpu *cpu, const struct fetch *fetch)

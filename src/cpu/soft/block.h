@@ -34,6 +34,8 @@ struct block {
     uint32_t incoming;       /* the last link to it from another page: translator/cache.c */
     struct op *end;
     struct block_link link[2]; /* behind its end, and elsewhere */
+    uint8_t went[2];           /* how often the interpreter went there */
+    struct block *head;        /* of a superblock: the block that it stands for */
     /* From here on only for look-ups. */
     struct block *next;      /* in the hash chain */
     const uint8_t *hva;      /* of the first byte; with `mode` the key. NULL: not RAM */
@@ -47,6 +49,12 @@ struct block {
 bool block_cache_open(struct cpu *cpu, struct error *err);
 void block_cache_close(struct cpu *cpu);
 void block_cache_flush(struct cpu *cpu); /* all blocks, and the vector stubs; no block may run */
+
+/* The live block at a host address, or NULL when none is known. */
+struct block *block_peek(struct cpu *cpu, const uint8_t *hva, uint32_t mode);
+
+/* Room for a block that is in none of the look-ups; NULL when the cache is nearly full. */
+struct block *block_room_for(struct cpu *cpu, unsigned op_count, unsigned size_bytes);
 
 /* The block at cpu->rip, decoded if need be; raises what fetching raises. */
 struct block *block_find(struct cpu *cpu);

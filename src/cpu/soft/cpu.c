@@ -56,7 +56,7 @@ void cpu_destroy(struct cpu *cpu)
 
 uint64_t cpu_rip(const struct cpu *cpu)
 {
-    return cpu->op ? cpu->gpr[GPR_BLOCK_RIP] + cpu->op->offset : cpu->rip;
+    return cpu->op ? cpu->gpr[GPR_BLOCK_RIP] + (uint64_t)cpu->op->offset : cpu->rip;
 }
 
 uint64_t cpu_get_rflags(const struct cpu *cpu)

@@ -254,7 +254,7 @@ unsigned decode_block(struct cpu *cpu, const uint8_t *bytes, unsigned available,
     while (count < max_ops) {
         struct op *next = &op[count];
         memset(next, 0, sizeof(*next));
-        next->offset = (uint16_t)offset;
+        next->offset = (int16_t)offset;
         if (!decode_one(&d, bytes + offset, available - offset, next))
             break;
         offset += next->length;

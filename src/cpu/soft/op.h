@@ -45,7 +45,7 @@ struct op {
     uint8_t size_bytes;  /* of operand 0 as it is accessed; see decode.c for the odd ones */
     uint8_t length;      /* in bytes, of the instruction */
     uint8_t imm2;        /* the second immediate of ENTER, EXTRQ and far pointers' selector: low */
-    uint16_t offset;     /* of the first byte from the block's start */
+    int16_t offset;      /* of the first byte from the block's start */
     uint16_t flags;
     uint16_t number; /* of this op in its block */
 };
@@ -109,7 +109,7 @@ static inline uint64_t *op_reg64(struct cpu *cpu, uint8_t offset)
 /* RIP of the instruction after `op`. */
 static inline uint64_t op_next_rip(const struct cpu *cpu, const struct op *op)
 {
-    return cpu->gpr[GPR_BLOCK_RIP] + op->offset + op->length;
+    return cpu->gpr[GPR_BLOCK_RIP] + (uint64_t)op->offset + op->length;
 }
 
 #endif

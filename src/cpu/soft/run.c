@@ -119,8 +119,10 @@ static __attribute__((noinline)) struct block *next_block(struct cpu *cpu, uint6
 static inline void run_block(struct cpu *cpu)
 {
     uint64_t rip = cpu->rip;
-    const struct block *last = cpu->block;
-    const struct block_link *link = &last->link[rip != cpu->gpr[GPR_BLOCK_RIP] + last->size_bytes];
+    struct block *last = cpu->block;
+    unsigned way = rip != cpu->gpr[GPR_BLOCK_RIP] + last->size_bytes;
+    const struct block_link *link = &last->link[way];
+    last->went[way] = (uint8_t)(last->went[way] + (last->went[way] < UINT8_MAX));
     struct block *block = link->block;
     bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
     if (__builtin_expect(!is_right || !block_is_alive(block), 0))

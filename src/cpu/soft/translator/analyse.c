@@ -132,8 +132,9 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
     memset(facts, 0, offsetof(struct insn_facts, operand));
     facts->emit = NULL;
     facts->group = 0;
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(
-            decoder, &context, unit->block->bytes + op->offset, op->length, &facts->info)) ||
+    facts->live_exit = 0;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, &context, op_bytes(unit, op),
+                                                    op->length, &facts->info)) ||
         !ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &facts->info, facts->operand,
                                                  facts->info.operand_count)) ||
         facts->info.length != op->length) {
@@ -208,7 +209,7 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
     const struct block *block = unit->block;
     const struct op *last = block->end - 1;
     const struct insn_facts *facts = &unit->fact[block->op_count - 1];
-    int64_t end = (int64_t)unit->page_offset + block->size_bytes;
+    int64_t end = unit_end(unit);
     unit->live_next = unit->live_taken = ALL_FLAGS;
     if (unit->cpu->system->translator.has_exact_flags)
         return;
@@ -219,6 +220,26 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
                    (facts->emit && facts->info.meta.category == ZYDIS_CATEGORY_STRINGOP);
     if (goes_on)
         unit->live_next = peek(unit, decoder, end);
+}
+
+/* Branches inside of a superblock leave it one way. False: one can't be emitted as such. */
+static bool look_aside(struct unit *unit, ZydisDecoder *decoder)
+{
+    const struct block *block = unit->block;
+    for (unsigned i = 0; i + 1 < block->op_count; i++) {
+        const struct op *op = &block->op[i];
+        struct insn_facts *facts = &unit->fact[i];
+        if (unit->follows[i] == FOLLOWS_NONE || !(op->flags & OP_ENDS_BLOCK))
+            continue;
+        if (!facts->emit)
+            return false;
+        if (facts->info.meta.category != ZYDIS_CATEGORY_COND_BR)
+            continue;
+        int64_t behind = (int64_t)unit->page_offset + op->offset + op->length;
+        bool leaves_behind = unit->follows[i] == FOLLOWS_AWAY;
+        facts->live_exit = peek(unit, decoder, leaves_behind ? behind : behind + (int64_t)op->imm);
+    }
+    return true;
 }
 
 /* Vector instructions behind one that may change what they were armed by are called. */
@@ -253,6 +274,8 @@ bool analyse(struct unit *unit)
     settle_vectors(unit);
     group_find(unit);
     look_behind(unit, &decoder);
+    if (!look_aside(unit, &decoder))
+        return false;
     const struct insn_facts *last = &unit->fact[block->op_count - 1];
     uint16_t live = unit->live_next;
     if (last->emit && is_relative(last)) {
@@ -262,8 +285,8 @@ bool analyse(struct unit *unit)
     bool is_exact = unit->cpu->system->translator.has_exact_flags;
     for (unsigned i = block->op_count; i-- > 0;) {
         struct insn_facts *facts = &unit->fact[i];
-        facts->live = live;
-        live = (uint16_t)((live & ~facts->writes) | facts->reads);
+        facts->live = live | facts->live_exit;
+        live = (uint16_t)((facts->live & ~facts->writes) | facts->reads);
         if (is_exact)
             live = ALL_FLAGS;
     }

@@ -332,10 +332,16 @@ static bool translate_block(struct cpu *cpu, struct block *block)
     uint8_t *at = t->writable + t->hot_bytes, *cold = t->writable + t->cold_bytes;
     unit->cpu = cpu;
     unit->translator = t;
-    unit->block = block;
+    trace_take(unit, block);
     unit->e = (struct emitter){at, at + UNIT_MAX_BYTES};
     unit->cold = (struct emitter){cold, cold + UNIT_MAX_BYTES};
     const uint8_t *code = translate(unit);
+    if (!code && unit->block != block) {
+        trace_take_alone(unit, block);
+        unit->e.at = at;
+        unit->cold.at = cold;
+        code = translate(unit);
+    }
     if (!code) {
         block->is_refused = true;
         return true;
@@ -494,7 +500,8 @@ static void give_up_groups(struct cpu *cpu, struct block *block)
 uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool is_write,
                            uint32_t op_offset)
 {
-    struct block *block = block_of((const void *)(cpu->block_arena + op_offset));
+    struct block *whole = block_of((const void *)(cpu->block_arena + op_offset));
+    struct block *block = whole->head ? whole->head : whole;
     uintptr_t addend = tlb_probe(cpu, linear, size_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
     if (addend != 0)
         return addend;

@@ -118,14 +118,26 @@ static void leave(struct unit *unit, const struct op *op)
 
 static void jcc(struct unit *unit, const struct op *op)
 {
+    const unsigned condition = condition_of(unit->facts);
     flags_need(unit, unit->facts->reads);
-    emit_exit_if(unit, condition_of(unit->facts), target_of(unit, op), unit->live_taken);
+    switch (unit->follows[op->number]) {
+    case FOLLOWS_BEHIND:
+        emit_exit_if(unit, condition, target_of(unit, op), unit->facts->live_exit);
+        return;
+    case FOLLOWS_AWAY:
+        emit_exit_if(unit, condition ^ 1, offset_behind(unit, op), unit->facts->live_exit);
+        return;
+    default: break;
+    }
+    emit_exit_if(unit, condition, target_of(unit, op), unit->live_taken);
     emit_exit(unit, offset_behind(unit, op), unit->live_next);
     unit->ends = true;
 }
 
 static void jmp_relative(struct unit *unit, const struct op *op)
 {
+    if (unit->follows[op->number] != FOLLOWS_NONE)
+        return;
     emit_exit(unit, target_of(unit, op), unit->live_taken);
     unit->ends = true;
 }

@@ -32,7 +32,7 @@ static inline struct rm gpr_slot(unsigned slot)
 
 enum {
     UNIT_MAX_SLOW = 4 * BLOCK_MAX_OPS,
-    UNIT_MAX_EXITS = 8,
+    UNIT_MAX_EXITS = 2 * BLOCK_MAX_OPS + 8,
     UNIT_MAX_MISSES = 2,
     UNIT_MAX_BYTES = 64 << 10, /* of host code for a block: more than the longest takes */
     POLL_BYTES = 10,           /* at the start of each block */
@@ -46,6 +46,9 @@ enum {
 /* cpu->armed. */
 enum { ARMED_SSE = 1, ARMED_AVX = 2 };
 
+/* Where a superblock goes on behind an op that ends one of its parts. */
+enum follows { FOLLOWS_NONE, FOLLOWS_BEHIND, FOLLOWS_AWAY };
+
 struct unit;
 typedef void emit_fn(struct unit *unit, const struct op *op);
 
@@ -53,13 +56,14 @@ typedef void emit_fn(struct unit *unit, const struct op *op);
 struct insn_facts {
     ZydisDecodedInstruction info;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
-    emit_fn *emit;   /* NULL: by a call of its handler */
-    uint16_t reads;  /* arithmetic flags as in RFLAGS that it depends on */
-    uint16_t writes; /* those that it surely overwrites */
-    bool touches;    /* the emitted code changes the host's flags as the op does the guest's */
-    uint16_t live;   /* flags that matter after it */
-    unsigned form;   /* enum operand_form */
-    uint8_t group;   /* number of its memory operand's in unit->group, from 1; 0: none */
+    emit_fn *emit;      /* NULL: by a call of its handler */
+    uint16_t reads;     /* arithmetic flags as in RFLAGS that it depends on */
+    uint16_t writes;    /* those that it surely overwrites */
+    bool touches;       /* the emitted code changes the host's flags as the op does the guest's */
+    uint16_t live;      /* flags that matter after it */
+    unsigned form;      /* enum operand_form */
+    uint16_t live_exit; /* at the other end of a branch inside of a superblock */
+    uint8_t group;      /* number of its memory operand's in unit->group, from 1; 0: none */
 };
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
@@ -162,6 +166,8 @@ struct unit {
     uint8_t align_mask;      /* of the next address check */
     unsigned vector_level;   /* what the block needs of cpu->armed */
     struct insn_facts fact[BLOCK_MAX_OPS];
+    uint16_t bytes_at[BLOCK_MAX_OPS]; /* of each op, in block->bytes */
+    uint8_t follows[BLOCK_MAX_OPS];   /* enum follows */
 };
 
 /* What stands behind the code that leaves by an exit: where the jump to it is. */
@@ -200,6 +206,18 @@ struct translator {
     int perf_map;
 };
 
+/* Behind the last op, from the page's start. */
+static inline int64_t unit_end(const struct unit *unit)
+{
+    const struct op *last = unit->block->end - 1;
+    return (int64_t)unit->page_offset + last->offset + last->length;
+}
+
+static inline const uint8_t *op_bytes(const struct unit *unit, const struct op *op)
+{
+    return unit->block->bytes + unit->bytes_at[op->number];
+}
+
 static inline uint8_t *thunk(const struct unit *unit, uint32_t offset)
 {
     return unit->translator->writable + offset;
@@ -213,6 +231,12 @@ void thunks_make(struct translator *translator);
 
 /* Fills unit->fact[], and live_taken and live_next. False: the bytes don't decode again. */
 bool analyse(struct unit *unit);
+
+/* --- trace.c ------------------------------------------------------------------------------ */
+
+/* Makes `block`, or a superblock that begins with it, unit->block. */
+void trace_take(struct unit *unit, struct block *block);
+void trace_take_alone(struct unit *unit, struct block *block);
 
 /* --- group.c ------------------------------------------------------------------------------ */
 

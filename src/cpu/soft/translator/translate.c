@@ -407,7 +407,7 @@ static void begin(struct unit *unit)
 
 const uint8_t *translate(struct unit *unit)
 {
-    struct block *block = unit->block;
+    const struct block *block = unit->block;
     struct emitter *e = &unit->e;
     const struct translator *t = unit->translator;
     const uint8_t *start = e->at;
@@ -430,7 +430,7 @@ const uint8_t *translate(struct unit *unit)
     for (unsigned i = 0; i < block->op_count;)
         i += emit_op(unit, i);
     if (!unit->ends)
-        emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
+        emit_exit(unit, unit_end(unit), unit->live_next);
     if (unit->return_address) {
         emit_bind(unit->return_address, e->at);
         emit_jump(unit, unit->return_target);

@@ -91,7 +91,7 @@ static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
 {
     struct emitter *e = &unit->e;
     const ZydisDecodedInstruction *info = &unit->facts->info;
-    const uint8_t *bytes = unit->block->bytes + unit->op->offset;
+    const uint8_t *bytes = op_bytes(unit, unit->op);
     if (is_vex(unit->facts)) {
         const uint8_t *vex = bytes + info->raw.vex.offset;
         bool is_short = vex[0] == 0xc5;

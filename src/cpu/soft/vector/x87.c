@@ -146,7 +146,7 @@ bool x87_is_initial(struct cpu *cpu)
 /* op->imm: FOP. The pointers of a non-control instruction; it must not fault any more. */
 static inline void note_instruction(struct cpu *cpu, const struct op *op)
 {
-    cpu->x87_rip = cpu->gpr[GPR_BLOCK_RIP] + op->offset;
+    cpu->x87_rip = cpu->gpr[GPR_BLOCK_RIP] + (uint64_t)op->offset;
     if (cpu->mode & MODE_REAL)
         cpu->x87_rip += cpu->segment[SEG_CS].base;
     cpu->x87_fop = (uint16_t)op->imm;

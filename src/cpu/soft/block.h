@@ -26,7 +26,9 @@ struct block {
     bool is_refused; /* not to be translated */
     bool is_translated;
     bool is_ungrouped;       /* its accesses are to be checked one by one */
+    bool is_unslotted;       /* a loop that has no use for loop slots */
     uint8_t group_failures;  /* how often accesses could not be checked together */
+    uint8_t slot_failures;   /* how often a loop slot's page changed at once */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: not RAM */
     struct block *page_next; /* of the translated blocks of its page */

@@ -176,6 +176,15 @@ enum {
     PAGE_SLOTS = FIRST_SEGMENT_SLOT + SEGMENT_SLOTS
 };
 
+/* The page that an instruction of a loop was at last, in one of a few slots that loops take in
+ * turn. Where pages change all the time the loop is translated anew without. */
+enum { LOOP_SLOTS = 16 };
+struct loop_slot {
+    uint64_t page;
+    uintptr_t addend;
+    uint64_t filled_tsc;
+};
+
 /* The vector registers; YMM halves together so that one host load moves a register. */
 struct vector_register {
     _Alignas(32) uint8_t bytes[32];
@@ -187,6 +196,7 @@ struct cpu {
     struct tlb_tables *tlb; /* the view for data accesses at the present CPL and AC */
     uint32_t page_slots_used;
     int32_t missed_slot; /* between translated code and its thunk: distance from the registers */
+    uint32_t missed_loop_slot; /* likewise: its number from 1 */
     _Atomic uint32_t requests; /* any thread */
     uint32_t armed;            /* what translated vector code may run: translator/vector.c */
     uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
@@ -267,7 +277,8 @@ struct cpu {
     struct engine_stats stats;
     bool is_translated; /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];
-    struct page_slot page_slot[2][PAGE_SLOTS];     /* by enum code_class */
+    struct page_slot page_slot[2][PAGE_SLOTS]; /* by enum code_class */
+    struct loop_slot loop_slot[2][LOOP_SLOTS];
     struct code_target returns[2][RETURN_ENTRIES]; /* by enum code_class, as the next */
     struct code_target targets[2][TARGET_ENTRIES];
     struct jump_entry jump[JUMP_ENTRIES];

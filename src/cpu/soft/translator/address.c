@@ -110,12 +110,19 @@ static void check_alignment(struct unit *unit)
     slow_if(unit, CONDITION_NE);
 }
 
-static struct rm slot_field(const struct unit *unit, unsigned slot, size_t field)
+static struct rm slot_field(const struct unit *unit, const struct page_miss *access, size_t field)
 {
     size_t at = offsetof(struct cpu, page_slot) +
-                (unit->domain * PAGE_SLOTS + slot) * sizeof(struct page_slot) + field;
-    return rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
+                (unit->domain * PAGE_SLOTS + access->slot) * sizeof(struct page_slot);
+    if (access->is_loop)
+        at = offsetof(struct cpu, loop_slot) +
+             (unit->domain * LOOP_SLOTS + access->slot) * sizeof(struct loop_slot);
+    return rm_mem(HOST_CPU, (int32_t)(at + field) - CPU_BIAS);
 }
+
+_Static_assert(offsetof(struct page_slot, page) == offsetof(struct loop_slot, page) &&
+                   offsetof(struct page_slot, addend) == offsetof(struct loop_slot, addend),
+               "slot_field");
 
 /* The address to SCRATCH0: registers and a distance, with at most one part to fetch. */
 static void emit_address(struct emitter *e, const struct page_miss *access, unsigned distance)
@@ -124,9 +131,11 @@ static void emit_address(struct emitter *e, const struct page_miss *access, unsi
     rm.disp += (int32_t)distance;
     if (access->has_term) {
         emit_load(e, SCRATCH0, access->term);
+        if (rm.base != HOST_NONE)
+            emit_lea(e, SCRATCH0, rm_indexed(SCRATCH0, rm.base, 0, 0));
         rm.base = SCRATCH0;
     }
-    if (rm.base == HOST_NONE)
+    if (rm.base == HOST_NONE && rm.index == HOST_NONE)
         emit_mov_imm(e, SCRATCH0, (uint64_t)(int64_t)rm.disp);
     else
         emit_lea(e, SCRATCH0, rm);
@@ -140,24 +149,25 @@ static uint8_t *compare_page(struct unit *unit, const struct page_miss *access, 
     emit_address(e, access, distance);
     emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES | (int32_t)also, 0);
     emit_modrm(e, 0x3b, 8, SCRATCH0, /* cmp */
-               slot_field(unit, access->slot, offsetof(struct page_slot, page)));
+               slot_field(unit, access, offsetof(struct page_slot, page)));
     return emit_jcc(e, CONDITION_NE);
 }
 
 /* Where the page is that of the slot, most likely. What is aligned doesn't leave it; what is larger
  * than a word is looked at from both ends. */
-static struct rm check_slot(struct unit *unit, const struct address *a, unsigned slot,
+static struct rm check_slot(struct unit *unit, const struct address *a, unsigned slot, bool is_loop,
                             unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
     struct page_miss *miss = &unit->page_miss[unit->page_miss_count++];
     flags_clobber(unit);
     *miss = (struct page_miss){.op = unit->op,
-                               .address = rm_indexed(a->base, HOST_NONE, 0, a->disp),
+                               .address = rm_indexed(a->base, a->index, a->scale, a->disp),
                                .has_term = a->terms > 0,
                                .term = a->term[0],
                                .size_bytes = size_bytes,
                                .slot = slot,
+                               .is_loop = is_loop,
                                .is_write = access == ACCESS_WRITE,
                                .slow = slow_later(unit)};
     if (unit->align_mask) {
@@ -167,9 +177,29 @@ static struct rm check_slot(struct unit *unit, const struct address *a, unsigned
     miss->from[0] = compare_page(unit, miss, 0, size_bytes <= 8 ? size_bytes - 1 : 0);
     if (size_bytes > 8)
         miss->from[1] = compare_page(unit, miss, size_bytes - 1, 0);
-    emit_load(e, SCRATCH0, slot_field(unit, slot, offsetof(struct page_slot, addend)));
+    emit_load(e, SCRATCH0, slot_field(unit, miss, offsetof(struct page_slot, addend)));
     miss->back = e->at;
     return operand(e, a);
+}
+
+/* In C, which sees whether the slot is of use. */
+static void emit_loop_miss(struct unit *unit, const struct page_miss *miss)
+{
+    struct emitter *e = &unit->e;
+    for (unsigned i = 0; i < 2; i++)
+        if (miss->from[i])
+            emit_bind(miss->from[i], e->at);
+    emit_address(e, miss, 0);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
+    emit32(e, miss->size_bytes);
+    emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_loop_slot));
+    emit32(e, unit->domain * LOOP_SLOTS + miss->slot + 1);
+    emit_op_number(unit, miss->op);
+    emit_bind(emit_call(e), thunk(unit, unit->translator->group_miss[miss->is_write]));
+    vector_rearm(unit);
+    emit_modrm(e, 0x85, 8, SCRATCH0, rm_reg(SCRATCH0)); /* test */
+    unit->slow[miss->slow].from = emit_jcc(e, CONDITION_E);
+    emit_bind(emit_jmp(e), miss->back);
 }
 
 static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
@@ -186,7 +216,7 @@ static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
     emit_address(e, miss, 0);
     emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)miss->size_bytes - 1));
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
-    emit32(e, (uint32_t)slot_field(unit, miss->slot, 0).disp);
+    emit32(e, (uint32_t)slot_field(unit, miss, 0).disp);
     emit_bind(emit_call(e), thunk(unit, t->page_miss[access]));
     unit->slow[miss->slow].from = emit_jcc(e, CONDITION_NE);
     emit_bind(emit_jmp(e), miss->back);
@@ -242,7 +272,10 @@ static struct rm check(struct unit *unit, const struct op *op, const struct addr
     struct emitter *e = &unit->e;
     unsigned slot = slot_of(unit, op, a, access);
     if (slot != NO_SLOT)
-        return check_slot(unit, a, slot, size_bytes, access);
+        return check_slot(unit, a, slot, false, size_bytes, access);
+    if (unit->is_loop && op && !a->has_stored_index && a->terms <= 1)
+        return check_slot(unit, a, unit->translator->next_loop_slot++ % LOOP_SLOTS, true,
+                          size_bytes, access);
     flags_clobber(unit);
     compute(e, a, SCRATCH0);
     check_alignment(unit);
@@ -357,7 +390,10 @@ void address_linear(struct unit *unit, const struct op *op, unsigned to)
 void address_emit_misses(struct unit *unit)
 {
     for (unsigned i = 0; i < unit->page_miss_count; i++)
-        emit_page_miss(unit, &unit->page_miss[i]);
+        if (unit->page_miss[i].is_loop)
+            emit_loop_miss(unit, &unit->page_miss[i]);
+        else
+            emit_page_miss(unit, &unit->page_miss[i]);
     for (unsigned i = 0; i < unit->group_miss_count; i++)
         emit_group_miss(unit, &unit->group_miss[i]);
 }

@@ -261,6 +261,20 @@ static void settle_vectors(struct unit *unit)
     }
 }
 
+/* Whether an exit of the unit leads to its start. */
+static bool is_loop(const struct unit *unit)
+{
+    const struct block *block = unit->block;
+    for (unsigned i = 0; i < block->op_count; i++) {
+        const struct op *op = &block->op[i];
+        int64_t behind = (int64_t)unit->page_offset + op->offset + op->length;
+        bool is_branch = unit->fact[i].emit && is_relative(&unit->fact[i]);
+        if (is_branch && behind + (int64_t)op->imm == (int64_t)unit->page_offset)
+            return true;
+    }
+    return false;
+}
+
 bool analyse(struct unit *unit)
 {
     const struct block *block = unit->block;
@@ -273,6 +287,7 @@ bool analyse(struct unit *unit)
         learn(unit, &decoder, i);
     settle_vectors(unit);
     group_find(unit);
+    unit->is_loop = unit->domain != CLASS_OTHER && !block->is_unslotted && is_loop(unit);
     look_behind(unit, &decoder);
     if (!look_aside(unit, &decoder))
         return false;

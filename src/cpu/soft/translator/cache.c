@@ -485,16 +485,34 @@ bool translator_run(struct cpu *cpu, struct block *block)
     return true;
 }
 
-enum { MAX_GROUP_FAILURES = 200 };
+enum { MAX_GROUP_FAILURES = 200, MAX_SLOT_FAILURES = 100, SLOT_USEFUL_TSC = 1000 };
 
 /* The block is to be translated anew; until then its code may go on to run. */
-static void give_up_groups(struct cpu *cpu, struct block *block)
+static void translate_anew(struct cpu *cpu, struct block *block)
 {
-    block->is_ungrouped = true;
     block->is_translated = false;
     block->replaced = (uint32_t)(block->code - cpu->translator->executable);
     block->code = translator_cold_code(cpu);
     forget_all(cpu);
+}
+
+/* A slot that changes its page within so little time costs more than a look-up. */
+static void fill_loop_slot(struct cpu *cpu, struct block *block, uint64_t linear, uintptr_t addend)
+{
+    struct loop_slot *slot = &cpu->loop_slot[0][cpu->missed_loop_slot - 1];
+    uint64_t now = __builtin_ia32_rdtsc();
+    if (!(cpu->rflags & RFLAGS_AC)) {
+        slot->page = linear & PAGE_MASK;
+        slot->addend = addend;
+        cpu->page_slots_used = 1;
+    }
+    if (now - slot->filled_tsc > SLOT_USEFUL_TSC)
+        block->slot_failures = 0;
+    else if (block->is_translated && ++block->slot_failures == MAX_SLOT_FAILURES) {
+        block->is_unslotted = true;
+        translate_anew(cpu, block);
+    }
+    slot->filled_tsc = now;
 }
 
 uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool is_write,
@@ -503,11 +521,19 @@ uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes
     struct block *whole = block_of((const void *)(cpu->block_arena + op_offset));
     struct block *block = whole->head ? whole->head : whole;
     uintptr_t addend = tlb_probe(cpu, linear, size_bytes, is_write ? ACCESS_WRITE : ACCESS_READ);
+    if (cpu->missed_loop_slot) {
+        if (addend)
+            fill_loop_slot(cpu, block, linear, addend);
+        cpu->missed_loop_slot = 0;
+        return addend;
+    }
     if (addend != 0)
         return addend;
     cpu->stats.group_failures++;
-    if (block->is_translated && ++block->group_failures == MAX_GROUP_FAILURES)
-        give_up_groups(cpu, block);
+    if (block->is_translated && ++block->group_failures == MAX_GROUP_FAILURES) {
+        block->is_ungrouped = true;
+        translate_anew(cpu, block);
+    }
     return 0;
 }
 

@@ -85,6 +85,7 @@ struct page_miss {
     struct rm term;
     unsigned size_bytes;
     unsigned slot;
+    bool is_loop; /* a loop slot */
     bool is_write;
     unsigned slow; /* where to go when the look-up fails */
 };
@@ -161,6 +162,7 @@ struct unit {
     unsigned miss_count;
     uint8_t *return_address; /* of a call: distance of the code behind it, NULL: none */
     int64_t return_target;
+    bool is_loop;            /* it jumps to its own start, and takes loop slots */
     bool enables_interrupts; /* in its course: the next block polls */
     bool ends;               /* control has left the block */
     uint8_t align_mask;      /* of the next address check */
@@ -200,6 +202,7 @@ struct translator {
     uint32_t page_miss[3];            /* by enum page_access */
     uint32_t group_miss[2];           /* and whether it is a write */
     unsigned threshold;
+    unsigned next_loop_slot;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
     struct unit unit;

@@ -61,9 +61,15 @@ static void alu_imm(struct unit *unit, unsigned digit, const struct op *op, stru
 static void alu_rr(struct unit *unit, const struct op *op)
 {
     unsigned digit = alu_digit(unit->facts->info.mnemonic), size = op->size_bytes;
+    struct rm from = reg_rm(op->reg[1]);
     flags_before_native(unit);
+    if (size == 8 && is_stored(op->reg[0]) && from.is_reg) {
+        emit_modrm(&unit->e, alu_opcode(digit, false, 8), 8, from.reg, reg_rm(op->reg[0]));
+        flags_after_native(unit);
+        return;
+    }
     unsigned to = reg_begin(unit, op->reg[0], size, true);
-    emit_modrm(&unit->e, alu_opcode(digit, true, size), size, to, reg_rm(op->reg[1]));
+    emit_modrm(&unit->e, alu_opcode(digit, true, size), size, to, from);
     if (digit < 7)
         reg_end(unit, op->reg[0], size);
     flags_after_native(unit);
@@ -143,6 +149,11 @@ static void unary_on(struct unit *unit, const struct op *op, struct rm rm)
 static void unary_r(struct unit *unit, const struct op *op)
 {
     flags_before_native(unit);
+    if (op->size_bytes == 8 && is_stored(op->reg[0])) {
+        unary_on(unit, op, reg_rm(op->reg[0]));
+        flags_after_native(unit);
+        return;
+    }
     unary_on(unit, op, rm_reg(reg_begin(unit, op->reg[0], op->size_bytes, true)));
     reg_end(unit, op->reg[0], op->size_bytes);
     flags_after_native(unit);
@@ -307,8 +318,13 @@ static void divide_signed(struct unit *unit, const struct op *op)
 static void mov_rr(struct unit *unit, const struct op *op)
 {
     unsigned size = op->size_bytes;
+    struct rm from = reg_rm(op->reg[1]);
+    if (size == 8 && is_stored(op->reg[0]) && from.is_reg) {
+        emit_store(&unit->e, reg_rm(op->reg[0]), from.reg);
+        return;
+    }
     unsigned to = reg_begin(unit, op->reg[0], size, false);
-    emit_modrm(&unit->e, sized(0x8a, size), size, to, reg_rm(op->reg[1]));
+    emit_modrm(&unit->e, sized(0x8a, size), size, to, from);
     reg_end(unit, op->reg[0], size);
 }
 

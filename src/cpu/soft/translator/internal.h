@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * What the files of cpu/soft/translator share. Generated code has the guest's registers in the
- * host's of the same name, but RSP in R12 and RBP in R13; R12 … R15 stay in struct cpu. RBP points
- * into struct cpu, R14 and R15 are scratch, RSP is the host's own.
+ * host's of the same name, but RSP in R12, RBP in R13, R12 in R10 and R13 in R11; R10, R11, R14 and
+ * R15, which compilers use least, stay in struct cpu. RBP points into struct cpu, R14 and R15 are
+ * scratch, RSP is the host's own.
  */
 #ifndef SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
 #define SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
@@ -162,6 +163,9 @@ struct unit {
     unsigned miss_count;
     uint8_t *return_address; /* of a call: distance of the code behind it, NULL: none */
     int64_t return_target;
+    /* SCRATCH1 has been stored there just now, and nothing jumps to behind that. */
+    const uint8_t *stored_at;
+    unsigned stored_slot;
     bool is_loop;            /* it jumps to its own start, and takes loop slots */
     bool enables_interrupts; /* in its course: the next block polls */
     bool ends;               /* control has left the block */

@@ -6,8 +6,8 @@
 #include "cpu/soft/translator/internal.h"
 
 const uint8_t host_of[16] = {
-    HOST_RAX, HOST_RCX, HOST_RDX, HOST_RBX, HOST_R12,  HOST_R13,  HOST_RSI,  HOST_RDI,
-    HOST_R8,  HOST_R9,  HOST_R10, HOST_R11, HOST_NONE, HOST_NONE, HOST_NONE, HOST_NONE,
+    HOST_RAX, HOST_RCX, HOST_RDX,  HOST_RBX,  HOST_R12, HOST_R13, HOST_RSI,  HOST_RDI,
+    HOST_R8,  HOST_R9,  HOST_NONE, HOST_NONE, HOST_R10, HOST_R11, HOST_NONE, HOST_NONE,
 };
 
 static void emit_registers(struct emitter *e, bool store)

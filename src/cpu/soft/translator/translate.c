@@ -96,9 +96,15 @@ unsigned reg_begin(struct unit *unit, unsigned offset, unsigned size_bytes, bool
     struct rm rm = reg_rm(offset);
     if (rm.is_reg)
         return rm.reg;
-    if (load)
+    bool is_there = unit->stored_at == unit->e.at && unit->stored_slot == offset / 8;
+    if (load && !is_there)
         emit_modrm(&unit->e, size_bytes == 1 ? 0x8a : 0x8b, size_bytes, SCRATCH1, rm);
     return SCRATCH1;
+}
+
+static bool has_slow_path(const struct unit *unit)
+{
+    return unit->slow_count > 0 && unit->slow[unit->slow_count - 1].op == unit->op;
 }
 
 void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
@@ -109,6 +115,8 @@ void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
     if (size_bytes == 4) /* clears the upper half */
         size_bytes = 8;
     emit_modrm(&unit->e, size_bytes == 1 ? 0x88 : 0x89, size_bytes, SCRATCH1, rm);
+    unit->stored_at = size_bytes == 8 && !has_slow_path(unit) ? unit->e.at : NULL;
+    unit->stored_slot = offset / 8;
 }
 
 /* --- handlers ----------------------------------------------------------------------------- */
@@ -398,6 +406,7 @@ static void begin(struct unit *unit)
     unit->slow_count = unit->page_miss_count = unit->group_miss_count = 0;
     unit->exit_count = unit->miss_count = 0;
     unit->return_address = NULL;
+    unit->stored_at = NULL;
     unit->enables_interrupts = false;
     unit->ends = false;
     unit->align_mask = 0;

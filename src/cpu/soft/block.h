@@ -25,6 +25,8 @@ struct block {
     uint16_t runs;   /* by the interpreter, until it is translated */
     bool is_refused; /* not to be translated */
     bool is_translated;
+    bool is_live_known;
+    uint16_t live;           /* flags that matter where it begins, by the translator */
     bool is_ungrouped;       /* its accesses are to be checked one by one */
     bool is_unslotted;       /* a loop that has no use for loop slots */
     uint8_t group_failures;  /* how often accesses could not be checked together */

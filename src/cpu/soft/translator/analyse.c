@@ -90,12 +90,11 @@ static bool sees_flags(const ZydisDecodedInstruction *info)
     case ZYDIS_CATEGORY_SYSRET:
     case ZYDIS_CATEGORY_SYSTEM:
     case ZYDIS_CATEGORY_FLAGOP:
-    case ZYDIS_CATEGORY_PUSH:
-    case ZYDIS_CATEGORY_POP:
     case ZYDIS_CATEGORY_IO:
     case ZYDIS_CATEGORY_IOSTRINGOP:
-    case ZYDIS_CATEGORY_STRINGOP:
     case ZYDIS_CATEGORY_SEGOP: return true;
+    case ZYDIS_CATEGORY_PUSH: return info->mnemonic != ZYDIS_MNEMONIC_PUSH;
+    case ZYDIS_CATEGORY_POP: return info->mnemonic != ZYDIS_MNEMONIC_POP;
     default: return false;
     }
 }
@@ -162,39 +161,80 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
 
 /* --- behind the exits --------------------------------------------------------------------- */
 
-enum { PEEK_INSTRUCTIONS = 8, PEEK_BYTES = 64 };
+enum { PEEK_INSTRUCTIONS = 24, PEEK_BYTES = 64, PEEK_DEPTH = 3 };
 
-static uint16_t peek(struct unit *unit, ZydisDecoder *decoder, int64_t offset)
+/* A look along the code from some place of the page on. */
+struct peek {
+    struct unit *unit;
+    ZydisDecoder *decoder;
+    unsigned left; /* instructions that may still be decoded */
+};
+
+static uint16_t peek_at(struct peek *peek, int64_t offset, unsigned depth);
+
+/* Decoded from a copy. The mark comes first, then the bytes: as in block.c. A newer generation means
+ * that this block is dead already. */
+static unsigned peek_bytes(const struct unit *unit, unsigned offset, uint8_t *bytes)
 {
-    if (offset < 0 || offset >= PAGE_BYTES)
-        return ALL_FLAGS;
     const uint8_t *page = unit->block->hva - unit->page_offset;
-    unsigned available = PAGE_BYTES - (unsigned)offset;
+    unsigned available = PAGE_BYTES - offset;
     if (available > PEEK_BYTES)
         available = PEEK_BYTES;
-    /* The mark comes first, then the bytes: as in block.c. A newer generation means that this block
-     * is dead already. */
-    code_page_mark(unit->cpu, unit->block->page, (uint8_t *)(uintptr_t)page, (unsigned)offset,
-                   available);
-    uint8_t bytes[PEEK_BYTES];
+    code_page_mark(unit->cpu, unit->block->page, (uint8_t *)(uintptr_t)page, offset, available);
     memcpy(bytes, page + offset, available);
+    return available;
+}
+
+/* What matters behind a branch that ends at `behind`. */
+static uint16_t peek_branch(struct peek *peek, const ZydisDecodedInstruction *info, int64_t behind,
+                            unsigned depth)
+{
+    bool is_direct = info->raw.imm[0].is_relative &&
+                     (info->meta.category == ZYDIS_CATEGORY_COND_BR ||
+                      info->mnemonic == ZYDIS_MNEMONIC_JMP ||
+                      info->mnemonic == ZYDIS_MNEMONIC_CALL);
+    if (!is_direct || depth == 0)
+        return ALL_FLAGS;
+    uint16_t live = peek_at(peek, behind + info->raw.imm[0].value.s, depth - 1);
+    if (info->meta.category == ZYDIS_CATEGORY_COND_BR)
+        live |= peek_at(peek, behind, depth - 1);
+    return live;
+}
+
+static uint16_t peek_at(struct peek *peek, int64_t offset, unsigned depth)
+{
+    const struct unit *unit = peek->unit;
+    if (offset < 0 || offset >= PAGE_BYTES)
+        return ALL_FLAGS;
+    const struct block *known = block_peek(
+        unit->cpu, unit->block->hva - unit->page_offset + offset, unit->block->mode);
+    if (known && known->is_live_known && known->generation == unit->block->generation)
+        return known->live;
+    uint8_t bytes[PEEK_BYTES];
+    unsigned available = peek_bytes(unit, (unsigned)offset, bytes), at = 0;
     uint16_t live = 0, open = ALL_FLAGS;
-    unsigned at = 0;
-    for (unsigned i = 0; i < PEEK_INSTRUCTIONS && open; i++) {
+    for (; peek->left > 0 && open; peek->left--) {
         ZydisDecodedInstruction info;
         ZydisDecoderContext context;
         uint16_t reads, writes;
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder, &context, bytes + at,
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(peek->decoder, &context, bytes + at,
                                                         available - at, &info)) ||
-            info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE || sees_flags(&info) ||
-            (info.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+            sees_flags(&info) || (info.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
             break;
         flags_of(&info, 0, &reads, &writes);
         live |= reads & open;
         open &= (uint16_t)~writes;
         at += info.length;
+        if (info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+            return live | (open & peek_branch(peek, &info, offset + at, depth));
     }
     return live | open;
+}
+
+static uint16_t peek(struct unit *unit, ZydisDecoder *decoder, int64_t offset)
+{
+    struct peek peek = {unit, decoder, PEEK_INSTRUCTIONS};
+    return peek_at(&peek, offset, PEEK_DEPTH);
 }
 
 static bool is_relative(const struct insn_facts *facts)
@@ -305,5 +345,9 @@ bool analyse(struct unit *unit)
         if (is_exact)
             live = ALL_FLAGS;
     }
+    /* Of the block that the unit begins with: what comes to it need not look again. */
+    struct block *head = block->head ? block->head : unit->block;
+    head->live = live;
+    head->is_live_known = true;
     return true;
 }

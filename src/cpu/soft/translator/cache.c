@@ -485,7 +485,7 @@ bool translator_run(struct cpu *cpu, struct block *block)
     return true;
 }
 
-enum { MAX_GROUP_FAILURES = 200, MAX_SLOT_FAILURES = 100, SLOT_USEFUL_TSC = 1000 };
+enum { MAX_GROUP_FAILURES = 200, MAX_SLOT_FAILURES = 100, SLOT_USEFUL_TSC = 4000 };
 
 /* The block is to be translated anew; until then its code may go on to run. */
 static void translate_anew(struct cpu *cpu, struct block *block)
@@ -496,7 +496,8 @@ static void translate_anew(struct cpu *cpu, struct block *block)
     forget_all(cpu);
 }
 
-/* A slot that changes its page within so little time costs more than a look-up. */
+/* A slot whose page changes again within so little time, the way here and back included, costs more
+ * than look-ups. */
 static void fill_loop_slot(struct cpu *cpu, struct block *block, uint64_t linear, uintptr_t addend)
 {
     struct loop_slot *slot = &cpu->loop_slot[0][cpu->missed_loop_slot - 1];

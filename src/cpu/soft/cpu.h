@@ -189,6 +189,8 @@ struct cpu {
     int32_t missed_slot; /* between translated code and its thunk: distance from the registers */
     _Atomic uint32_t requests; /* any thread */
     uint32_t armed;            /* what translated vector code may run: translator/vector.c */
+    uint32_t x87_ready;        /* whether translated x87 code may run: translator/x87.c. Whatever
+                                  may end that clears it */
     uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
     uint64_t spill;            /* a word for translated code */
     uint16_t cc;               /* arithmetic flags */
@@ -215,7 +217,7 @@ struct cpu {
     bool x87_live;
     _Alignas(64) uint8_t x87[512];
     uint64_t x87_rip, x87_rdp; /* of the last x87 instruction that is not a control one */
-    uint16_t x87_fop;
+    uint32_t x87_fop;
 
     struct x86_table gdtr, idtr;
     uint64_t dr[8];

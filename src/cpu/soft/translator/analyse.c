@@ -121,6 +121,8 @@ static emit_fn *find(const struct unit *unit, const struct op *op, const struct 
         fn = system_find(unit, op, facts);
     if (!fn)
         fn = bmi_find(unit, op, facts);
+    if (!fn)
+        fn = x87_find(unit, op, facts);
     return fn ? fn : vector_find(unit, op, facts);
 }
 
@@ -251,6 +253,7 @@ bool analyse(struct unit *unit)
     for (unsigned i = 0; i < block->op_count; i++)
         learn(unit, &decoder, i);
     settle_vectors(unit);
+    x87_settle(unit);
     group_find(unit);
     look_behind(unit, &decoder);
     const struct insn_facts *last = &unit->fact[block->op_count - 1];

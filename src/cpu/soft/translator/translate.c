@@ -151,19 +151,24 @@ static void call_handler(struct unit *unit, const struct op *op)
 void emit_call_handler(struct unit *unit, const struct op *op)
 {
     flags_clobber(unit);
+    x87_emit_pointers(unit, op);
     call_handler(unit, op);
-    if (op->flags & OP_ENDS_BLOCK)
+    if (op->flags & OP_ENDS_BLOCK) {
         unit->ends = true;
-    else
-        vector_rearm(unit);
+        return;
+    }
+    x87_rearm(unit, op);
+    vector_rearm(unit);
 }
 
 static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
 {
+    x87_emit_pointers(unit, slow->op);
     for (unsigned i = 0; i < slow->ops; i++)
         call_handler(unit, slow->op + i);
     if (!slow->back)
         return;
+    x87_rearm(unit, slow->op);
     vector_rearm(unit);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
@@ -325,14 +330,36 @@ static void emit_poll_path(struct unit *unit, uint8_t *from)
     emit_leave_at(unit, 0);
 }
 
+/* What a block needs beside its instructions: a field of struct cpu at a level, or the thunk that
+ * tries to make it so. */
+struct arming {
+    struct rm field;
+    unsigned level; /* 0: the block doesn't need it */
+    uint32_t thunk;
+    uint8_t *from;
+    const uint8_t *back;
+};
+
+static void emit_arming(struct unit *unit, struct arming *arming)
+{
+    arming->from = NULL;
+    if (arming->level) {
+        emit_alu_imm(&unit->e, 7, 4, arming->field, (int32_t)arming->level, 0);
+        arming->from = emit_jcc(&unit->e, CONDITION_B);
+    }
+    arming->back = unit->e.at;
+}
+
 /* When it turns out that the block can't run here, the interpreter does. */
-static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
+static void emit_arm_path(struct unit *unit, const struct arming *arming)
 {
     struct emitter *e = &unit->e;
-    emit_bind(from, e->at);
-    emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
-    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
-    emit_bind(emit_jcc(e, CONDITION_AE), body);
+    if (!arming->from)
+        return;
+    emit_bind(arming->from, e->at);
+    emit_bind(emit_call(e), thunk(unit, arming->thunk));
+    emit_alu_imm(e, 7, 4, arming->field, (int32_t)arming->level, 0);
+    emit_bind(emit_jcc(e, CONDITION_AE), arming->back);
     emit_interpret_next(unit);
     emit_leave_at(unit, 0);
 }
@@ -349,6 +376,8 @@ static unsigned emit_op(struct unit *unit, unsigned i)
         emit_call_handler(unit, unit->op);
         return 1;
     }
+    if (unit->op->flags & OP_ENDS_BLOCK)
+        x87_emit_pointers(unit, unit->op);
     unsigned ops = flow_run_length(unit, i);
     if (ops > 1)
         flow_emit_run(unit, ops);
@@ -395,21 +424,22 @@ const uint8_t *translate(struct unit *unit)
     emit_alu_imm(e, 7, 4, CPU_FIELD(requests), 0, 0);
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
-    uint8_t *unarmed = NULL;
-    if (unit->vector_level) {
-        emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
-        unarmed = emit_jcc(e, CONDITION_B);
-    }
-    const uint8_t *body = e->at;
+    /* In this order: getting the x87 ready disarms the other. */
+    struct arming x87 = {CPU_FIELD(x87_ready), unit->uses_x87, t->arm_x87};
+    struct arming vectors = {CPU_FIELD(armed), unit->vector_level, t->arm};
+    emit_arming(unit, &x87);
+    emit_arming(unit, &vectors);
     if (unit->cpu->system->translator.has_counts)
         emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
     for (unsigned i = 0; i < block->op_count;)
         i += emit_op(unit, i);
-    if (!unit->ends)
+    if (!unit->ends) {
+        x87_emit_pointers(unit, block->end);
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
+    }
     emit_poll_path(unit, poll);
-    if (unarmed)
-        emit_arm_path(unit, unarmed, body);
+    emit_arm_path(unit, &x87);
+    emit_arm_path(unit, &vectors);
     address_emit_misses(unit);
     emit_target_misses(unit);
     emit_slow_paths(unit);

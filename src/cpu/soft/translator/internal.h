@@ -59,6 +59,7 @@ struct insn_facts {
     uint16_t live;   /* flags that matter after it */
     unsigned form;   /* enum operand_form */
     uint8_t group;   /* number of its memory operand's in unit->group, from 1; 0: none */
+    bool is_late;    /* the x87's pointer to its operand is stored when it is wanted: x87.c */
 };
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
@@ -310,7 +311,7 @@ void x87_settle(struct unit *unit);
 /* Behind a call of op's handler, with flags in memory: leaves the block if it can't go on. */
 void x87_rearm(struct unit *unit, const struct op *op);
 /* Before what may look at the pointers to the last x87 operation: those of the last one in front of
- * an op. Changes SCRATCH0. */
+ * an op. Changes both scratch registers. */
 void x87_emit_pointers(struct unit *unit, const struct op *before);
 
 /* How many of the ops from i on are pushes or pops of registers that one check serves; 1: emit it

@@ -8,9 +8,8 @@
  * pending (SDM 1 8.5). C code leaves the unit alone, so that holds over calls of it, but for a few
  * handlers: behind these the block asks again.
  *
- * The operand's pointer is stored by each instruction that has one. Those to the instruction and
- * its opcode are stored for the last one only, before anything that may look: a call of C code, a
- * slow path, the block's end.
+ * The pointers to the last operation and its operand, and its opcode, are stored before anything
+ * that may look: a call of C code, a slow path, the block's end.
  */
 #include "cpu/soft/translator/internal.h"
 #include "cpu/soft/vector/vector.h"
@@ -54,6 +53,12 @@ static void emit_memory(struct unit *unit, const struct op *op)
     emit_modrm(&unit->e, info->opcode | EMIT_EXTENSION, 4, info->raw.modrm.reg, operand);
 }
 
+static void emit_operand_pointer(struct unit *unit, const struct op *op)
+{
+    address_effective(unit, op, SCRATCH0);
+    emit_store(&unit->e, CPU_FIELD(x87_rdp), SCRATCH0);
+}
+
 /* An operation, which the pointers are to point at. */
 static void operate(struct unit *unit, const struct op *op)
 {
@@ -63,8 +68,8 @@ static void operate(struct unit *unit, const struct op *op)
 static void operate_memory(struct unit *unit, const struct op *op)
 {
     emit_memory(unit, op);
-    address_effective(unit, op, SCRATCH0);
-    emit_store(&unit->e, CPU_FIELD(x87_rdp), SCRATCH0);
+    if (!unit->facts->is_late)
+        emit_operand_pointer(unit, op);
 }
 
 /* FNCLEX, FNSTSW AX; FNSTCW, FNSTSW. */
@@ -158,6 +163,11 @@ static bool is_operation(const struct insn_facts *facts)
     return facts->emit == operate || facts->emit == operate_memory;
 }
 
+static bool is_operation_of_memory(const struct insn_facts *facts)
+{
+    return facts->emit == operate_memory;
+}
+
 static bool is_inline(const struct insn_facts *facts)
 {
     emit_fn *fn = facts->emit;
@@ -167,11 +177,44 @@ static bool is_inline(const struct insn_facts *facts)
 
 /* --- blocks ------------------------------------------------------------------------------- */
 
+static bool is_written(const struct insn_facts *facts, unsigned slot)
+{
+    for (unsigned i = 0; i < facts->info.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &facts->operand[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        ZydisRegister whole =
+            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operand->reg.value);
+        if (whole == ZYDIS_REGISTER_RAX + slot)
+            return true;
+    }
+    return false;
+}
+
+/* Whether the registers of op's address keep their values up to where its pointer may be wanted for
+ * the last time: before the next one is, a call of C code, the block's end. */
+static bool keeps_address(const struct unit *unit, const struct op *op)
+{
+    for (const struct op *next = op + 1; next < unit->block->end; next++) {
+        const struct insn_facts *facts = &unit->fact[next->number];
+        if (!facts->emit || is_operation_of_memory(facts) || (next->flags & OP_ENDS_BLOCK))
+            return true;
+        if ((op->base < 16 && is_written(facts, op->base)) ||
+            (op->index < 16 && is_written(facts, op->index)))
+            return false;
+    }
+    return true;
+}
+
 void x87_settle(struct unit *unit)
 {
     unit->uses_x87 = false;
-    for (unsigned i = 0; i < unit->block->op_count; i++)
-        unit->uses_x87 |= is_inline(&unit->fact[i]);
+    for (unsigned i = 0; i < unit->block->op_count; i++) {
+        struct insn_facts *facts = &unit->fact[i];
+        unit->uses_x87 |= is_inline(facts);
+        facts->is_late = is_operation_of_memory(facts) && keeps_address(unit, &unit->block->op[i]);
+    }
 }
 
 /* What may take away what cpu->x87_ready stands for. */
@@ -206,13 +249,14 @@ void x87_rearm(struct unit *unit, const struct op *op)
     emit_bind(became_ready, e->at);
 }
 
-/* The last operation before `op` whose pointers may be wanted: a call of C code has seen to those
- * of what came before it. */
-static const struct op *last_operation(const struct unit *unit, const struct op *op)
+/* The last one before `op` whose pointers may be wanted: a call of C code has seen to those of what
+ * came before it. NULL: none. */
+static const struct op *last_of(const struct unit *unit, const struct op *op,
+                                bool (*is_one)(const struct insn_facts *facts))
 {
     while (unit->uses_x87 && op > unit->block->op) {
         const struct insn_facts *facts = &unit->fact[(--op)->number];
-        if (is_operation(facts))
+        if (is_one(facts))
             return op;
         if (!facts->emit)
             break;
@@ -223,7 +267,7 @@ static const struct op *last_operation(const struct unit *unit, const struct op 
 void x87_emit_pointers(struct unit *unit, const struct op *before)
 {
     struct emitter *e = &unit->e;
-    const struct op *op = last_operation(unit, before);
+    const struct op *op = last_of(unit, before, is_operation);
     if (!op)
         return;
     emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
@@ -231,4 +275,7 @@ void x87_emit_pointers(struct unit *unit, const struct op *before)
     emit_store(e, CPU_FIELD(x87_rip), SCRATCH0);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(x87_fop)); /* mov */
     emit32(e, (uint32_t)op->imm);
+    op = last_of(unit, before, is_operation_of_memory);
+    if (op && unit->fact[op->number].is_late)
+        emit_operand_pointer(unit, op);
 }

@@ -31,7 +31,8 @@ static const ZydisDecodedOperand *memory_operand(const struct insn_facts *facts)
     return NULL;
 }
 
-static void emit_register(struct unit *unit, const struct op *op)
+/* FNCLEX, FNSTSW AX. */
+static void control(struct unit *unit, const struct op *op)
 {
     const ZydisDecodedInstruction *info = &unit->facts->info;
     flags_before_native(unit);
@@ -46,7 +47,8 @@ static struct rm check_operand(struct unit *unit, const struct op *op)
     return address_check(unit, op, memory->size / 8, is_write ? ACCESS_WRITE : ACCESS_READ);
 }
 
-static void emit_memory(struct unit *unit, const struct op *op)
+/* FNSTCW, FNSTSW. */
+static void control_memory(struct unit *unit, const struct op *op)
 {
     const ZydisDecodedInstruction *info = &unit->facts->info;
     struct rm operand = check_operand(unit, op);
@@ -62,25 +64,14 @@ static void emit_operand_pointer(struct unit *unit, const struct op *op)
 /* An operation, which the pointers are to point at. */
 static void operate(struct unit *unit, const struct op *op)
 {
-    emit_register(unit, op);
+    control(unit, op);
 }
 
 static void operate_memory(struct unit *unit, const struct op *op)
 {
-    emit_memory(unit, op);
+    control_memory(unit, op);
     if (!unit->facts->is_late)
         emit_operand_pointer(unit, op);
-}
-
-/* FNCLEX, FNSTSW AX; FNSTCW, FNSTSW. */
-static void control(struct unit *unit, const struct op *op)
-{
-    emit_register(unit, op);
-}
-
-static void control_memory(struct unit *unit, const struct op *op)
-{
-    emit_memory(unit, op);
 }
 
 /* One that unmasks an exception is the handler's. What was looked at is what is loaded, whatever
@@ -99,7 +90,7 @@ static void fldcw(struct unit *unit, const struct op *op)
 }
 
 /* FWAIT, FNOP and the like look for what isn't there in a block that may run. */
-static void wait(struct unit *unit, const struct op *op) {}
+static void nothing(struct unit *unit, const struct op *op) {}
 
 static void emms(struct unit *unit, const struct op *op)
 {
@@ -144,7 +135,7 @@ emit_fn *x87_find(const struct unit *unit, const struct op *op, const struct ins
     case ZYDIS_MNEMONIC_FNOP:
     case ZYDIS_MNEMONIC_FENI8087_NOP:
     case ZYDIS_MNEMONIC_FDISI8087_NOP:
-    case ZYDIS_MNEMONIC_FSETPM287_NOP: return wait;
+    case ZYDIS_MNEMONIC_FSETPM287_NOP: return nothing;
     case ZYDIS_MNEMONIC_FNCLEX:
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FNSTCW: return memory ? control_memory : control;
@@ -158,21 +149,21 @@ emit_fn *x87_find(const struct unit *unit, const struct op *op, const struct ins
     }
 }
 
-static bool is_operation(const struct insn_facts *facts)
-{
-    return facts->emit == operate || facts->emit == operate_memory;
-}
-
 static bool is_operation_of_memory(const struct insn_facts *facts)
 {
     return facts->emit == operate_memory;
+}
+
+static bool is_operation(const struct insn_facts *facts)
+{
+    return facts->emit == operate || is_operation_of_memory(facts);
 }
 
 static bool is_inline(const struct insn_facts *facts)
 {
     emit_fn *fn = facts->emit;
     return is_operation(facts) || fn == control || fn == control_memory || fn == fldcw ||
-           fn == wait || fn == emms || vector_uses_mmx(facts);
+           fn == nothing || fn == emms || vector_uses_mmx(facts);
 }
 
 /* --- blocks ------------------------------------------------------------------------------- */

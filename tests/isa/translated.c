@@ -33,6 +33,9 @@ PROGRAM(jit)
 PROGRAM(cross_call)
 PROGRAM(cross_write)
 PROGRAM(faults)
+PROGRAM(x87_units)
+PROGRAM(x87_unmasked)
+PROGRAM(x87_pointers)
 PROGRAM(load)
 PROGRAM(halts)
 PROGRAM(shadow)
@@ -55,6 +58,9 @@ PROGRAM(buffering)
 #define LABEL(name) extern const uint8_t label_##name[];
 LABEL(faults_after)
 LABEL(faults_handler)
+LABEL(x87_units_handler)
+LABEL(x87_unmasked_handler)
+LABEL(x87_pointers_handler)
 LABEL(load_handler)
 LABEL(halts_handler)
 LABEL(shadow_after)
@@ -841,6 +847,55 @@ static void protections(struct harness *h, struct trace *trace)
     note_state(trace, &state);
 }
 
+/* --- x87 and MMX ---------------------------------------------------------------------------- */
+
+enum { X87_TIMES = 400 };
+
+static void x87_forbidden(struct harness *h, struct trace *trace)
+{
+    struct x86_state state;
+    harness_long_mode(h, &state);
+    LOAD(h, x87_units);
+    set_handler(h, VECTOR_NM, AT(x87_units, x87_units_handler), 0, 0);
+    set_handler(h, VECTOR_UD, AT(x87_units, x87_units_handler), 0, 0);
+    harness_put64(h, DATA, UINT64_C(0x500000015));
+    state.cr4 |= OSFXSR;
+    state.gpr[RDI] = DATA;
+    state.gpr[R12] = X87_TIMES;
+    run_to_halt(h, &state);
+    assert_int_equal(state.gpr[RBX], X87_TIMES / 4 * 3 * 2);
+    assert_int_equal(state.gpr[R9], X87_TIMES * (42 + UINT64_C(0xa0000002a)));
+    note_state(trace, &state);
+}
+
+static void x87_exceptions(struct harness *h, struct trace *trace)
+{
+    struct x86_state state;
+    harness_long_mode(h, &state);
+    LOAD(h, x87_unmasked);
+    set_handler(h, VECTOR_MF, AT(x87_unmasked, x87_unmasked_handler), 0, 0);
+    state.gpr[RDI] = DATA;
+    state.gpr[R12] = X87_TIMES;
+    run_to_halt(h, &state);
+    /* Unmasked: at FWAIT and behind the branch. Else when FLDENV unmasks it. */
+    assert_int_equal(state.gpr[RBX], X87_TIMES / 2 * 2 + X87_TIMES / 2);
+    note_state(trace, &state);
+}
+
+static void x87_pointers(struct harness *h, struct trace *trace)
+{
+    struct x86_state state;
+    harness_long_mode(h, &state);
+    LOAD(h, x87_pointers);
+    set_handler(h, VECTOR_PF, AT(x87_pointers, x87_pointers_handler), 0, 0);
+    state.gpr[RDI] = DATA;
+    state.gpr[RSI] = DATA + 0x1000;
+    state.gpr[R12] = X87_TIMES;
+    run_to_halt(h, &state);
+    assert_int_equal(state.gpr[RBX], X87_TIMES * 2);
+    note_state(trace, &state);
+}
+
 static void compatibility(struct harness *h, struct trace *trace)
 {
     struct x86_state state;
@@ -1059,6 +1114,9 @@ static void store_buffering(struct harness *h, struct trace *trace)
     X(guest_jit_sum, 1)                                                                            \
     X(faults_everywhere, 1)                                                                        \
     X(flags_live, 1)                                                                               \
+    X(x87_forbidden, 1)                                                                            \
+    X(x87_exceptions, 1)                                                                           \
+    X(x87_pointers, 1)                                                                             \
     X(interrupts_under_load, 1)                                                                    \
     X(halts_and_shadows, 1)                                                                        \
     X(sti_shadow, 1)                                                                               \

@@ -373,6 +373,153 @@ behind_here:
         page_fault_handler
         end     faults
 
+/* --- x87 and MMX ---------------------------------------------------------------------------- */
+
+/* Bits 2 and 3 of R12 go to CR0.EM and CR0.TS before x87 code and before MMX code, R12 times. The
+ * handler of what they forbid notes where that was and clears both. */
+        begin   x87_units
+        xorl    %ebx, %ebx
+        xorl    %r9d, %r9d
+        xorl    %r10d, %r10d
+        fninit
+        movq    %cr0, %r11
+1:      movl    %r12d, %ecx
+        andl    $0xc, %ecx
+        orq     %r11, %rcx
+        movq    %rcx, %cr0
+        fildl   (%rdi)
+        fadd    %st(0), %st(0)
+        fistpl  8(%rdi)
+        movl    8(%rdi), %eax
+        addq    %rax, %r9
+        movq    %rcx, %cr0
+        movq    (%rdi), %mm0
+        paddd   %mm0, %mm0
+        movq    %mm0, 16(%rdi)
+        movq2dq %mm0, %xmm0
+        emms
+        movq    %xmm0, %rax
+        addq    %rax, %r9
+        decl    %r12d
+        jnz     1b
+        movq    %r11, %cr0
+        hlt
+        .balign 64
+        export  x87_units_handler
+        incl    %ebx
+        rolq    $5, %r10
+        addq    (%rsp), %r10
+        movq    %r11, %cr0
+        iretq
+        end     x87_units
+
+/* R10: a mix of all that was seen. From the environment at RDI + at: status, and the pointers. */
+        .macro  mix from
+        rolq    $7, %r10
+        movl    \from, %r11d
+        addq    %r11, %r10
+        .endm
+        .macro  mix_environment at
+        fnstenv \at(%rdi)
+        mix     <\at+4(%rdi)>
+        mix     <\at+12(%rdi)>
+        mix     <\at+16(%rdi)>
+        mix     <\at+20(%rdi)>
+        .endm
+
+/* Divides by zero, which bit 0 of R12 unmasks, in one block with an FWAIT, and before a block that
+ * begins with x87 or, by bit 1, MMX. What was masked is unmasked by an FLDENV. R12 times; RBX counts
+ * exceptions. */
+        begin   x87_unmasked
+        xorl    %ebx, %ebx
+        xorl    %r10d, %r10d
+1:      fninit
+        movl    $0x37b, %eax
+        testb   $1, %r12b
+        jnz     2f
+        movl    $0x37f, %eax
+2:      movw    %ax, (%rdi)
+        fldcw   (%rdi)
+        fldz
+        fld1
+        fdiv    %st(1), %st
+        fnstsw  %ax
+        mix     <%eax>
+        fwait
+        fnstcw  2(%rdi)
+        mix     <(%rdi)>
+        fld1
+        fdiv    %st(2), %st
+        testb   $2, %r12b
+        jnz     3f
+        fldl    8(%rdi)
+        jmp     4f
+3:      paddd   %mm0, %mm1
+4:      mix_environment 32
+        andl    $~4, 32(%rdi)
+        fldenv  32(%rdi)
+        fld1
+        fadd    %st(0), %st(0)
+        mix_environment 32
+        decl    %r12d
+        jnz     1b
+        hlt
+        .balign 64
+        export  x87_unmasked_handler
+        incl    %ebx
+        mix     <(%rsp)>                        /* RIP */
+        mix_environment 64
+        fnclex
+        fldcw   (%rdi)
+        iretq
+        end     x87_unmasked
+
+/* Faults behind x87 operations, whose pointers the handler sees: at accesses that are checked
+ * together, and at an operation. Then as many operations as fill a block. */
+        .macro  unmap
+        movq    %rsi, %rax
+        shrq    $12, %rax
+        andq    $~1, PT(,%rax,8)
+        invlpg  (%rsi)
+        .endm
+        begin   x87_pointers
+        xorl    %ebx, %ebx
+        xorl    %r10d, %r10d
+        fninit
+1:      unmap
+        fldl    (%rdi)
+        leaq    8(%rdi), %rdx
+        fmull   (%rdx)
+        xorl    %edx, %edx
+        movq    (%rsi), %rax
+        addq    8(%rsi), %rax
+        fstpl   16(%rdi)
+        unmap
+        fldl    8(%rdi)
+        fldt    (%rsi)
+        fxch
+        fstpl   24(%rdi)
+        jmp     2f
+2:      .rept   64
+        fchs
+        .endr
+        mix_environment 32
+        fstpt   32(%rdi)
+        decl    %r12d
+        jnz     1b
+        hlt
+        .balign 64
+        export  x87_pointers_handler
+        incl    %ebx
+        mix     <8(%rsp)>                       /* RIP */
+        mix_environment 64
+        movq    %cr2, %r11
+        shrq    $12, %r11
+        orq     $1, PT(,%r11,8)
+        addq    $8, %rsp
+        iretq
+        end     x87_pointers
+
 /* --- interrupts ----------------------------------------------------------------------------- */
 
 /* Sums with carry over the 16 quadwords at RDI, with memory, branches and calls between; the sum

@@ -56,6 +56,7 @@ static void write_cr0(struct cpu *cpu, uint64_t value)
         cpu->efer &= ~EFER_LMA;
     }
     cpu->cr0 = (value & CR0_KNOWN) | CR0_ET;
+    cpu->x87_ready = false;
     if (changed & (CR0_PG | CR0_WP | CR0_PE))
         flush_all(cpu);
     cpu_update_mode(cpu);

@@ -138,6 +138,7 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
 
 static void settle(struct cpu *cpu)
 {
+    cpu->x87_ready = false;
     tlb_flush_all(cpu);
     tlb_switch(cpu, cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0, false);
     cpu_update_mode(cpu);

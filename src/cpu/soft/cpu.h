@@ -199,6 +199,8 @@ struct cpu {
     uint32_t missed_loop_slot; /* likewise: its number from 1 */
     _Atomic uint32_t requests; /* any thread */
     uint32_t armed;            /* what translated vector code may run: translator/vector.c */
+    uint32_t x87_ready;        /* whether translated x87 code may run: translator/x87.c. Whatever
+                                  may end that clears it */
     uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
     uint64_t spill;            /* a word for translated code */
     uint16_t cc;               /* arithmetic flags */
@@ -225,7 +227,7 @@ struct cpu {
     bool x87_live;
     _Alignas(64) uint8_t x87[512];
     uint64_t x87_rip, x87_rdp; /* of the last x87 instruction that is not a control one */
-    uint16_t x87_fop;
+    uint32_t x87_fop;
 
     struct x86_table gdtr, idtr;
     uint64_t dr[8];

@@ -220,6 +220,7 @@ static void task_switch(struct cpu *cpu, uint16_t selector, struct descriptor *n
     next->attributes |= TYPE_BUSY;
     segment_set(cpu, SEG_TR, selector, next);
     cpu->cr0 |= CR0_TS;
+    cpu->x87_ready = false;
     task_load(cpu, &task);
     if (task.is_trapped) {
         cpu->dr[6] |= DR6_BT;

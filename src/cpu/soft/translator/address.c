@@ -333,6 +333,7 @@ static void emit_group_miss(struct unit *unit, const struct group_miss *miss)
     struct emitter *e = &unit->e;
     const struct translator *t = unit->translator;
     emit_bind(miss->from, e->at);
+    x87_emit_pointers(unit, miss->op);
     compute(e, &miss->address, SCRATCH0);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
     emit32(e, group_bytes(miss->group));

@@ -120,6 +120,8 @@ static emit_fn *find(const struct unit *unit, const struct op *op, const struct 
         fn = system_find(unit, op, facts);
     if (!fn)
         fn = bmi_find(unit, op, facts);
+    if (!fn)
+        fn = x87_find(unit, op, facts);
     return fn ? fn : vector_find(unit, op, facts);
 }
 
@@ -172,8 +174,8 @@ struct peek {
 
 static uint16_t peek_at(struct peek *peek, int64_t offset, unsigned depth);
 
-/* Decoded from a copy. The mark comes first, then the bytes: as in block.c. A newer generation means
- * that this block is dead already. */
+/* Decoded from a copy. The mark comes first, then the bytes: as in block.c. A newer generation
+ * means that this block is dead already. */
 static unsigned peek_bytes(const struct unit *unit, unsigned offset, uint8_t *bytes)
 {
     const uint8_t *page = unit->block->hva - unit->page_offset;
@@ -189,10 +191,10 @@ static unsigned peek_bytes(const struct unit *unit, unsigned offset, uint8_t *by
 static uint16_t peek_branch(struct peek *peek, const ZydisDecodedInstruction *info, int64_t behind,
                             unsigned depth)
 {
-    bool is_direct = info->raw.imm[0].is_relative &&
-                     (info->meta.category == ZYDIS_CATEGORY_COND_BR ||
-                      info->mnemonic == ZYDIS_MNEMONIC_JMP ||
-                      info->mnemonic == ZYDIS_MNEMONIC_CALL);
+    bool is_direct =
+        info->raw.imm[0].is_relative &&
+        (info->meta.category == ZYDIS_CATEGORY_COND_BR || info->mnemonic == ZYDIS_MNEMONIC_JMP ||
+         info->mnemonic == ZYDIS_MNEMONIC_CALL);
     if (!is_direct || depth == 0)
         return ALL_FLAGS;
     uint16_t live = peek_at(peek, behind + info->raw.imm[0].value.s, depth - 1);
@@ -206,8 +208,8 @@ static uint16_t peek_at(struct peek *peek, int64_t offset, unsigned depth)
     const struct unit *unit = peek->unit;
     if (offset < 0 || offset >= PAGE_BYTES)
         return ALL_FLAGS;
-    const struct block *known = block_peek(
-        unit->cpu, unit->block->hva - unit->page_offset + offset, unit->block->mode);
+    const struct block *known =
+        block_peek(unit->cpu, unit->block->hva - unit->page_offset + offset, unit->block->mode);
     if (known && known->is_live_known && known->generation == unit->block->generation)
         return known->live;
     uint8_t bytes[PEEK_BYTES];
@@ -326,6 +328,7 @@ bool analyse(struct unit *unit)
     for (unsigned i = 0; i < block->op_count; i++)
         learn(unit, &decoder, i);
     settle_vectors(unit);
+    x87_settle(unit);
     group_find(unit);
     unit->is_loop = unit->domain != CLASS_OTHER && !block->is_unslotted && is_loop(unit);
     look_behind(unit, &decoder);

@@ -65,6 +65,7 @@ struct insn_facts {
     unsigned form;      /* enum operand_form */
     uint16_t live_exit; /* at the other end of a branch inside of a superblock */
     uint8_t group;      /* number of its memory operand's in unit->group, from 1; 0: none */
+    bool is_late;       /* the x87's pointer to its operand is stored when it is wanted: x87.c */
 };
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
@@ -171,6 +172,7 @@ struct unit {
     bool ends;               /* control has left the block */
     uint8_t align_mask;      /* of the next address check */
     unsigned vector_level;   /* what the block needs of cpu->armed */
+    bool uses_x87;           /* it needs cpu->x87_ready */
     struct insn_facts fact[BLOCK_MAX_OPS];
     uint16_t bytes_at[BLOCK_MAX_OPS]; /* of each op, in block->bytes */
     uint8_t follows[BLOCK_MAX_OPS];   /* enum follows */
@@ -200,7 +202,7 @@ struct translator {
     size_t thunk_bytes, hot_bytes; /* used from the start */
     size_t cold_start, cold_bytes; /* and from there */
     /* Offsets of the thunks: thunks.c. */
-    uint32_t enter, leave, disarm, arm, handler, last_handler, unlinked, far;
+    uint32_t enter, leave, disarm, arm, arm_x87, handler, last_handler, unlinked, far;
     uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */
     uint32_t lookup[CLASS_OTHER + 1]; /* by enum code_class */
     uint32_t page_miss[3];            /* by enum page_access */
@@ -333,9 +335,24 @@ emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct 
 unsigned translator_arm(struct cpu *cpu);
 bool vector_is_inline(const struct insn_facts *facts);
 bool vector_may_disarm(const struct insn_facts *facts);
+/* 0: only the x87 has to be ready. */
 unsigned vector_level_of(const struct insn_facts *facts);
+bool vector_uses_mmx(const struct insn_facts *facts);
 /* Behind a call of C code: registers are in the host again, if the block uses any. */
 void vector_rearm(struct unit *unit);
+
+/* --- x87.c -------------------------------------------------------------------------------- */
+
+emit_fn *x87_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+/* Called by the arm_x87 thunk: sets cpu->x87_ready if that can be. */
+void translator_arm_x87(struct cpu *cpu);
+/* Sets unit->uses_x87, when all facts are known. */
+void x87_settle(struct unit *unit);
+/* Behind a call of op's handler, with flags in memory: leaves the block if it can't go on. */
+void x87_rearm(struct unit *unit, const struct op *op);
+/* Before what may look at the pointers to the last x87 operation: those of the last one in front of
+ * an op. Changes both scratch registers. */
+void x87_emit_pointers(struct unit *unit, const struct op *before);
 
 /* How many of the ops from i on are pushes or pops of registers that one check serves; 1: emit it
  * by itself. And code for so many. */

@@ -130,6 +130,16 @@ static void make_arm(struct emitter *e, const uint8_t *disarm)
     emit8(e, 0xc3);
 }
 
+/* Called; guest registers are kept, vector registers are stored. */
+static void make_arm_x87(struct emitter *e, const uint8_t *disarm)
+{
+    emit_disarm(e, disarm);
+    emit_registers(e, true);
+    emit_call_c(e, (uintptr_t)translator_arm_x87);
+    emit_registers(e, false);
+    emit8(e, 0xc3);
+}
+
 /* --- to C code ------------------------------------------------------------------------------ */
 
 static void emit_return(struct emitter *e)
@@ -352,6 +362,8 @@ void thunks_make(struct translator *t)
     const uint8_t *disarm = t->writable + t->disarm;
     t->arm = align(t, &e);
     make_arm(&e, disarm);
+    t->arm_x87 = align(t, &e);
+    make_arm_x87(&e, disarm);
     t->leave = align(t, &e);
     const uint8_t *leave = t->writable + t->leave;
     make_leave(&e, disarm);

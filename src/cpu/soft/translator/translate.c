@@ -160,19 +160,24 @@ static void call_handler(struct unit *unit, const struct op *op)
 void emit_call_handler(struct unit *unit, const struct op *op)
 {
     flags_clobber(unit);
+    x87_emit_pointers(unit, op);
     call_handler(unit, op);
-    if (op->flags & OP_ENDS_BLOCK)
+    if (op->flags & OP_ENDS_BLOCK) {
         unit->ends = true;
-    else
-        vector_rearm(unit);
+        return;
+    }
+    x87_rearm(unit, op);
+    vector_rearm(unit);
 }
 
 static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
 {
+    x87_emit_pointers(unit, slow->op);
     for (unsigned i = 0; i < slow->ops; i++)
         call_handler(unit, slow->op + i);
     if (!slow->back)
         return;
+    x87_rearm(unit, slow->op);
     vector_rearm(unit);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
@@ -355,14 +360,36 @@ void emit_straddle_guard(struct emitter *e, const struct cpu *cpu, const struct 
     emit_bind(emit_jcc(e, CONDITION_NE), fail);
 }
 
+/* What a block needs beside its instructions: a field of struct cpu at a level, or the thunk that
+ * tries to make it so. */
+struct arming {
+    struct rm field;
+    unsigned level; /* 0: the block doesn't need it */
+    uint32_t thunk;
+    uint8_t *from;
+    const uint8_t *back;
+};
+
+static void emit_arming(struct unit *unit, struct arming *arming)
+{
+    arming->from = NULL;
+    if (arming->level) {
+        emit_alu_imm(&unit->e, 7, 4, arming->field, (int32_t)arming->level, 0);
+        arming->from = emit_jcc(&unit->e, CONDITION_B);
+    }
+    arming->back = unit->e.at;
+}
+
 /* When it turns out that the block can't run here, the interpreter does. */
-static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
+static void emit_arm_path(struct unit *unit, const struct arming *arming)
 {
     struct emitter *e = &unit->e;
-    emit_bind(from, e->at);
-    emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
-    emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
-    emit_bind(emit_jcc(e, CONDITION_AE), body);
+    if (!arming->from)
+        return;
+    emit_bind(arming->from, e->at);
+    emit_bind(emit_call(e), thunk(unit, arming->thunk));
+    emit_alu_imm(e, 7, 4, arming->field, (int32_t)arming->level, 0);
+    emit_bind(emit_jcc(e, CONDITION_AE), arming->back);
     emit_interpret_next(unit);
     emit_leave_at(unit, 0);
 }
@@ -379,6 +406,8 @@ static unsigned emit_op(struct unit *unit, unsigned i)
         emit_call_handler(unit, unit->op);
         return 1;
     }
+    if (unit->op->flags & OP_ENDS_BLOCK)
+        x87_emit_pointers(unit, unit->op);
     unsigned ops = flow_run_length(unit, i);
     if (ops > 1)
         flow_emit_run(unit, ops);
@@ -426,20 +455,21 @@ const uint8_t *translate(struct unit *unit)
     emit_alu_imm(e, 7, 4, CPU_FIELD(requests), 0, 0);
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
-    uint8_t *unarmed = NULL;
     if (block->page2)
         emit_straddle_guard(e, unit->cpu, block, unit->cold.at); /* the way of the poll */
-    if (unit->vector_level) {
-        emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
-        unarmed = emit_jcc(e, CONDITION_B);
-    }
-    const uint8_t *body = e->at;
+    /* In this order: getting the x87 ready disarms the other. */
+    struct arming x87 = {CPU_FIELD(x87_ready), unit->uses_x87, t->arm_x87};
+    struct arming vectors = {CPU_FIELD(armed), unit->vector_level, t->arm};
+    emit_arming(unit, &x87);
+    emit_arming(unit, &vectors);
     if (unit->cpu->system->translator.has_counts)
         emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
     for (unsigned i = 0; i < block->op_count;)
         i += emit_op(unit, i);
-    if (!unit->ends)
+    if (!unit->ends) {
+        x87_emit_pointers(unit, block->end);
         emit_exit(unit, unit_end(unit), unit->live_next);
+    }
     if (unit->return_address) {
         emit_bind(unit->return_address, e->at);
         emit_jump(unit, unit->return_target);
@@ -447,8 +477,8 @@ const uint8_t *translate(struct unit *unit)
     struct emitter hot = *e;
     *e = unit->cold;
     emit_poll_path(unit, poll);
-    if (unarmed)
-        emit_arm_path(unit, unarmed, body);
+    emit_arm_path(unit, &x87);
+    emit_arm_path(unit, &vectors);
     address_emit_misses(unit);
     emit_target_misses(unit);
     emit_slow_paths(unit);

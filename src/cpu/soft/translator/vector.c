@@ -54,7 +54,14 @@ static bool is_vector(const ZydisDecodedOperand *operand)
 {
     ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
     return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           (domain == ZYDIS_REGCLASS_XMM || domain == ZYDIS_REGCLASS_YMM);
+           (domain == ZYDIS_REGCLASS_XMM || domain == ZYDIS_REGCLASS_YMM ||
+            domain == ZYDIS_REGCLASS_MMX);
+}
+
+static bool is_mmx(const ZydisDecodedOperand *operand)
+{
+    return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(operand->reg.value) == ZYDIS_REGCLASS_MMX;
 }
 
 static bool is_general(const ZydisDecodedOperand *operand)
@@ -150,10 +157,13 @@ static void zero_upper(struct unit *unit, const struct op *op)
 static bool is_known_set(ZydisISASet set)
 {
     switch (set) {
+    case ZYDIS_ISA_SET_PENTIUMMMX:
     case ZYDIS_ISA_SET_SSE:
     case ZYDIS_ISA_SET_SSE2:
+    case ZYDIS_ISA_SET_SSE2MMX:
     case ZYDIS_ISA_SET_SSE3:
     case ZYDIS_ISA_SET_SSSE3:
+    case ZYDIS_ISA_SET_SSSE3MMX:
     case ZYDIS_ISA_SET_SSE4:
     case ZYDIS_ISA_SET_SSE42:
     case ZYDIS_ISA_SET_AES:
@@ -293,5 +303,19 @@ bool vector_may_disarm(const struct insn_facts *facts)
 
 unsigned vector_level_of(const struct insn_facts *facts)
 {
-    return is_vex(facts) ? ARMED_AVX : ARMED_SSE;
+    bool has_mmx = false, has_xmm = facts->info.meta.category == ZYDIS_CATEGORY_CONVERT;
+    for (unsigned i = 0; i < facts->info.operand_count; i++) {
+        has_mmx |= is_mmx(&facts->operand[i]);
+        has_xmm |= is_vector(&facts->operand[i]) && !is_mmx(&facts->operand[i]);
+    }
+    return is_vex(facts) ? ARMED_AVX : has_xmm || !has_mmx ? ARMED_SSE : 0;
+}
+
+bool vector_uses_mmx(const struct insn_facts *facts)
+{
+    /* Some processors count this one even when its operand is in memory. */
+    bool has_mmx = facts->info.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS;
+    for (unsigned i = 0; i < facts->info.operand_count; i++)
+        has_mmx |= is_mmx(&facts->operand[i]);
+    return facts->emit == vector && has_mmx;
 }

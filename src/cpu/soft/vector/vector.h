@@ -41,6 +41,11 @@ void vector_close(struct cpu *cpu);
 void vector_enter(struct cpu *cpu);
 void vector_leave(struct cpu *cpu);
 
+/* Sets cpu->x87_ready, and loads the x87, when its instructions and those of MMX need no look at
+ * CR0 or for pending exceptions before each: CR0 allows them and the control word masks all. It
+ * holds until cpu->x87_ready is cleared. */
+void vector_make_x87_ready(struct cpu *cpu);
+
 /* x86_state.xsave and back; never between enter and leave. set_state is false, and changes
  * nothing, when the area is one that XRSTOR refuses. */
 void vector_get_state(const struct cpu *cpu, struct x86_state *state);

@@ -65,6 +65,7 @@ void x87_unload(struct cpu *cpu)
         return;
     __asm__ volatile("fninit");
     cpu->x87_live = false;
+    cpu->x87_ready = false;
 }
 
 static void put16(uint8_t *bytes, uint16_t value)
@@ -95,7 +96,7 @@ void x87_get_image(struct cpu *cpu, uint8_t image[X87_IMAGE_BYTES], bool is_64bi
 {
     x87_sync(cpu);
     memcpy(image, cpu->x87, 6);
-    put16(image + 6, cpu->x87_fop);
+    put16(image + 6, (uint16_t)cpu->x87_fop);
     memset(image + 8, 0, 16);
     memcpy(image + 8, &cpu->x87_rip, is_64bit ? 8 : 4);
     memcpy(image + 16, &cpu->x87_rdp, is_64bit ? 8 : 4);
@@ -280,6 +281,15 @@ static void op_fldcw(struct cpu *cpu, const struct op *op)
     check_pending_x87(cpu);
     uint16_t control = memory_read16(cpu, op_address(cpu, op, 2, ACCESS_READ));
     __asm__ volatile("fldcw %0" : : "m"(control));
+    cpu->x87_ready = false;
+}
+
+void vector_make_x87_ready(struct cpu *cpu)
+{
+    if (cpu->cr0 & (VECTOR_CR0_EM | VECTOR_CR0_TS))
+        return;
+    ensure_live(cpu);
+    cpu->x87_ready = (x87_control() & EXCEPTIONS) == EXCEPTIONS;
 }
 
 /* --- environments -------------------------------------------------------------------------- */
@@ -384,6 +394,7 @@ static void op_fldenv(struct cpu *cpu, const struct op *op)
     memory_read(cpu, op_address(cpu, op, op->size_bytes, ACCESS_READ), env, op->size_bytes);
     read_environment(cpu, env, native, op->size_bytes == ENV_NATIVE);
     __asm__ volatile("fldenv %0" : : "m"(native));
+    cpu->x87_ready = false;
 }
 
 static void op_fnsave(struct cpu *cpu, const struct op *op)
@@ -409,6 +420,7 @@ static void op_frstor(struct cpu *cpu, const struct op *op)
     unsigned length = read_environment(cpu, area, native, op->size_bytes == ENV_NATIVE + REGISTERS);
     memcpy(native + ENV_NATIVE, area + length, REGISTERS);
     __asm__ volatile("frstor %0" : : "m"(native));
+    cpu->x87_ready = false;
 }
 
 /* --- binding ------------------------------------------------------------------------------- */

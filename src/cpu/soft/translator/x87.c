@@ -36,7 +36,7 @@ static void control(struct unit *unit, const struct op *op)
 {
     const ZydisDecodedInstruction *info = &unit->facts->info;
     flags_before_native(unit);
-    EMIT(&unit->e, info->opcode, unit->block->bytes[op->offset + info->raw.modrm.offset]);
+    EMIT(&unit->e, info->opcode, op_bytes(unit, op)[info->raw.modrm.offset]);
     flags_after_native(unit);
 }
 

@@ -137,6 +137,7 @@ static const struct way {
     {"exact", {.is_on = true, .is_eager = true, .has_exact_flags = true}},
     {"eager", {.is_on = true, .is_eager = true}},
     {"tiers", {.is_on = true, .threshold = 3}},
+    {"superblocks", {.is_on = true, .threshold = 6}},
     {"small", {.is_on = true, .is_eager = true, .code_bytes = 1}},
 };
 enum { WAYS = sizeof(ways) / sizeof(ways[0]) };

@@ -7,9 +7,10 @@
  *
  * Registers that address memory are loaded before each instruction that uses them. Some
  * instructions are jumped over. Each case runs twice in the translator, the second time with its
- * blocks linked. Processors differ in what flags the frame of a fault holds where they are
- * overwritten before use: one translator keeps them all, another as few as it may. Both have the
- * least memory for code, so that it turns over all the time.
+ * blocks linked, and so often in another that its blocks become superblocks. Processors differ in
+ * what flags the frame of a fault holds where they are overwritten before use: one translator keeps
+ * them all, another as few as it may. Both have the least memory for code, so that it turns over
+ * all the time.
  */
 #include "cpu/soft/cpu.h"
 #include "isa/generate.h"
@@ -159,8 +160,9 @@ static void add(struct random *random, struct machine *machine, const struct isa
 
 /* --- comparison --------------------------------------------------------------------------- */
 
-enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, PROCESSORS };
-static const char *const names[PROCESSORS] = {"host", "interpreter", "exact", "fast", "linked"};
+enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, HOT, PROCESSORS };
+static const char *const names[PROCESSORS] = {"host", "interpreter", "exact",
+                                              "fast", "linked",      "superblock"};
 
 struct result {
     struct isa_state state;
@@ -246,8 +248,10 @@ static void print_difference(const struct program *program, const struct result 
 
 /* --- cases -------------------------------------------------------------------------------- */
 
+enum { HOT_RUNS = 6 };
+
 struct test {
-    struct machine *interpreter, *exact, *fast;
+    struct machine *interpreter, *exact, *fast, *hot;
     uint8_t pool[64 << 10];
     uint64_t cases, faults, differences;
 };
@@ -290,6 +294,9 @@ static void run_case(struct test *test, uint64_t seed)
     run_soft(test->exact, &in, memory, &program, &result[EXACT]);
     run_soft(test->fast, &in, memory, &program, &result[FAST]);
     run_soft(test->fast, &in, memory, &program, &result[FAST_AGAIN]);
+    /* Until its blocks have run so often that they become one. */
+    for (unsigned i = 0; i < HOT_RUNS + 2; i++)
+        run_soft(test->hot, &in, memory, &program, &result[HOT]);
     test->cases++;
     bool is_fault = result[HOST].state.fault != ISA_NO_FAULT;
     test->faults += is_fault;
@@ -321,11 +328,14 @@ int main(int argc, char **argv)
     test.interpreter = machine_open_with((struct translator_options){.is_on = false});
     test.exact = open_translator(true);
     test.fast = open_translator(false);
+    test.hot = machine_open_with(
+        (struct translator_options){.is_on = true, .threshold = HOT_RUNS, .code_bytes = 1});
     struct random random = {.state = 0x1234567};
     random_bytes(&random, test.pool, sizeof(test.pool));
     memcpy(machine_scratch(test.interpreter), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.exact), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.fast), test.pool, ISA_SCRATCH_BYTES);
+    memcpy(machine_scratch(test.hot), test.pool, ISA_SCRATCH_BYTES);
     if (!native_open() || !native_fill(test.pool)) {
         fprintf(stderr, "cannot map the test's memory\n");
         return 77;
@@ -336,6 +346,7 @@ int main(int argc, char **argv)
     machine_close(test.interpreter);
     machine_close(test.exact);
     machine_close(test.fast);
+    machine_close(test.hot);
     printf("%" PRIu64 " cases, %" PRIu64 " of them faults, %" PRIu64 " differences\n", test.cases,
            test.faults, test.differences);
     return test.differences != 0;

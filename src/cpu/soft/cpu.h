@@ -166,11 +166,11 @@ struct page_slot {
 /* Of a stack frame by distance from RSP, of pages that are read or written by RIP, of FS and GS.
  * Slots but the second kind hold pages of which both reads and writes hit. */
 enum {
-    STACK_SLOTS = 8,
+    STACK_SLOTS = 3,
     READ_SLOTS = 16,
     WRITE_SLOTS = 8,
     SEGMENT_SLOTS = 8,
-    FIRST_READ_SLOT = STACK_SLOTS,
+    FIRST_READ_SLOT = STACK_SLOTS, /* the first are in stack_slot */
     FIRST_WRITE_SLOT = FIRST_READ_SLOT + READ_SLOTS,
     FIRST_SEGMENT_SLOT = FIRST_WRITE_SLOT + WRITE_SLOTS,
     PAGE_SLOTS = FIRST_SEGMENT_SLOT + SEGMENT_SLOTS
@@ -194,26 +194,27 @@ struct cpu {
     uint64_t gpr[GPR_SLOTS];
     uint64_t rip;           /* of the next instruction, exact only between blocks: see cpu_rip() */
     struct tlb_tables *tlb; /* the view for data accesses at the present CPL and AC */
-    uint32_t page_slots_used;
-    int32_t missed_slot; /* between translated code and its thunk: distance from the registers */
-    uint32_t missed_loop_slot; /* likewise: its number from 1 */
     _Atomic uint32_t requests; /* any thread */
     uint32_t armed;            /* what translated vector code may run: translator/vector.c */
     uint32_t x87_ready;        /* whether translated x87 code may run: translator/x87.c. Whatever
                                   may end that clears it */
-    uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
-    uint64_t spill;            /* a word for translated code */
-    uint16_t cc;               /* arithmetic flags */
+    int32_t missed_slot;  /* between translated code and its thunk: distance from the registers */
+    uint64_t link_key[2]; /* mode and epoch: of the lower and the upper half */
+    uint64_t spill;       /* a word for translated code */
+    uint16_t cc;          /* arithmetic flags */
     uint8_t cpl;
-    uint8_t tlb_view;         /* enum tlb_view of cpu->tlb */
-    uint32_t mode;            /* enum cpu_mode bits */
-    uint32_t link_site;       /* translated code left by this jump, see translator/cache.c */
-    uint32_t interprets_next; /* translated code has found that it can't run the next block */
-    uint32_t relink_budget;   /* failed guards of links until one is made anew */
-    uintptr_t group[4];       /* addends of accesses that are checked together */
-    uint16_t jump_key[2];     /* link_key with the low bits of the epoch */
-    const struct op *op;      /* the running one */
-    struct block *block;      /* the running one */
+    uint8_t tlb_view;                            /* enum tlb_view of cpu->tlb */
+    uint32_t interprets_next;                    /* translated code can't run the next block */
+    struct page_slot stack_slot[2][STACK_SLOTS]; /* by enum code_class */
+    uintptr_t group[4];                          /* addends of accesses that are checked together */
+    uint32_t missed_loop_slot;                   /* as missed_slot: its number from 1 */
+    uint32_t page_slots_used;
+    uint32_t mode;          /* enum cpu_mode bits */
+    uint32_t link_site;     /* translated code left by this jump, see translator/cache.c */
+    uint32_t relink_budget; /* failed guards of links until one is made anew */
+    uint16_t jump_key[2];   /* link_key with the low bits of the epoch */
+    const struct op *op;    /* the running one */
+    struct block *block;    /* the running one */
 
     uint64_t rflags; /* without the arithmetic flags; bit 1 set */
     struct x86_segment segment[SEG_COUNT];

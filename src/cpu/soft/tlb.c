@@ -32,7 +32,9 @@ static void forget_page_slots(struct cpu *cpu)
     if (!cpu->page_slots_used)
         return;
     for (unsigned domain = CLASS_KERNEL; domain < CLASS_OTHER; domain++) {
-        for (unsigned i = 0; i < PAGE_SLOTS; i++)
+        for (unsigned i = 0; i < STACK_SLOTS; i++)
+            cpu->stack_slot[domain][i].page = PAGE_SLOT_NONE;
+        for (unsigned i = FIRST_READ_SLOT; i < PAGE_SLOTS; i++)
             cpu->page_slot[domain][i].page = PAGE_SLOT_NONE;
         for (unsigned i = 0; i < LOOP_SLOTS; i++)
             cpu->loop_slot[domain][i].page = PAGE_SLOT_NONE;

@@ -114,6 +114,9 @@ static struct rm slot_field(const struct unit *unit, const struct page_miss *acc
 {
     size_t at = offsetof(struct cpu, page_slot) +
                 (unit->domain * PAGE_SLOTS + access->slot) * sizeof(struct page_slot);
+    if (access->slot < STACK_SLOTS)
+        at = offsetof(struct cpu, stack_slot) +
+             (unit->domain * STACK_SLOTS + access->slot) * sizeof(struct page_slot);
     if (access->is_loop)
         at = offsetof(struct cpu, loop_slot) +
              (unit->domain * LOOP_SLOTS + access->slot) * sizeof(struct loop_slot);

@@ -16,7 +16,8 @@
 
 enum {
     HOST_CPU = HOST_RBP,
-    CPU_BIAS = 128, /* HOST_CPU is that far into struct cpu, for short displacements */
+    CPU_BIAS =
+        208, /* HOST_CPU is that far into struct cpu: R10 to the groups have short distances */
     SCRATCH0 = HOST_R14,
     SCRATCH1 = HOST_R15,
 };

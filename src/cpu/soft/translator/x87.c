@@ -189,8 +189,7 @@ static bool keeps_address(const struct unit *unit, const struct op *op)
 {
     for (const struct op *next = op + 1; next < unit->block->end; next++) {
         const struct insn_facts *facts = &unit->fact[next->number];
-        bool is_end =
-            (next->flags & OP_ENDS_BLOCK) && unit->follows[next->number] == FOLLOWS_NONE;
+        bool is_end = (next->flags & OP_ENDS_BLOCK) && unit->follows[next->number] == FOLLOWS_NONE;
         if (!facts->emit || is_operation_of_memory(facts) || is_end)
             return true;
         if ((op->base < 16 && is_written(facts, op->base)) ||

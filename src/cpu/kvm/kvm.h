@@ -21,7 +21,7 @@
 #define KVM_IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
 #define KVM_TSS_GPA          UINT64_C(0xfeffd000)
 
-enum { KVM_SLOTS = 64, KVM_MSRS = 64, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
+enum { KVM_SLOTS = 64, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
 
 struct kvm_doorbells;
 

@@ -9,6 +9,7 @@
  */
 #include "cpu/soft/block.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -327,7 +328,8 @@ struct block *block_find(struct cpu *cpu)
         !cpu_is_64bit(cpu) && cpu->rip + block->size_bytes - 1 > cpu->segment[SEG_CS].limit;
     if (is_past_limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
-    if (!block->page2 && !fetch.is_cut && !is_near_hole(cpu->rip))
+    bool is_plain = !block->page2 && !fetch.is_cut && !is_near_hole(cpu->rip);
+    if (is_plain && !debug_breaks_in_page(cpu, fetch.linear))
         enter_jump(cpu, &fetch, block);
     return block;
 }

@@ -2,8 +2,6 @@
  * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1. PVI and VME are not offered. */
 #include "cpu/soft/core.h"
 
-#include "cpu/soft/tlb.h"
-
 void flags_load(struct cpu *cpu, uint64_t value, uint64_t mask)
 {
     cpu_set_rflags(cpu, (cpu_get_rflags(cpu) & ~mask) | (value & mask));
@@ -68,7 +66,7 @@ static void popf(struct cpu *cpu, const struct op *op)
     if (cpu->cpl == 0)
         mask |= RFLAGS_IOPL;
     flags_load(cpu, value, mask);
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
     cpu->rip = op_next_rip(cpu, op);
 }
 
@@ -79,7 +77,7 @@ static void set_ac(struct cpu *cpu, bool is_set)
     cpu->rflags &= ~(uint64_t)RFLAGS_AC;
     if (is_set)
         cpu->rflags |= RFLAGS_AC;
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
 }
 
 static void clac(struct cpu *cpu, const struct op *op)

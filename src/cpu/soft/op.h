@@ -27,6 +27,7 @@ enum {
     OP_ENDS_BLOCK = 1 << 6, /* the handler sets cpu->rip: control flow, or what can change mode,
                              TLB or IF, and what must be interruptible */
     OP_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP(0) */
+    OP_ALWAYS_BRANCHES = 1 << 8, /* JMP CALL RET, for the branch trap */
 };
 
 struct op {

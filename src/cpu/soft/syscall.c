@@ -6,6 +6,8 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
+
 enum {
     ATTRIBUTES_CODE64 = 0xa09b,
     ATTRIBUTES_CODE32 = 0xc09b,
@@ -23,6 +25,16 @@ static void set_flat(struct cpu *cpu, uint16_t cs, uint16_t ss, bool is_64bit, u
     cpu->cpl = (uint8_t)cpl;
 }
 
+/* Unlike other instructions, SYSCALL and SYSRET are trapped after by the TF that they load (as
+ * processors do; so FMASK can keep the kernel from a #DB, and the one of a SYSCALL comes after the
+ * SYSRET). */
+static void trap_by_new_flags(struct cpu *cpu)
+{
+    cpu->traps = false;
+    if (cpu->rflags & RFLAGS_TF)
+        debug_trap(cpu, DR6_BS);
+}
+
 static void syscall(struct cpu *cpu, const struct op *op)
 {
     bool is_allowed = (cpu->efer & EFER_SCE) && is_long_mode(cpu) &&
@@ -38,8 +50,7 @@ static void syscall(struct cpu *cpu, const struct op *op)
     set_flat(cpu, cs, (uint16_t)(cs + 8), true, 0);
     cpu->rip = target;
     cpu_update_mode(cpu);
-    if (cpu->rflags & RFLAGS_TF)
-        cpu_look(cpu);
+    trap_by_new_flags(cpu);
 }
 
 static void sysret(struct cpu *cpu, const struct op *op)
@@ -57,6 +68,7 @@ static void sysret(struct cpu *cpu, const struct op *op)
     cpu->rip = rip;
     flags_load(cpu, cpu->gpr[R11], UINT64_C(0x3c7fd7));
     cpu_update_mode(cpu);
+    trap_by_new_flags(cpu);
 }
 
 static void sysenter(struct cpu *cpu, const struct op *op)

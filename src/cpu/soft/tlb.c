@@ -2,6 +2,8 @@
  * The software TLB: see tlb.h. Flushes touch only what was filled since the last one. */
 #include "cpu/soft/tlb.h"
 
+#include "cpu/soft/debug.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -59,6 +61,8 @@ bool tlb_open(struct cpu *cpu)
             /* Entries of sets that are never used are never touched. */
             cpu->tlb_all->set[i].filled[view] = TLB_LOG_ENTRIES + 1;
         }
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        cpu->tlb_all->none[i] = invalid_entry;
     cpu->tlb_all->next_epoch = 1;
     cpu->tlb_set = &cpu->tlb_all->set[0];
     cpu->tlb_set->is_used = true;
@@ -73,10 +77,23 @@ void tlb_close(struct cpu *cpu)
     cpu->tlb_all = NULL;
 }
 
+static void set_fast_entries(struct cpu *cpu)
+{
+    struct tlb *tlb = cpu->tlb_all;
+    cpu->tlb = cpu->checks_alignment ? tlb->none : cpu->tlb_set->entry[tlb->view];
+}
+
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
 {
     cpu->tlb_all->view = (uint8_t)view;
-    cpu->tlb = cpu->tlb_set->entry[view];
+    set_fast_entries(cpu);
+}
+
+void tlb_flush_keys(struct cpu *cpu, uint32_t changed)
+{
+    enum { KEY0 = 3 };
+    if ((changed & KEY0) || cpu->tlb_all->has_keys)
+        tlb_flush_all(cpu);
 }
 
 static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)
@@ -184,7 +201,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     }
     set->last_use = ++tlb->clock;
     cpu->tlb_set = set;
-    cpu->tlb = set->entry[tlb->view];
+    set_fast_entries(cpu);
     if (!keep)
         set_flush(cpu, set);
     else if (tlb->is_upper_private)
@@ -199,6 +216,7 @@ void tlb_flush_all(struct cpu *cpu)
         if (&cpu->tlb_all->set[i] != cpu->tlb_set)
             cpu->tlb_all->set[i].is_used = false;
     cpu->tlb_all->is_upper_private = false;
+    cpu->tlb_all->has_keys = false;
     set_flush(cpu, cpu->tlb_set);
     tlb_new_upper_epoch(cpu);
 }
@@ -291,7 +309,7 @@ static void fill_ram(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear,
     entry->addend = (uintptr_t)region->hva + offset - page;
     if (mapping->executable)
         entry->exec_tag = page;
-    if (mapping->writable && mapping->dirty && !region->read_only)
+    if (mapping->writable && mapping->dirty && !region->read_only && !mapping->key_denies_write)
         entry->write_tag = code_page_take_write(cpu, &region->pages[offset >> PAGE_SHIFT])
                                ? page
                                : page | TLB_CODE_TAG;
@@ -302,7 +320,7 @@ static void fill(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear, enum
                  const struct mapping *mapping)
 {
     uint64_t page = linear & PAGE_MASK;
-    bool is_readable = !(view == TLB_SUPERVISOR_SMAP && mapping->user);
+    bool is_readable = !(view == TLB_SUPERVISOR_SMAP && mapping->user) && !mapping->key_denies_read;
     struct soft_region *region = soft_region_find(cpu->system, mapping->gpa);
     *entry = invalid_entry;
     if (region) {
@@ -314,8 +332,12 @@ static void fill(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear, enum
     } else if (is_readable) {
         entry->addend = mapping->gpa - page;
         entry->read_tag = page | TLB_MMIO_TAG;
-        if (mapping->writable && mapping->dirty)
+        if (mapping->writable && mapping->dirty && !mapping->key_denies_write)
             entry->write_tag = page | TLB_MMIO_TAG;
+    }
+    if (debug_watches_page(cpu, page)) {
+        entry->read_tag |= TLB_WATCH_TAG;
+        entry->write_tag |= TLB_WATCH_TAG;
     }
 }
 
@@ -352,7 +374,7 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     uint64_t tag = access == ACCESS_READ    ? entry->read_tag
                    : access == ACCESS_WRITE ? entry->write_tag
                                             : entry->exec_tag;
-    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG;
+    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG | TLB_WATCH_TAG;
     if ((tag & ~flags) == (linear & PAGE_MASK))
         return entry;
     struct mapping mapping;
@@ -363,5 +385,6 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     fill(cpu, entry, linear, view, &mapping);
     note_fill(set, view, linear, &mapping);
     note_private(cpu, linear, &mapping);
+    cpu->tlb_all->has_keys |= mapping.key != 0;
     return entry;
 }

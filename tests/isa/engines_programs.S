@@ -1176,6 +1176,9 @@ u64_here:
         end     u32_strings_vector, 0, "compatibility mode is emulated, without x87 and SSE"
 
 #include "isa/engines_kernel.S"
+#include "isa/engines_debug.S"
+#include "isa/engines_access.S"
+#include "isa/engines_registers.S"
 
         .section .data.rel.ro.engine_programs, "aw"
         .globl  engine_programs_end

@@ -104,7 +104,7 @@
 1:      back_to 2f
 2:      expect  alignment_off
         .long   VECTOR_TAG | 0x90, ALIGNMENT, VECTOR_TAG | 0x90
-        end     alignment_off, 0, "level 0 runs at the host's level 3"
+        end     alignment_off, 0, "level 0 runs at level 3 of the host"
 
 /* SDM 1 3.3.7.1; 3A 6.15: #SS for what goes by RSP or RBP, #GP else; RIP's are #GP at the branch. */
         program u64_not_canonical, USER64
@@ -229,7 +229,7 @@
         .long   GP
         .endr
         .long   GP, GP, 0, GP, STACK_FAULT
-        end     not_canonical_loads, 0, "loads of IDTR, IRETQ and INT n are emulated loosely"
+        end     not_canonical_loads, 0, "INVPCID is not emulated"
 
 /* SDM 2 (#UD), 2A 2.1.1, 3A 8.1.2.2: encodings of eight bytes at most that mean nothing, LOCK where
  * it may not be, and what it may be on. 0: executes. */
@@ -505,7 +505,7 @@
 2:      expect  umip
         .long   GDT, GP, GP, GP, GP, GP, GP, VECTOR_TAG | 0x90
         .long   GDT, TSS_SELECTOR, VECTOR_TAG | 0x90
-        end     umip, 0, "UMIP can't be switched off"
+        end     umip, 0, "SGDT at level 3 is refused without UMIP too"
 
 /* SDM 2B RDPMC, RDTSC: CR4.PCE lets level 3 read counters, of which there are none; CR4.TSD keeps
  * RDTSC and RDTSCP from it. RDPID needs no right. */

@@ -143,7 +143,7 @@ debug_data_areas_3:
         .long   HIT(debug_data_areas, debug_data_areas_1, 1)
         .long   HIT(debug_data_areas, debug_data_areas_2, 2)
         .long   HIT(debug_data_areas, debug_data_areas_3, 1)
-        end     debug_data_areas, 0, "the kernel's mode is emulated, without x87"
+        end     debug_data_areas, 0, "level 0 is emulated, without x87"
 
 /* SDM 3B 17.3.1.1: between two iterations RF is set in the image, after the last it is not. */
         program debug_repeat, LONG
@@ -268,7 +268,7 @@ debug_step_11:
         .long   HIT(debug_step, debug_step_7, BS), HIT(debug_step, debug_step_8, BS)
         .long   HIT(debug_step, debug_step_9, BS), HIT(debug_step, debug_step_10, BS)
         .long   HIT(debug_step, debug_step_11, BS), 0x600d
-        end     debug_step, 0, "the kernel's mode is emulated, without INT n under TF"
+        end     debug_step, 0, "level 0 is emulated, without INT n under TF"
 
 /* SDM 2A INT n: INT1 is an event of its own, which leaves DR6 alone. */
         program debug_int1, LONG
@@ -294,7 +294,7 @@ debug_int1_7:
         .long   HIT(debug_int1, debug_int1_3, BS), HIT(debug_int1, debug_int1_4, BS)
         .long   HIT(debug_int1, debug_int1_5, BS), HIT(debug_int1, debug_int1_6, BS)
         .long   HIT(debug_int1, debug_int1_7, BS), 0x600d
-        end     debug_int1, 0, "the kernel's mode is emulated, without INT1"
+        end     debug_int1, 0, "level 0 is emulated, without INT1"
 
 /* SDM 3A 6.8.3: after MOV SS and POP SS an instruction breakpoint is passed over, data breakpoints
  * wait for the next instruction; when that raises, they come at the handler. Not after LSS. */
@@ -312,6 +312,9 @@ debug_int1_7:
 debug_shadow_1:
         movw    DATA, %ss
         int3
+        movw    DATA, %ss
+        .byte   0xf1    /* one #DB for both */
+debug_shadow_8:
         movl    $KERNEL_SS, %ecx
         movl    %ecx, %ss
 debug_shadow_2:
@@ -333,10 +336,10 @@ debug_shadow_7:
         out     $0x600d
         expect  debug_shadow
         .long   HIT(debug_shadow, debug_shadow_1, 1), KERNEL + 3 * 16 - CODE, 1, 0, VECTOR_TAG | 3
-        .long   HIT(debug_shadow, debug_shadow_3, 4), HIT(debug_shadow, debug_shadow_4, BS)
+        .long   HIT(debug_shadow, debug_shadow_8, 1), HIT(debug_shadow, debug_shadow_3, 4), HIT(debug_shadow, debug_shadow_4, BS)
         .long   HIT(debug_shadow, debug_shadow_5, BS), HIT(debug_shadow, debug_shadow_6, BS)
         .long   HIT(debug_shadow, debug_shadow_7, BS), 0x600d
-        end     debug_shadow, 0, "the kernel's mode is emulated, without INT3 at level 0"
+        end     debug_shadow, 0, "level 0 is emulated, without INT3 at level 0"
 
 /* SDM 3B 17.4.3: with BTF only taken branches are trapped, and the #DB clears BTF. */
         program debug_branch, LONG

@@ -62,7 +62,7 @@
         .long   GP
         .endr
         .long   0x600d, GP, GP, GP, GP, GP, GP, GP, UD
-        end     control_registers, 0, "the kernel's mode is emulated, with control registers of its own"
+        end     control_registers, 0, "CR3 with bits that are ignored is refused"
 
 /* Registers that don't exist. SDM 2B MOV (control registers). */
         program control_numbers, LONG
@@ -81,7 +81,7 @@
         .byte   0x0f, 0x01, 0xc9
 1:      expect  control_numbers
         .long   UD, UD, UD, UD, UD, UD, UD, UD
-        end     control_numbers, 0, "registers that don't exist are not emulated"
+        end     control_numbers, 0, "MONITOR and MWAIT are not emulated"
 
 /* Each line of the table: an MSR, what is written, what it reads as then; REFUSED: #GP. */
 #define REFUSED 0x1111111111111111

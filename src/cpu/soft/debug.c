@@ -145,10 +145,12 @@ void debug_trap(struct cpu *cpu, uint32_t bits)
 }
 
 /* B0 … B3 tell of this exception alone; the processor clears nothing else (17.2.3). It does clear
- * DR7.GD, and the branch flags of IA32_DEBUGCTL (17.4.1). */
+ * DR7.GD, and the branch flags of IA32_DEBUGCTL (17.4.1). What waits in the shadow of MOV SS is told
+ * by whichever #DB comes first. */
 void debug_set_status(struct cpu *cpu, uint32_t bits)
 {
-    cpu->dr[6] = (cpu->dr[6] & ~(uint64_t)DR6_HITS) | bits;
+    cpu->dr[6] = (cpu->dr[6] & ~(uint64_t)DR6_HITS) | bits | cpu->pending_debug;
+    cpu->pending_debug = 0;
     cpu->dr[7] &= ~(uint64_t)DR7_GD;
     cpu->debugctl &= ~(uint64_t)(DEBUGCTL_BTF | DEBUGCTL_LBR);
 }
@@ -163,8 +165,7 @@ static void make_pending(struct cpu *cpu, uint32_t bits)
 
 void debug_take_pending(struct cpu *cpu)
 {
-    make_pending(cpu, cpu->pending_debug);
-    cpu->pending_debug = 0;
+    make_pending(cpu, 0);
 }
 
 void debug_resume(struct cpu *cpu)

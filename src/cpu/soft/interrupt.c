@@ -6,6 +6,7 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 
 enum { ERROR_IDT = 2 };
@@ -322,9 +323,12 @@ static void int3(struct cpu *cpu, const struct op *op)
     software(cpu, op, VECTOR_BP, EVENT_SOFTWARE);
 }
 
+/* It leaves DR6 alone, unless there is a debug exception to be told that waits. */
 static void int1(struct cpu *cpu, const struct op *op)
 {
     software(cpu, op, VECTOR_DB, EVENT_INT1);
+    if (cpu->pending_debug)
+        debug_set_status(cpu, 0);
 }
 
 static void into(struct cpu *cpu, const struct op *op)

@@ -145,8 +145,8 @@ void debug_trap(struct cpu *cpu, uint32_t bits)
 }
 
 /* B0 … B3 tell of this exception alone; the processor clears nothing else (17.2.3). It does clear
- * DR7.GD, and the branch flags of IA32_DEBUGCTL (17.4.1). What waits in the shadow of MOV SS is told
- * by whichever #DB comes first. */
+ * DR7.GD, and the branch flags of IA32_DEBUGCTL (17.4.1). What waits in the shadow of MOV SS is
+ * told by whichever #DB comes first. */
 void debug_set_status(struct cpu *cpu, uint32_t bits)
 {
     cpu->dr[6] = (cpu->dr[6] & ~(uint64_t)DR6_HITS) | bits | cpu->pending_debug;

@@ -58,8 +58,9 @@ static void check_alignment(struct cpu *cpu, uint64_t linear, unsigned size_byte
 {
     if (__builtin_expect(!cpu->checks_alignment, 1))
         return;
+    bool is_exempt = cpu->op && (cpu->op->flags & OP_ANY_ALIGNMENT);
     check_canonical(cpu, linear);
-    if (linear & (alignment_of(size_bytes) - 1))
+    if (!is_exempt && linear & (alignment_of(size_bytes) - 1))
         cpu_raise_code(cpu, VECTOR_AC, 0);
 }
 

@@ -28,6 +28,7 @@ enum {
                              TLB or IF, and what must be interruptible */
     OP_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP(0) */
     OP_ALWAYS_BRANCHES = 1 << 8, /* JMP CALL RET, for the branch trap */
+    OP_ANY_ALIGNMENT = 1 << 9,   /* no #AC: gathers and VMASKMOV */
 };
 
 struct op {

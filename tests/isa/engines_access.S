@@ -310,6 +310,7 @@
         bytes   0x0f, 0x24, 0xc0
         bytes   0x0f, 0x36
         bytes   0x0f, 0xa6, 0xc0
+        bytes   0xf3, 0x0f, 0xae, 0xe8      /* incsspd, without shadow stacks */
         bytes   0x66, 0xc5, 0xf8, 0x77      /* prefixes before VEX */
         bytes   0x48, 0xc5, 0xf8, 0x77
         bytes   0xf3, 0xc5, 0xf8, 0x77
@@ -328,7 +329,7 @@
         .long   UD
         .endr
         .long   0, 0, 0, 0, 0, 0, 0
-        .rept   33
+        .rept   34
         .long   UD
         .endr
         .rept   8
@@ -531,9 +532,11 @@
 1:      xorl    %ecx, %ecx
         resume64 1f
         rdpmc
+1:      resume64 1f
+        .byte   0x0f, 0x01, 0xfd /* RDPRU, AMD, is not offered */
 1:      rdpid   %rbx
         out     %ebx
         back_to 2f
 2:      expect  counters
-        .long   GP, 77, GP, GP, GP, 77, VECTOR_TAG | 0x90
+        .long   GP, 77, GP, GP, GP, UD, 77, VECTOR_TAG | 0x90
         end     counters, SOFT_ONLY

@@ -103,7 +103,6 @@ enum {
 enum {
     ECXE_LAHF = 1 << 0,
     ECXE_CMP_LEGACY = 1 << 1,
-    ECXE_CR8_LEGACY = 1 << 4,
     ECXE_LZCNT = 1 << 5,
     ECXE_PREFETCHW = 1 << 8,
     ECXE_TOPOEXT = 1 << 22,
@@ -155,7 +154,7 @@ void cpuid_open(struct soft_system *system)
     f->extended_ecx = ECXE_LAHF | ECXE_PREFETCHW | (extended.ecx & ECXE_LZCNT);
     f->extended_edx = EDXE_SYSCALL | EDXE_NX | EDXE_PAGE1GB | EDXE_RDTSCP | EDXE_LM;
     if (f->is_amd) {
-        f->extended_ecx |= ECXE_CR8_LEGACY | ECXE_TOPOEXT;
+        f->extended_ecx |= ECXE_TOPOEXT;
         f->extended_edx |= EDX_REPEATED;
     }
     f->physical_bits = sizes.eax & 0xff;

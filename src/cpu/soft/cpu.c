@@ -304,7 +304,7 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
     cpu->nmi_blocked = state->pending.nmi_blocked;
     cpu->interrupt_shadow = state->pending.sti_shadow;
     cpu->mov_ss_shadow = state->pending.mov_ss_shadow;
-    cpu->pending_debug = state->pending.debug & (DR6_HITS | DR6_BS);
+    cpu->pending_debug = state->pending.debug & (DR6_HITS | DR6_BS | DR6_BT);
     if (cpu->cr0 & CR0_PE)
         cpu->cpl =
             (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));

@@ -20,6 +20,7 @@ enum {
     DR6_HITS = 0xf, /* B0 … B3 */
     DR6_BD = 1 << 13,
     DR6_BS = 1 << 14,
+    DR6_BT = 1 << 15,
     DR7_LOCAL = 0x55,
     DR7_GD = 1 << 13,
 };

@@ -360,6 +360,33 @@
         .long   0x12345678, GP, 0, GP, GP
         end     u64_length
 
+/* SDM 3A 5.3: with a limit of 4 GiB an access that runs over the end of the segment is a fault of the
+ * segment (the manual lets processors wrap; none does here), as one in reach is of the page. */
+        program u32_limit_wrap, USER32
+        movl    %ss, %eax
+        movl    %eax, %ds
+        movl    $0xfffffffe, %ebx
+        resume32 1f
+        movl    (%ebx), %eax
+1:      resume32 1f
+        movl    %eax, (%ebx)
+1:      resume32 1f
+        movw    (%ebx), %ax
+1:      incl    %ebx
+        resume32 1f
+        movw    (%ebx), %ax
+1:      resume32 1f
+        movb    (%ebx), %al
+1:      movl    %esp, %esi
+        movl    $2, %esp
+        resume32 1f
+        pushl   %eax
+1:      movl    %esi, %esp
+        expect  u32_limit_wrap
+        .long   GP, GP, VECTOR_TAG | 14, CODE_TAG | 4, 0xfffffffe, GP
+        .long   VECTOR_TAG | 14, CODE_TAG | 4, 0xffffffff, STACK_FAULT
+        end     u32_limit_wrap, 0, "compatibility mode is emulated, without segment limits"
+
 /* SDM 2A LAHF, 2B SAHF: of SF, ZF, AF, PF and CF alone; bit 1 of AH is 1, bits 3 and 5 are 0. */
         program u64_lahf, USER64
         movl    $0x7fffffff, %ebx

@@ -131,6 +131,9 @@ struct engine {
     uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
     uint64_t (*tsc_hz)(struct engine_vm *vm);
 
+    /* MAXPHYADDR, as CPUID tells the guest. Once a vCPU is open. */
+    unsigned (*physical_bits)(struct engine_vm *vm);
+
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 
     /* The engine's own irqchip and clock, as an opaque section; NULL where there is none. */

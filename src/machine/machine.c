@@ -7,6 +7,7 @@
 
 #include "machine/boot.h"
 #include "machine/machine_internal.h"
+#include "machine/mtrr.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -101,10 +102,15 @@ void machine_power_button(struct machine *machine)
 
 /* ---- boot and reset ---- */
 
-static bool set_states(struct machine *machine, const struct x86_state *bsp, struct error *err)
+/* Firmware gives all processors the same memory types; a kernel that is booted without takes them
+ * to be disabled otherwise. */
+static bool set_states(struct machine *machine, struct x86_state *bsp, struct error *err)
 {
     struct x86_state ap;
+    unsigned physical_bits = machine->engine->physical_bits(machine->vm);
     x86_state_reset(&ap, false);
+    mtrr_fill(&ap, physical_bits);
+    mtrr_fill(bsp, physical_bits);
     for (unsigned i = 0; i < machine->config.vcpu_count; i++)
         if (!vcpus_set_state(machine->vcpus, i, i ? &ap : bsp, err))
             return false;

@@ -103,12 +103,17 @@ static void walk_msrs(struct walk *walk, struct x86_state *state)
         &state->kvm_system_time,
         &state->kvm_wall_clock,
         &state->kvm_eoi,
+        &state->debugctl,
+        &state->mcg_status,
     };
     for (unsigned i = 0; i < sizeof(msrs) / sizeof(*msrs); i++)
         walk_u64(walk, msrs[i]);
     walk_u64s(walk, state->mtrr_fixed, 11);
     walk_u64s(walk, state->mtrr_base, 8);
     walk_u64s(walk, state->mtrr_mask, 8);
+    for (unsigned i = 0; i < X86_MC_BANKS; i++)
+        walk_u64s(walk, state->mc_bank[i], 4);
+    walk_u32(walk, &state->pkru);
 }
 
 static void walk_pending(struct walk *walk, struct x86_state *state)
@@ -127,6 +132,7 @@ static void walk_pending(struct walk *walk, struct x86_state *state)
     walk_bool(walk, &state->pending.nmi_blocked);
     walk_bool(walk, &state->pending.sti_shadow);
     walk_bool(walk, &state->pending.mov_ss_shadow);
+    walk_u32(walk, &state->pending.debug);
 }
 
 static void walk_state(struct walk *walk, struct x86_state *state)

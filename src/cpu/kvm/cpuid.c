@@ -219,8 +219,17 @@ bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err)
     if (!table)
         return error_errno(err, what, NULL, ENOMEM);
     bool done = kvm_cpuid_compose(vcpu->vm, vcpu->index, table, err);
+    const struct kvm_cpuid_entry2 *sizes = done ? find(table, 0x80000008, 0) : NULL;
+    if (sizes)
+        vcpu->vm->physical_bits = sizes->eax & 0xff;
     if (done && kvm_ioctl(vcpu->fd, KVM_SET_CPUID2, table) < 0)
         done = error_errno(err, what, "KVM_SET_CPUID2", errno);
     free(table);
     return done;
+}
+
+/* 36 where CPUID does not tell: SDM 3A 4.1.4. */
+unsigned kvm_physical_bits(struct engine_vm *vm)
+{
+    return vm->physical_bits ? vm->physical_bits : 36;
 }

@@ -21,7 +21,7 @@
 #define KVM_IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
 #define KVM_TSS_GPA          UINT64_C(0xfeffd000)
 
-enum { KVM_SLOTS = 64, KVM_MSRS = 64, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
+enum { KVM_SLOTS = 64, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
 
 struct kvm_doorbells;
 
@@ -47,6 +47,7 @@ struct engine_vm {
     struct engine_vcpu *vcpus[ENGINE_MAX_VCPUS]; /* those that are open */
     size_t run_size_bytes;
     unsigned slot_count;
+    unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
 };
@@ -84,6 +85,7 @@ _Static_assert(offsetof(struct kvm_cpuid_table, entries) == sizeof(struct kvm_cp
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
                        struct error *err);
 bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err);
+unsigned kvm_physical_bits(struct engine_vm *vm);
 
 bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
 bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);

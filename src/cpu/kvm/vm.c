@@ -157,6 +157,7 @@ const struct engine engine_kvm = {
     .has_work = has_work,
     .get_state = kvm_get_state,
     .set_state = kvm_set_state,
+    .physical_bits = kvm_physical_bits,
     .stats = stats,
     .save = kvm_save,
     .load = kvm_load,

@@ -10,6 +10,7 @@
  */
 #include "cpu/soft/block.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -332,6 +333,7 @@ struct block *block_find(struct cpu *cpu)
     if (is_past_limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
     bool can_jump = !block->page2 || block->is_translated;
+    can_jump = can_jump && !debug_breaks_in_page(cpu, fetch.linear);
     if (can_jump && !fetch.is_cut && !is_near_hole(cpu->rip))
         enter_jump(cpu, &fetch, block);
     return block;

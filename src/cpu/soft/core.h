@@ -62,6 +62,7 @@ bool cpu_has_work(struct cpu *cpu);
 #define CR4_OSXSAVE    UINT64_C(0x40000)
 #define CR4_SMEP       UINT64_C(0x100000)
 #define CR4_SMAP       UINT64_C(0x200000)
+#define CR4_PKE        UINT64_C(0x400000)
 
 #define EFER_SCE UINT64_C(0x1)
 #define EFER_LME UINT64_C(0x100)
@@ -118,8 +119,8 @@ static inline void cpu_look(struct cpu *cpu)
 void cpu_reset(struct cpu *cpu); /* RESET; vector units too */
 void cpu_init(struct cpu *cpu);  /* INIT: SDM 3A table 9-1 */
 
-/* The other values of CR0 and CR4 that follow: view, mode, TLB. */
-void cpu_set_cpl(struct cpu *cpu, unsigned cpl);
+/* The TLB view, after a change of CPL, RFLAGS.AC, CR0.AM or CR4.SMAP. */
+void cpu_update_view(struct cpu *cpu);
 
 /* code_page.c: [hva, hva + size) in RAM was just written by `cpu` the slow way. */
 void code_page_written(struct cpu *cpu, const uint8_t *hva, unsigned size_bytes);
@@ -327,6 +328,11 @@ struct cpuid_result {
     uint32_t eax, ebx, ecx, edx;
 };
 struct cpuid_result cpuid_leaf(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf);
+/* Bits of physical addresses past MAXPHYADDR. */
+static inline uint64_t physical_excess(const struct cpu *cpu)
+{
+    return ~((UINT64_C(1) << cpu->system->features.physical_bits) - 1);
+}
 /* CR4 bits that the features offered allow. */
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu);
 void cpuid_open(struct soft_system *system); /* fills system->features */

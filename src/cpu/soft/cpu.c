@@ -3,6 +3,7 @@
 #include "cpu/soft/core.h"
 
 #include "cpu/soft/block.h"
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -72,6 +73,26 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
     cpu->rflags = (rflags & ~(uint64_t)RFLAGS_ARITHMETIC) | 2;
 }
 
+void cpu_update_view(struct cpu *cpu)
+{
+    cpu->checks_alignment = (cpu->rflags & RFLAGS_AC) && cpu->cpl == 3 && (cpu->cr0 & CR0_AM);
+    tlb_set_view(cpu, view_data(cpu));
+}
+
+void cpu_set_pkru(struct cpu *cpu, uint32_t pkru)
+{
+    uint32_t changed = cpu->pkru ^ pkru;
+    cpu->pkru = pkru;
+    if (changed && (cpu->cr4 & CR4_PKE))
+        tlb_flush_keys(cpu, changed);
+}
+
+void cpu_repeat_later(struct cpu *cpu)
+{
+    cpu->rip = cpu_rip(cpu);
+    debug_resume(cpu);
+}
+
 void cpu_update_mode(struct cpu *cpu)
 {
     const struct x86_segment *cs = &cpu->segment[SEG_CS];
@@ -86,7 +107,7 @@ void cpu_update_mode(struct cpu *cpu)
     if (cpu->cpl == 3)
         mode |= MODE_USER;
     cpu->mode = mode;
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
     if (!is_64bit && (cs->base != cpu->code_base || cs->limit != cpu->code_limit)) {
         cpu->code_base = cs->base;
         cpu->code_limit = cs->limit;
@@ -131,6 +152,9 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
     cpu->op = NULL;
     cpu->nmi_blocked = false;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
+    cpu->steps_next = cpu->repeats_once = false;
+    cpu->debug_hits = cpu->pending_debug = 0;
+    cpu->debugctl = state->debugctl;
     cpu->triple_fault = false;
     cpu->delivering = DELIVERING_NONE;
     cpu->delivering_ext = false;
@@ -138,9 +162,13 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
 
 static void settle(struct cpu *cpu)
 {
+    bool is_pae = (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
+    if (is_pae)
+        paging_load_pdptes(cpu, cpu->cr3);
     tlb_flush_all(cpu);
     tlb_switch(cpu, cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0, false);
     cpu_update_mode(cpu);
+    debug_update(cpu);
     cpu_look(cpu);
 }
 
@@ -188,6 +216,10 @@ static void get_msrs(struct cpu *cpu, struct x86_state *state)
     state->kvm_system_time = cpu->kvm_system_time;
     state->kvm_wall_clock = cpu->kvm_wall_clock;
     state->kvm_eoi = cpu->kvm_eoi;
+    state->debugctl = cpu->debugctl;
+    state->mcg_status = cpu->mcg_status;
+    memcpy(state->mc_bank, cpu->mc_bank, sizeof(state->mc_bank));
+    state->pkru = cpu->pkru;
 }
 
 void cpu_get_state(struct cpu *cpu, struct x86_state *state)
@@ -214,6 +246,7 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     state->pending.nmi_blocked = cpu->nmi_blocked;
     state->pending.sti_shadow = cpu->interrupt_shadow;
     state->pending.mov_ss_shadow = cpu->mov_ss_shadow;
+    state->pending.debug = cpu->pending_debug | cpu->debug_hits;
 }
 
 static void set_msrs(struct cpu *cpu, const struct x86_state *state)
@@ -238,6 +271,9 @@ static void set_msrs(struct cpu *cpu, const struct x86_state *state)
     cpu->kvm_system_time = state->kvm_system_time;
     cpu->kvm_wall_clock = state->kvm_wall_clock;
     cpu->kvm_eoi = state->kvm_eoi;
+    cpu->mcg_status = state->mcg_status;
+    memcpy(cpu->mc_bank, state->mc_bank, sizeof(cpu->mc_bank));
+    cpu->pkru = state->pkru;
     kvmclock_update(cpu);
 }
 
@@ -269,6 +305,7 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
     cpu->nmi_blocked = state->pending.nmi_blocked;
     cpu->interrupt_shadow = state->pending.sti_shadow;
     cpu->mov_ss_shadow = state->pending.mov_ss_shadow;
+    cpu->pending_debug = state->pending.debug & (DR6_HITS | DR6_BS | DR6_BT);
     if (cpu->cr0 & CR0_PE)
         cpu->cpl =
             (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));

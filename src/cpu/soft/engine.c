@@ -304,6 +304,11 @@ static uint64_t soft_tsc_hz(struct engine_vm *vm)
     return vm->system.tsc_khz * 1000;
 }
 
+static unsigned soft_physical_bits(struct engine_vm *vm)
+{
+    return vm->system.features.physical_bits;
+}
+
 static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
 {
     *stats = (struct engine_stats){0};
@@ -334,5 +339,6 @@ const struct engine engine_soft = {
     .set_state = soft_set_state,
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
+    .physical_bits = soft_physical_bits,
     .stats = soft_get_stats,
 };

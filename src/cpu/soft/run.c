@@ -4,6 +4,7 @@
  * by the last instruction. A guest's fault comes back here by siglongjmp.
  */
 #include "cpu/soft/block.h"
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -31,7 +32,7 @@ bool cpu_has_work(struct cpu *cpu)
         return true;
     switch (cpu->run_state) {
     case X86_WAIT_FOR_SIPI: return requests & REQUEST_SIPI;
-    case X86_HALTED: return has_interrupt(cpu, requests);
+    case X86_HALTED: return has_interrupt(cpu, requests) || cpu->pending_debug;
     default: return true;
     }
 }
@@ -75,7 +76,8 @@ static void settle_fault(struct cpu *cpu)
         cpu->rip = cpu_rip(cpu);
         cpu->op = NULL;
     }
-    cpu->is_stepping = cpu->is_translated = false;
+    cpu->is_stepping = cpu->is_translated = cpu->repeats_once = false;
+    cpu->debug_hits = 0;
     cpu->delivering_ext = false;
     int first = cpu->delivering;
     cpu->delivering = DELIVERING_NONE;
@@ -85,8 +87,8 @@ static void settle_fault(struct cpu *cpu)
 
 /* --- running -------------------------------------------------------------------------------- */
 
-/* One instruction, for shadows and single steps. */
-static void step(struct cpu *cpu)
+/* One instruction, for shadows and single steps; gives its block. */
+static const struct block *step(struct cpu *cpu)
 {
     uint64_t rip = cpu->rip;
     struct block *block = block_find(cpu);
@@ -99,6 +101,7 @@ static void step(struct cpu *cpu)
     cpu->op = NULL;
     cpu->is_stepping = false;
     cpu->stats.instructions++;
+    return block;
 }
 
 /* The block at RIP, past the guess of the last one. */
@@ -123,8 +126,13 @@ static inline void run_block(struct cpu *cpu)
     const struct block_link *link = &last->link[rip != cpu->gpr[GPR_BLOCK_RIP] + last->size_bytes];
     struct block *block = link->block;
     bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
-    if (__builtin_expect(!is_right || !block_is_alive(block), 0))
+    if (__builtin_expect(!is_right || !block_is_alive(block), 0)) {
+        if (debug_breaks_in_page(cpu, debug_code_linear(cpu))) {
+            cpu_look(cpu);
+            return;
+        }
         block = next_block(cpu, rip);
+    }
     if (cpu->translator && translator_run(cpu, block))
         return;
     cpu->block = block;
@@ -176,20 +184,36 @@ static void take_interrupt(struct cpu *cpu, uint32_t requests)
         deliver_external(cpu, (unsigned)vector);
 }
 
-/* An instruction in a shadow, or one to be trapped after. */
+/* With IA32_DEBUGCTL.BTF only taken branches are trapped (SDM 3B 17.4.3). */
+static bool is_branch_taken(const struct cpu *cpu, const struct block *block, uint64_t rip)
+{
+    const struct op *op = &block->op[0];
+    bool is_repeating = cpu->rip == rip && (op->flags & (OP_REP | OP_REPNE));
+    return (op->flags & OP_ALWAYS_BRANCHES) || (cpu->rip != rip + op->length && !is_repeating);
+}
+
+/* One instruction by itself: in a shadow, to be trapped after, or where breakpoints may be. The
+ * trap of an instruction that begins the shadow of MOV SS is lost, its breakpoints wait; a MOV SS
+ * in that shadow begins no other (SDM 3A 6.8.3). */
 static enum action step_and_trap(struct cpu *cpu)
 {
-    enum { DR6_BS = 1 << 14 };
-    bool is_trapped = cpu->rflags & RFLAGS_TF;
+    bool in_mov_ss = cpu->mov_ss_shadow;
+    if (!(cpu->rflags & RFLAGS_RF) && !in_mov_ss && debug_break(cpu))
+        return ACTION_AGAIN;
+    uint64_t rip = cpu->rip;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
-    step(cpu);
-    /* The shadow that the step itself has begun holds the trap of MOV SS off: SDM 3A 6.8.3. */
-    if (is_trapped && !cpu->mov_ss_shadow) {
-        cpu->dr[6] |= DR6_BS;
-        cpu->pending.exception = true;
-        cpu->pending.vector = VECTOR_DB;
-        cpu->pending.has_error_code = false;
-    }
+    cpu->traps = cpu->rflags & RFLAGS_TF;
+    cpu->repeats_once = cpu->traps || cpu->steps_next;
+    cpu->steps_next = false;
+    cpu->rflags &= ~(uint64_t)RFLAGS_RF;
+    const struct block *block = step(cpu);
+    cpu->repeats_once = false;
+    if (in_mov_ss)
+        cpu->mov_ss_shadow = false;
+    bool is_skipped =
+        cpu->mov_ss_shadow || ((cpu->debugctl & DEBUGCTL_BTF) && !is_branch_taken(cpu, block, rip));
+    if (cpu->traps && !is_skipped)
+        debug_trap(cpu, DR6_BS);
     return ACTION_AGAIN;
 }
 
@@ -219,6 +243,10 @@ static enum action serve(struct cpu *cpu)
     }
     if (cpu->run_state == X86_WAIT_FOR_SIPI)
         return ACTION_HALT;
+    cpu->pending_debug |= cpu->debug_hits;
+    cpu->debug_hits = 0;
+    if (!cpu->pending.exception && cpu->pending_debug && !cpu->mov_ss_shadow)
+        debug_take_pending(cpu);
     if (cpu->pending.exception) {
         interrupt_deliver_pending(cpu);
         return ACTION_AGAIN;
@@ -230,7 +258,8 @@ static enum action serve(struct cpu *cpu)
     }
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;
-    if (is_shadowed || (cpu->rflags & RFLAGS_TF))
+    if (is_shadowed || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || cpu->steps_next ||
+        debug_breaks_in_page(cpu, debug_code_linear(cpu)))
         return step_and_trap(cpu);
     if (requests & REQUEST_TRAP)
         cpu_withdraw(cpu, REQUEST_TRAP);

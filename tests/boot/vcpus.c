@@ -137,7 +137,7 @@ static const struct engine fake_engine = {
     .set_state = fake_set_state,
 };
 
-static atomic_uint events[3];
+static atomic_uint events[VCPUS_FAILED + 1];
 static _Atomic(unsigned) event_vcpu;
 
 static void on_event(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error)

@@ -18,6 +18,7 @@
 
 struct op;
 struct block;
+struct debugger;
 
 /* More slots behind the sixteen registers, so that every address is base + index * scale + disp
  * with no test: one that is always zero, and RIP of the running block's first byte. Translated code
@@ -91,7 +92,7 @@ enum { TLB_ENTRIES = 2048, TLB_INVALID_TAG = 1 };
 
 /* Further bits of a read or write tag, which make the fast compare fail but spare the slow path a
  * walk: see tlb.h. */
-enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4 };
+enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4, TLB_WATCH_TAG = 8 };
 
 /* Which view an access uses; the active one is cpu->tlb (tlb.h). Supervisor accesses to user pages
  * depend on CR4.SMAP and RFLAGS.AC (SDM 3A 4.6.1). */
@@ -213,6 +214,7 @@ struct cpu {
     struct block_cache *blocks;
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct translator *translator;   /* NULL: there is only the interpreter */
+    struct debugger *debugger;       /* NULL: nobody debugs the guest from outside */
     struct soft_stats stats;
     struct jump_entry jump[JUMP_ENTRIES];
 };

@@ -4,6 +4,7 @@
  * pages translated before anything is read or written. Accesses to what is no RAM become calls of
  * 1, 2, 4 or 8 bytes.
  */
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 
 #include <assert.h>
@@ -76,6 +77,7 @@ static struct access translate_range(struct cpu *cpu, uint64_t linear, unsigned 
     assert(size_bytes <= PAGE_BYTES);
     check_canonical(cpu, linear);
     result.target[0] = translate(cpu, linear, access, view);
+    debugger_note_access(cpu, linear, size_bytes, access);
     if (here >= size_bytes) {
         result.target[0].size_bytes = size_bytes;
         return result;
@@ -237,6 +239,7 @@ void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_byte
 {
     struct access access =
         translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_all->view);
+    debugger_note_access(cpu, linear, size_bytes, ACCESS_READ);
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;
     assert(size_bytes <= sizeof(cpu->bounce));

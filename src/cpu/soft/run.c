@@ -4,6 +4,7 @@
  * by the last instruction. A guest's fault comes back here by siglongjmp.
  */
 #include "cpu/soft/block.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -75,6 +76,7 @@ static void settle_fault(struct cpu *cpu)
         cpu->op = NULL;
     }
     cpu->is_stepping = false;
+    debugger_forget_access(cpu);
     cpu->delivering_ext = false;
     int first = cpu->delivering;
     cpu->delivering = DELIVERING_NONE;
@@ -138,7 +140,20 @@ static inline void run_block(struct cpu *cpu)
     } while (++op != end);
 }
 
-enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN };
+enum action {
+    ACTION_RUN,
+    ACTION_AGAIN,
+    ACTION_HALT,
+    ACTION_KICK,
+    ACTION_DEBUG,
+    ACTION_SHUTDOWN,
+};
+
+/* After an instruction, or the delivery of an event: what a debugger's single step is. */
+static enum action after_step(struct cpu *cpu)
+{
+    return debugger_end_step(cpu) ? ACTION_DEBUG : ACTION_AGAIN;
+}
 
 static void take_sipi(struct cpu *cpu)
 {
@@ -180,6 +195,8 @@ static enum action step_and_trap(struct cpu *cpu)
 {
     enum { DR6_BS = 1 << 14 };
     bool is_trapped = cpu->rflags & RFLAGS_TF;
+    if (debugger_breaks_here(cpu)) /* while the shadow is still there */
+        return ACTION_DEBUG;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
     step(cpu);
     /* The shadow that the step itself has begun holds the trap of MOV SS off: SDM 3A 6.8.3. */
@@ -189,7 +206,7 @@ static enum action step_and_trap(struct cpu *cpu)
         cpu->pending.vector = VECTOR_DB;
         cpu->pending.has_error_code = false;
     }
-    return ACTION_AGAIN;
+    return after_step(cpu);
 }
 
 /* The requests of other threads that are about the processor as a whole. */
@@ -212,6 +229,8 @@ static enum action serve(struct cpu *cpu)
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
     take_resets(cpu, requests);
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     if (requests & REQUEST_KICK) {
         cpu_withdraw(cpu, REQUEST_KICK);
         return ACTION_KICK;
@@ -220,16 +239,16 @@ static enum action serve(struct cpu *cpu)
         return ACTION_HALT;
     if (cpu->pending.exception) {
         interrupt_deliver_pending(cpu);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     bool is_shadowed = cpu->interrupt_shadow || cpu->mov_ss_shadow;
-    if (has_interrupt(cpu, requests) && !is_shadowed) {
+    if (has_interrupt(cpu, requests) && !is_shadowed && !debugger_holds_interrupts(cpu)) {
         take_interrupt(cpu, requests);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;
-    if (is_shadowed || (cpu->rflags & RFLAGS_TF))
+    if (is_shadowed || (cpu->rflags & RFLAGS_TF) || debugger_steps(cpu))
         return step_and_trap(cpu);
     if (requests & REQUEST_TRAP)
         cpu_withdraw(cpu, REQUEST_TRAP);
@@ -259,6 +278,8 @@ static enum action run_with_faults(struct cpu *cpu)
     }
     if (cpu->triple_fault)
         return ACTION_SHUTDOWN;
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     return run_until_served(cpu);
 }
 
@@ -266,6 +287,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
 {
     atomic_store(&cpu->is_running, true);
     vector_enter(cpu);
+    debugger_enter(cpu);
     cpu_look(cpu);
     enum action action = run_with_faults(cpu);
     cpu->op = NULL;
@@ -274,6 +296,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
     switch (action) {
     case ACTION_HALT: return CPU_HALTED;
     case ACTION_KICK: return CPU_KICKED;
+    case ACTION_DEBUG: return CPU_DEBUG;
     default: return CPU_SHUTDOWN;
     }
 }

@@ -2,6 +2,8 @@
  * The software TLB: see tlb.h. Flushes touch only what was filled since the last one. */
 #include "cpu/soft/tlb.h"
 
+#include "cpu/soft/debugger.h"
+
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -317,6 +319,10 @@ static void fill(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear, enum
         if (mapping->writable && mapping->dirty)
             entry->write_tag = page | TLB_MMIO_TAG;
     }
+    if (debugger_watches(cpu, page, PAGE_BYTES)) {
+        entry->read_tag |= TLB_WATCH_TAG;
+        entry->write_tag |= TLB_WATCH_TAG;
+    }
 }
 
 static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
@@ -352,7 +358,7 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     uint64_t tag = access == ACCESS_READ    ? entry->read_tag
                    : access == ACCESS_WRITE ? entry->write_tag
                                             : entry->exec_tag;
-    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG;
+    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG | TLB_WATCH_TAG;
     if ((tag & ~flags) == (linear & PAGE_MASK))
         return entry;
     struct mapping mapping;

@@ -107,10 +107,10 @@ static bool take_address(struct gdb_session *session, struct gdb_scan *scan, boo
     unsigned vcpu = session->control == GDB_ALL_VCPUS ? session->general : session->control;
     if (has_signal && !gdb_scan_number(scan, &value))
         return false;
-    if (has_signal && !gdb_scan_is_done(scan) && !gdb_scan_char(scan, ';'))
-        return false;
     if (gdb_scan_is_done(scan))
         return true;
+    if (has_signal && !gdb_scan_char(scan, ';'))
+        return false;
     if (!gdb_scan_number(scan, &value) || !gdb_scan_is_done(scan) ||
         !session->target.get_state(session->target.opaque, vcpu, &state))
         return false;

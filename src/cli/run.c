@@ -317,7 +317,7 @@ static bool store_gdb(void *target, const char *value, struct error *err)
 {
     struct request *request = target;
     if (request->vm.gdb)
-        return too_many("GDB servers", 1, err);
+        return too_many("GDB servers", 1, err) || error_hint(err, "leave the second --gdb out");
     char *rest = copy_value(request, value);
     request->vm.gdb = next_piece(&rest);
     while (rest)

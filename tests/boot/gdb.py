@@ -343,6 +343,46 @@ class GdbTest:
         self.gdb.run("kill")
         expect_equal(self.guest.wait_exit(), 0, "status")
 
+    def make_guest32(self):
+        """A kernel of 32 bits, and the same as the loader wants it: an ELF file of 64 bits."""
+        source = os.path.join(ROOT, "tests", "boot", "gdb_guest32.S")
+        path = os.path.join(self.folder, "guest32")
+        for command in (["as", "--32", "-g", "-o", f"{path}.o", source],
+                        ["ld", "-m", "elf_i386", "-N", "--no-warn-rwx-segments", "-Ttext",
+                         "0x200000", "-o", path, f"{path}.o"],
+                        ["objcopy", "-O", "elf64-x86-64", path, f"{path}.elf64"]):
+            subprocess.run(command, check=True)
+        return path
+
+    def guest_of_32_bits(self):
+        """Registers and symbols of 32 bits in a guest that has no long mode."""
+        kernel = self.make_guest32()
+        place = os.path.join(self.folder, "gdb32")
+        self.guest = Guest([self.skep, "run", "--engine", self.engine, "--net", "none", "--console",
+                            "null", "--kernel", f"{kernel}.elf64", "--gdb",
+                            f"unix:{place},wait,i386"])
+        while not os.path.exists(place):
+            self.guest.read_some(0.1)
+        self.gdb = gdb = Gdb(kernel, place)
+        expect_equal(gdb.number("$eip"), 0x200000, "EIP")
+        expect("[ PE ET ]" in gdb.run("info registers cr0"), "CR0")
+        gdb.run("break twice")
+        expect("twice ()" in gdb.run("continue"), "the stop")
+        expect_equal(gdb.number("*(int *)($esp + 4)"), 5, "the argument")
+        gdb.run("delete")
+        gdb.run("tbreak **(int *)$esp")
+        expect("again ()" in gdb.run("continue"), "the return")
+        expect_equal(gdb.number("$eax"), 10, "what it returned")
+        gdb.run("watch *(int *)&counter")
+        text = gdb.run("continue") + gdb.run("continue")
+        expect("New value = 6" in text and "New value = 7" in text, text)
+        expect_equal(gdb.number("$xmm2.v4_int32[0]"), 6, "XMM2")
+        gdb.run("set var $eax = 0xfedcba98")
+        gdb.run("maintenance flush register-cache")
+        expect_equal(gdb.number("(unsigned)$eax"), 0xfedcba98, "EAX")
+        gdb.run("kill")
+        expect_equal(self.guest.wait_exit(), 0, "status")
+
     def cases(self):
         """Their names, in their order: each goes on where the one before has ended."""
         names = ["attach", "hardware_breakpoint", "registers", "memory", "single_steps",
@@ -351,7 +391,7 @@ class GdbTest:
             names += ["second_processor", "one_thread_alone"]
         return names + ["watchpoint", "breakpoint_with_condition", "monitor", "detach",
                         "come_again", "interrupt", "broken_connection", "garbage", "flood",
-                        "reset", "power_off", "kill"]
+                        "reset", "power_off", "kill", "guest_of_32_bits"]
 
     def close(self):
         if self.gdb:

@@ -57,7 +57,7 @@ static bool operate(struct gdb_session *session, struct fake_target *fake, struc
         length = (size_t)(in->end - in->at);
     const uint8_t *bytes = in->at;
     if (operation == OP_STOP) {
-        const struct debug_stop stop = {length % 3, {length / 3 % 4, length / 12 % 2, length, 8}};
+        const struct debug_stop stop = {length % 4, {length / 4 % 4, length / 16 % 2, length, 8}};
         if (stop.kind == DEBUG_STOP_WATCHPOINT && stop.breakpoint.kind == BREAK_EXECUTE)
             return true; /* no engine tells that */
         if (fake->is_running) {

@@ -31,6 +31,7 @@ enum debug_stop_kind {
     DEBUG_STOP_STEP,
     DEBUG_STOP_BREAKPOINT, /* before the instruction at RIP */
     DEBUG_STOP_WATCHPOINT, /* after the instruction that accessed it */
+    DEBUG_STOP_SHUTDOWN,   /* a triple fault; told by the machine, not by engines */
 };
 
 struct debug_stop {

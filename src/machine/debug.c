@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,9 @@ struct machine_debug {
     bool has_access[MACHINE_MAX_VCPUS];
     struct debug_stop access[MACHINE_MAX_VCPUS];
     bool is_held[MACHINE_MAX_VCPUS];
+    /* A triple fault: told first, and then what the machine does without a debugger is done. */
+    atomic_bool has_shutdown[MACHINE_MAX_VCPUS];
+    bool resets;
 };
 
 /* ---- INT3 in memory ---- */
@@ -185,6 +189,8 @@ void machine_debug_detach(struct machine *machine)
     assert(!machine->is_running);
     for (unsigned i = 0; i < d->count; i++)
         patch_remove(machine, &d->patch[i]);
+    if (d->resets)
+        machine_request(machine, REQUEST_RESET);
     for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
         struct debug_stop stop;
         vcpus_take_stop(machine->vcpus, i, &stop);
@@ -216,6 +222,28 @@ static bool collect_stops(struct machine *machine, unsigned *vcpu, struct debug_
     return found;
 }
 
+bool machine_debug_shutdown(struct machine *machine, unsigned vcpu)
+{
+    if (!machine->debug)
+        return false;
+    atomic_store(&machine->debug->has_shutdown[vcpu], true);
+    machine_request(machine, REQUEST_DEBUG);
+    return true;
+}
+
+static bool take_shutdown(struct machine *machine, unsigned *vcpu, struct debug_stop *stop)
+{
+    struct machine_debug *d = machine->debug;
+    for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
+        if (!atomic_exchange(&d->has_shutdown[i], false))
+            continue;
+        d->resets = true;
+        *vcpu = i;
+        *stop = (struct debug_stop){.kind = DEBUG_STOP_SHUTDOWN};
+    }
+    return d->resets;
+}
+
 /* An access that was not told yet, of a vCPU that was to run, to what is still watched. */
 static bool take_access(struct machine *machine, unsigned *vcpu, struct debug_stop *stop)
 {
@@ -238,7 +266,8 @@ void machine_debug_stopped(struct machine *machine)
     unsigned vcpu = 0;
     struct debug_stop stop = {0};
     bool found = machine->debug &&
-                 (collect_stops(machine, &vcpu, &stop) || take_access(machine, &vcpu, &stop));
+                 (take_shutdown(machine, &vcpu, &stop) || collect_stops(machine, &vcpu, &stop) ||
+                  take_access(machine, &vcpu, &stop));
     if (!machine->is_running)
         return;
     if (!found) {
@@ -258,6 +287,8 @@ void machine_debug_restarted(struct machine *machine)
         return;
     collect_stops(machine, &vcpu, &stop);
     memset(d->has_access, 0, sizeof(d->has_access));
+    take_shutdown(machine, &vcpu, &stop);
+    d->resets = false;
     for (unsigned i = 0; i < d->count; i++)
         if (d->patch[i].is_written)
             patch_write(machine, &d->patch[i]);
@@ -277,6 +308,8 @@ bool machine_debug_resume(struct machine *machine, const enum machine_debug_acti
     for (unsigned i = 0; i < machine->config.vcpu_count; i++)
         if (d->has_access[i] && !d->is_held[i])
             machine_request(machine, REQUEST_DEBUG); /* then it does not run, but tells */
+    if (d->resets)
+        machine_request(machine, REQUEST_RESET);
     machine_resume(machine);
     return true;
 }

@@ -76,6 +76,8 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
     struct machine *machine = opaque;
     switch (event) {
     case VCPUS_TRIPLE_FAULT:
+        if (machine_debug_shutdown(machine, vcpu))
+            break;
         log_write(machine->log, LOG_WARNING, "machine",
                   "triple fault on vCPU %u: the machine resets itself", vcpu);
         machine_request(machine, REQUEST_RESET);

@@ -87,6 +87,8 @@ void machine_request(struct machine *machine, enum machine_request what);
 /* debug.c: with all vCPUs paused, REQUEST_DEBUG and a restart. */
 void machine_debug_stopped(struct machine *machine);
 void machine_debug_restarted(struct machine *machine);
+/* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
+bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
 
 /* Opens the back ends that the configuration names. Those that are open after a failure are closed
  * by backends_close(). */

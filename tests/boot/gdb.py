@@ -380,8 +380,21 @@ class GdbTest:
         gdb.run("set var $eax = 0xfedcba98")
         gdb.run("maintenance flush register-cache")
         expect_equal(gdb.number("(unsigned)$eax"), 0xfedcba98, "EAX")
+        self.triple_fault(gdb)
         gdb.run("kill")
         expect_equal(self.guest.wait_exit(), 0, "status")
+
+    def triple_fault(self, gdb):
+        """It has no IDT: an undefined instruction is the end, which the debugger sees; then the
+        machine resets itself."""
+        gdb.run("delete")
+        gdb.run("set var *(unsigned short *)&twice = 0x0b0f")
+        text = gdb.run("continue")
+        expect("SIGABRT" in text and "twice" in text, text)
+        expect_equal(gdb.number("$eip"), gdb.number("&twice"), "EIP")
+        gdb.run("break *&again")
+        expect("again ()" in gdb.run("continue"), "the start after the reset")
+        expect_equal(gdb.number("*(int *)&counter"), 5, "the counter after the reset")
 
     def cases(self):
         """Their names, in their order: each goes on where the one before has ended."""

@@ -517,6 +517,8 @@ static void test_stops(void **state)
     stop_with(c, 0, DEBUG_STOP_WATCHPOINT, WATCH_READ, false, "T05thread:1;rwatch:abc;");
     set_going(c, "vCont;c");
     stop_with(c, 0, DEBUG_STOP_WATCHPOINT, WATCH_ACCESS, false, "T05thread:1;awatch:abc;");
+    set_going(c, "vCont;c");
+    stop_with(c, 1, DEBUG_STOP_SHUTDOWN, BREAK_EXECUTE, false, "T06thread:2;");
 }
 
 static void test_interrupt(void **state)

@@ -44,7 +44,7 @@ struct gdb_session {
 enum { GDB_ALL_VCPUS = UINT16_MAX };
 
 /* Signals as GDB numbers them. */
-enum { GDB_SIGINT = 2, GDB_SIGTRAP = 5 };
+enum { GDB_SIGINT = 2, GDB_SIGTRAP = 5, GDB_SIGABRT = 6 };
 
 /* Error numbers of answers: GDB shows them and nothing else. */
 enum { GDB_EIO = 5, GDB_EBUSY = 16, GDB_EFAULT = 14, GDB_EINVAL = 22, GDB_ENOSPC = 28 };

@@ -53,7 +53,8 @@ static void put_reason(const struct gdb_session *session, struct gdb_text *answe
         [WATCH_WRITE] = "watch", [WATCH_READ] = "rwatch", [WATCH_ACCESS] = "awatch"};
     const struct breakpoint *hit = &session->last.stop.breakpoint;
     switch (session->last.stop.kind) {
-    case DEBUG_STOP_STEP: break;
+    case DEBUG_STOP_STEP:
+    case DEBUG_STOP_SHUTDOWN: break;
     case DEBUG_STOP_BREAKPOINT:
         if (hit->is_software ? session->knows_swbreak : session->knows_hwbreak)
             gdb_put(answer, "%s:;", hit->is_software ? "swbreak" : "hwbreak");

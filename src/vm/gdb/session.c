@@ -161,7 +161,7 @@ void gdb_session_stopped(struct gdb_session *session, unsigned vcpu, const struc
 {
     struct gdb_text answer = new_answer(session);
     session->last.vcpu = vcpu;
-    session->last.signal = GDB_SIGTRAP;
+    session->last.signal = stop->kind == DEBUG_STOP_SHUTDOWN ? GDB_SIGABRT : GDB_SIGTRAP;
     session->last.is_by_target = true;
     session->last.stop = *stop;
     session->is_running = false;

@@ -328,7 +328,8 @@ static bool store_gdb(void *target, const char *value, struct error *err)
 
 static bool store_stats(void *target, const char *value, struct error *err)
 {
-    ((struct request *)target)->stats = true;
+    struct request *request = target;
+    request->stats = request->vm.machine.counts_instructions = true;
     return true;
 }
 

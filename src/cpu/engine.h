@@ -17,6 +17,7 @@
 #include "bus/stream.h"
 #include "cpu/debug.h"
 #include "cpu/state.h"
+#include "cpu/stats.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -54,6 +55,7 @@ struct engine_config {
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
     const char *options; /* what follows the engine's name in --engine NAME,…; may be NULL */
+    bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
 
 struct engine_vm;
@@ -80,19 +82,6 @@ enum engine_event {
     ENGINE_SMI,  /* ignored: there is no SMM */
     ENGINE_INIT, /* to the state of SDM 3A 9.1.4, then waits for a SIPI (a BSP restarts) */
     ENGINE_SIPI, /* value: the vector; ignored unless waiting for it */
-};
-
-/* Counters since vm_open, for --stats and the benchmark. What an engine can't count stays 0. */
-struct engine_stats {
-    uint64_t instructions;
-    uint64_t blocks_decoded, block_lookups, block_misses;
-    uint64_t tlb_misses, page_walks;
-    uint64_t exceptions, interrupts;
-    uint64_t code_writes; /* writes to pages that hold decoded code */
-    uint64_t mmio, pio;
-    /* Of translated code: blocks made, and made void by writes to their page; direct jumps linked;
-     * stays in it; calls of the interpreter's handlers from it; flushes of all code. */
-    uint64_t blocks_translated, blocks_voided, links, translator_stays, handler_calls, code_flushes;
 };
 
 struct engine_probe {

@@ -327,6 +327,7 @@ static bool open_engine(struct machine *machine, struct error *err)
         .hooks = q35_hooks(&machine->board),
         .log = machine->log,
         .options = options,
+        .counts_instructions = config->counts_instructions,
     };
     machine->vm = machine->engine->vm_open(&engine, err);
     if (!machine->vm)
@@ -516,7 +517,7 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes)
                                                 : "paused",
                           (double)stats.uptime_ns / 1e9, stats.reboots);
     size_t used = length < 0 ? 0 : (size_t)length;
-    if (stats.engine.instructions && used < size_bytes) {
+    if (machine->config.counts_instructions && used < size_bytes) {
         length = snprintf(text + used, size_bytes - used, "instructions  %.1f million\n",
                           (double)stats.engine.instructions / 1e6);
         used += length < 0 ? 0 : (size_t)length;

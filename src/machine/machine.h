@@ -58,6 +58,7 @@ struct machine_net {
 
 /* All that it points to must stay until machine_destroy(). */
 struct machine_config {
+    bool counts_instructions;        /* as in engine_config */
     const char *engine;              /* "auto", "soft", "kvm", with ",options"; NULL: auto */
     unsigned vcpu_count;             /* 0: 1 */
     struct engine_topology topology; /* all zero: one socket, a core each */

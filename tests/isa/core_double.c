@@ -51,10 +51,12 @@ void cpu_update_mode(struct cpu *cpu) {}
 /* The host address of a byte, or the fault. */
 static uint8_t *byte_address(struct cpu *cpu, uint64_t linear, bool write)
 {
-    const struct tlb_entry *entry = tlb_slot(cpu, linear);
+    unsigned i = tlb_index(linear);
+    const struct tlb_entry *read = &cpu->tlb->read[i];
+    const struct tlb_entry *entry = write ? &cpu->tlb->write[i] : read;
     uint64_t tag = linear & ~UINT64_C(0xfff);
-    if ((write ? entry->write_tag : entry->read_tag) != tag)
-        cpu_raise_page_fault(cpu, linear, 4 | (write ? 2 : 0) | (entry->read_tag == tag ? 1 : 0));
+    if (entry->tag != tag)
+        cpu_raise_page_fault(cpu, linear, 4 | (write ? 2 : 0) | (read->tag == tag ? 1 : 0));
     return (uint8_t *)(linear + entry->addend);
 }
 

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 extern const char debugger_start[], debugger_end[], debugger16_start[], debugger16_end[];
+extern const char calls[], at_return[], at_return_2[], at_callee[];
 extern const char loop[], at_loop[], at_middle[], steps[], at_steps_1[], at_steps_3[], at_steps_4[],
     at_steps_5[], at_steps_6[], at_steps_7[], own[], at_own[], fault[], at_fault[],
     at_after_fault[], ud_handler[], at_handler_2[], interruptible[], at_interruptible[],
@@ -356,6 +357,30 @@ static void breakpoint_in_hot_code(struct guest *g)
     }
 }
 
+/* Where translated code goes by calls, returns and registers. */
+static void breakpoint_behind_jumps(struct guest *g)
+{
+    static const char *const places[] = {at_callee, at_return, at_callee, at_return_2};
+    for (unsigned round = 0; round < 3; round++) {
+        start(g, calls);
+        g->state.gpr[RCX] = 100000;
+        set_state(g);
+        expect_end(g);
+        assert_int_equal(g->state.gpr[RAX], 200000);
+        start(g, calls);
+        g->state.gpr[RCX] = 1000;
+        set_state(g);
+        for (unsigned i = 0; i < 2 * 4 + round; i++) {
+            add(g, BREAK_EXECUTE, false, at(g, places[i % 4]), 1);
+            expect_break(g, places[i % 4]);
+            assert_int_equal(g->state.gpr[RCX], 1000 - i / 4);
+            remove_all(g);
+        }
+        expect_end(g);
+        assert_int_equal(g->state.gpr[RAX], 2000);
+    }
+}
+
 /* A run that is not told to step stops again at once, before anything was executed. */
 static void breakpoint_stays(struct guest *g)
 {
@@ -584,6 +609,7 @@ static const struct {
     {"software breakpoint", software_breakpoint, GAP_PVM},
     {"hardware breakpoint", hardware_breakpoint, NO_GAP},
     {"breakpoint in hot code", breakpoint_in_hot_code, GAP_PVM},
+    {"breakpoint behind jumps", breakpoint_behind_jumps, NO_GAP},
     {"breakpoint stays", breakpoint_stays, GAP_PVM},
     {"single steps", single_steps, NO_GAP},
     {"the guest sees nothing", guest_sees_nothing, NO_GAP},

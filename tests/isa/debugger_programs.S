@@ -29,6 +29,21 @@ label at_middle
         jnz     at_loop
         done
 
+/* RCX times a call, a call through RDX, and their returns; RAX counts. */
+label calls
+        xorl    %eax, %eax
+        leaq    at_callee(%rip), %rdx
+0:      call    at_callee
+label at_return
+        call    *%rdx
+label at_return_2
+        decq    %rcx
+        jnz     0b
+        done
+label at_callee
+        incq    %rax
+        ret
+
 /* An instruction each; single steps stop between them. */
 label steps
         movl    $1, %eax

@@ -16,23 +16,21 @@ struct soft_runner {
     struct cpu *cpu;
     struct soft_system system;
     uint8_t *shadow;
-    struct tlb_entry tlb[TLB_ENTRIES];
+    struct tlb_tables tlb;
 };
 
 static void fill_tlb(struct soft_runner *runner, uint64_t linear, uint8_t *hva, bool writable)
 {
-    struct tlb_entry *entry = &runner->tlb[(linear >> 12) & (TLB_ENTRIES - 1)];
-    entry->read_tag = linear;
-    entry->write_tag = writable ? linear : TLB_INVALID_TAG;
-    entry->addend = (uintptr_t)hva - linear;
+    unsigned i = tlb_index(linear);
+    runner->tlb.read[i] = (struct tlb_entry){linear, (uintptr_t)hva - linear};
+    if (writable)
+        runner->tlb.write[i] = runner->tlb.read[i];
 }
 
 static void reset_tlb(struct soft_runner *runner)
 {
-    for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-        struct tlb_entry *entry = &runner->tlb[i];
-        entry->read_tag = entry->write_tag = entry->exec_tag = TLB_INVALID_TAG;
-    }
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        runner->tlb.read[i].tag = runner->tlb.write[i].tag = TLB_INVALID_TAG;
     for (unsigned at = 0; at < ISA_SCRATCH_BYTES; at += ISA_PAGE)
         fill_tlb(runner, ISA_SCRATCH + at, runner->shadow + at, at < ISA_WRITABLE_BYTES);
 }
@@ -46,7 +44,7 @@ struct soft_runner *soft_runner_open(uint8_t *shadow)
     runner->shadow = shadow;
     runner->cpu = cpu;
     cpu->system = &runner->system;
-    cpu->tlb = runner->tlb;
+    cpu->tlb = &runner->tlb;
     cpu->mode = MODE_64 | MODE_USER;
     cpu->cpl = 3;
     cpu->cr0 = 0x80000033;       /* PG, NE, ET, MP, PE */

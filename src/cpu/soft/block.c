@@ -44,7 +44,7 @@ bool block_cache_open(struct cpu *cpu, struct error *err)
         free(cache);
         return error_errno(err, "cannot make the code cache", NULL, ENOMEM);
     }
-    cache->arena = arena;
+    cache->arena = cpu->block_arena = arena;
     cpu->blocks = cache;
     cpu->block = &cache->none;
     return true;
@@ -110,10 +110,11 @@ struct fetch {
 
 static const uint8_t *fetch_translate(struct cpu *cpu, uint64_t linear)
 {
-    struct tlb_entry *entry = tlb_slot(cpu, linear);
-    if (entry->exec_tag != (linear & PAGE_MASK))
-        entry = tlb_get(cpu, linear, ACCESS_EXECUTE, cpu->tlb_all->view);
-    if (entry->exec_tag & TLB_INVALID_TAG)
+    const struct tlb_entry *entry =
+        &cpu->tlb->execute[linear >> PAGE_SHIFT & (TLB_EXECUTE_ENTRIES - 1)];
+    if (entry->tag != (linear & PAGE_MASK))
+        entry = tlb_get(cpu, linear, ACCESS_EXECUTE, cpu->tlb_view);
+    if (entry->tag & TLB_MMIO_TAG)
         return NULL;
     return (const uint8_t *)(linear + entry->addend);
 }
@@ -162,7 +163,7 @@ static struct block *block_room(struct cpu *cpu)
         block_cache_flush(cpu);
     struct block *block = (struct block *)(void *)(cache->arena + cache->used_bytes);
     memset(block, 0, sizeof(*block));
-    block->mode = cpu->mode;
+    block->mode = block_mode(cpu);
     block->page = &cache->no_page;
     return block;
 }
@@ -174,6 +175,8 @@ static void block_finish(struct cpu *cpu, struct block *block, unsigned op_count
     block->op_count = (uint16_t)op_count;
     block->size_bytes = (uint16_t)size_bytes;
     block->end = block->op + op_count;
+    for (unsigned i = 0; i < op_count; i++)
+        block->op[i].number = (uint16_t)i;
     size_t all_bytes = sizeof(*block) + op_count * sizeof(struct op);
     block->code = translator_cold_code(cpu);
     if (bytes && block->code) {
@@ -253,7 +256,7 @@ static struct block *decode_mmio(struct cpu *cpu, const struct fetch *fetch)
     struct mapping mapping;
     uint32_t error_code;
     unsigned available = fetch->available < sizeof(bytes) ? fetch->available : sizeof(bytes);
-    if (!paging_walk(cpu, fetch->linear, ACCESS_EXECUTE, cpu->tlb_all->view, &mapping, &error_code))
+    if (!paging_walk(cpu, fetch->linear, ACCESS_EXECUTE, cpu->tlb_view, &mapping, &error_code))
         cpu_raise_page_fault(cpu, fetch->linear, error_code);
     uint64_t gpa = mapping.gpa | (fetch->linear & ~PAGE_MASK);
     for (unsigned i = 0; i < available; i++)
@@ -279,10 +282,10 @@ static bool is_second_page_same(struct cpu *cpu, const struct fetch *fetch,
 /* Drops dead blocks that it meets. */
 static struct block *look_up(struct cpu *cpu, const struct fetch *fetch)
 {
-    struct block **link = bucket_of(cpu->blocks, fetch->hva, cpu->mode);
+    struct block **link = bucket_of(cpu->blocks, fetch->hva, block_mode(cpu));
     while (*link) {
         struct block *block = *link;
-        if (block->hva == fetch->hva && block->mode == cpu->mode) {
+        if (block->hva == fetch->hva && block->mode == block_mode(cpu)) {
             if (block_is_alive(block) && is_second_page_same(cpu, fetch, block))
                 return block;
             *link = block->next;
@@ -299,7 +302,7 @@ static struct block *decode(struct cpu *cpu, const struct fetch *fetch)
     struct block *block = decode_in_page(cpu, fetch);
     if (!block)
         block = decode_straddling(cpu, fetch);
-    struct block **bucket = bucket_of(cpu->blocks, fetch->hva, cpu->mode);
+    struct block **bucket = bucket_of(cpu->blocks, fetch->hva, block_mode(cpu));
     block->next = *bucket;
     *bucket = block;
     return block;

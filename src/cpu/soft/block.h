@@ -7,6 +7,8 @@
 
 #include "cpu/soft/core.h"
 
+#include <stddef.h>
+
 enum { BLOCK_MAX_OPS = 64, BLOCK_MAX_BYTES = BLOCK_MAX_OPS * 15, INSN_MAX_BYTES = 15 };
 
 /* A guess of the block that comes next: right when RIP and cpu->link_key are these. */
@@ -26,6 +28,7 @@ struct block {
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: straddling, or not RAM */
     struct block *page_next; /* of the translated blocks of its page */
+    uint32_t incoming;       /* the last link to it from another page: translator/cache.c */
     struct op *end;
     struct block_link link[2]; /* behind its end, and elsewhere */
     /* From here on only for look-ups. */
@@ -48,6 +51,19 @@ struct block *block_find(struct cpu *cpu);
 /* A block of the same page as the running one was made void: the running one ends after the present
  * instruction if it is one of them. */
 void block_leave_if_dead(struct cpu *cpu);
+
+static inline struct block *block_of(const struct op *op)
+{
+    const struct op *first = op - op->number;
+    return (struct block *)((uintptr_t)first - offsetof(struct block, op));
+}
+
+/* What blocks are told apart by besides their place: translated code knows its mode, and in which
+ * half of the addresses it is. */
+static inline uint32_t block_mode(const struct cpu *cpu)
+{
+    return cpu->mode | (cpu->rip >> 63 ? MODE_UPPER : 0);
+}
 
 static inline bool block_is_alive(const struct block *block)
 {

@@ -79,19 +79,26 @@ enum x86_vector {
     VECTOR_XM = 19,
 };
 
-/* One view of the data TLB: tags hold the page's linear address (bits 63:12), or 1 when the entry
- * doesn't serve that kind of access. The host address is linear + addend. */
+/* A page as the TLB knows it for one kind of access: the tag is its linear address, or 1 when the
+ * entry is empty; the host address is linear + addend. */
 struct tlb_entry {
-    uint64_t read_tag;
-    uint64_t write_tag; /* only when the page is dirty in the guest's tables and holds no code */
-    uint64_t exec_tag;
+    uint64_t tag;
     uintptr_t addend;
 };
 
-enum { TLB_ENTRIES = 2048, TLB_INVALID_TAG = 1 };
+enum { TLB_ENTRIES = 2048, TLB_EXECUTE_ENTRIES = 512, TLB_INVALID_TAG = 1 };
 
-/* Further bits of a read or write tag, which make the fast compare fail but spare the slow path a
- * walk: see tlb.h. */
+/* One view of the TLB. Reads and writes have tables of their own, so that the two ends of a copy
+ * never compete for a slot. A write entry is only of a page that is dirty in the guest's tables
+ * and holds no code. */
+struct tlb_tables {
+    struct tlb_entry read[TLB_ENTRIES];
+    struct tlb_entry write[TLB_ENTRIES];
+    struct tlb_entry execute[TLB_EXECUTE_ENTRIES];
+};
+
+/* Further bits of a tag, which make the fast compare fail but spare the slow path a walk. With
+ * TLB_MMIO_TAG the addend gives the guest-physical address. */
 enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4, TLB_WATCH_TAG = 8 };
 
 /* Which view an access uses; the active one is cpu->tlb (tlb.h). Supervisor accesses to user pages
@@ -119,6 +126,7 @@ enum cpu_mode {
     MODE_STACK32 = 1 << 2, /* SS.B outside 64-bit mode */
     MODE_REAL = 1 << 3,    /* real or virtual-8086: CR0.PE = 0 or VM = 1 */
     MODE_USER = 1 << 4,    /* CPL 3 */
+    MODE_UPPER = 1 << 5,   /* of a block only: RIP is in the upper half of addresses */
 };
 
 /* The jump cache: the block at a linear RIP, with no walk and no look-up by physical address. A tag
@@ -132,6 +140,43 @@ struct jump_entry {
 
 enum { JUMP_ENTRIES = 16384, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
 
+/* Code that translated code may go to without a look into the jump cache: of the kernel in the
+ * upper half of addresses, of user programs in the lower. Other code (a kernel in the lower half,
+ * as while it boots) always looks. */
+enum code_class { CLASS_KERNEL, CLASS_USER, CLASS_OTHER };
+
+/* Where host code for a RIP is. Two caches of them: `returns`, filled by calls and found by RSP,
+ * and `targets` of indirect jumps, found by RIP. They hold only what is right in the present
+ * address space: whatever takes a new epoch or another address space empties them (tlb.c). */
+struct code_target {
+    uint64_t rip;
+    const uint8_t *code;
+};
+
+enum { RETURN_ENTRIES = 256, TARGET_ENTRIES = 512 };
+
+/* A page that accesses of translated code by RSP, RIP, FS or GS go to without a look-up in the TLB:
+ * it is known to hit. Which slot an instruction uses is chosen when it is translated, so that those
+ * that likely are on the same page share one. What changes the TLB forgets them all (tlb.c). */
+enum { PAGE_SLOT_NONE = 0x800 };
+struct page_slot {
+    uint64_t page; /* its linear address; NONE is equal to no page, nor to one with low bits */
+    uintptr_t addend;
+};
+
+/* Of a stack frame by distance from RSP, of pages that are read or written by RIP, of FS and GS.
+ * Slots but the second kind hold pages of which both reads and writes hit. */
+enum {
+    STACK_SLOTS = 8,
+    READ_SLOTS = 16,
+    WRITE_SLOTS = 8,
+    SEGMENT_SLOTS = 8,
+    FIRST_READ_SLOT = STACK_SLOTS,
+    FIRST_WRITE_SLOT = FIRST_READ_SLOT + READ_SLOTS,
+    FIRST_SEGMENT_SLOT = FIRST_WRITE_SLOT + WRITE_SLOTS,
+    PAGE_SLOTS = FIRST_SEGMENT_SLOT + SEGMENT_SLOTS
+};
+
 /* The vector registers; YMM halves together so that one host load moves a register. */
 struct vector_register {
     _Alignas(32) uint8_t bytes[32];
@@ -139,20 +184,24 @@ struct vector_register {
 
 struct cpu {
     uint64_t gpr[GPR_SLOTS];
-    uint64_t rip; /* of the next instruction, exact only between blocks: see cpu_rip() */
-    uint16_t cc;  /* arithmetic flags */
-    uint8_t cpl;
-    uint16_t jump_key[2];      /* mode and epoch: of the lower and the upper half of addresses */
-    uint64_t link_key[2];      /* the same, with all bits of the epoch */
-    uint32_t mode;             /* enum cpu_mode bits */
-    struct tlb_entry *tlb;     /* the view for data accesses at the present CPL and AC */
-    const struct op *op;       /* the running one */
-    struct block *block;       /* the running one */
+    uint64_t rip;           /* of the next instruction, exact only between blocks: see cpu_rip() */
+    struct tlb_tables *tlb; /* the view for data accesses at the present CPL and AC */
+    uint32_t page_slots_used;
+    int32_t missed_slot; /* between translated code and its thunk: distance from the registers */
     _Atomic uint32_t requests; /* any thread */
-    uint32_t link_site;        /* translated code left by this jump, see translator/cache.c */
-    uint64_t spill;            /* a word for translated code */
-    uint32_t interprets_next;  /* translated code has found that it can't run the next block */
     uint32_t armed;            /* what translated vector code may run: translator/vector.c */
+    uint64_t link_key[2];      /* mode and epoch: of the lower and the upper half */
+    uint64_t spill;            /* a word for translated code */
+    uint16_t cc;               /* arithmetic flags */
+    uint8_t cpl;
+    uint8_t tlb_view;         /* enum tlb_view of cpu->tlb */
+    uint32_t mode;            /* enum cpu_mode bits */
+    uint32_t link_site;       /* translated code left by this jump, see translator/cache.c */
+    uint32_t interprets_next; /* translated code has found that it can't run the next block */
+    uint32_t relink_budget;   /* failed guards of links until one is made anew */
+    uint16_t jump_key[2];     /* link_key with the low bits of the epoch */
+    const struct op *op;      /* the running one */
+    struct block *block;      /* the running one */
 
     uint64_t rflags; /* without the arithmetic flags; bit 1 set */
     struct x86_segment segment[SEG_COUNT];
@@ -212,10 +261,16 @@ struct cpu {
     struct tlb_set *tlb_set; /* of the present address space; cpu->tlb is one of its views */
     struct tlb *tlb_all;
     struct block_cache *blocks;
+    uint8_t *block_arena;            /* where they stand */
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct translator *translator;   /* NULL: there is only the interpreter */
     struct debugger *debugger;       /* NULL: nobody debugs the guest from outside */
-    struct soft_stats stats;
+    struct engine_stats stats;
+    bool is_translated; /* translated code is running, or a handler that it has called */
+    uint32_t targets_used[2];
+    struct page_slot page_slot[2][PAGE_SLOTS];     /* by enum code_class */
+    struct code_target returns[2][RETURN_ENTRIES]; /* by enum code_class, as the next */
+    struct code_target targets[2][TARGET_ENTRIES];
     struct jump_entry jump[JUMP_ENTRIES];
 };
 

@@ -257,7 +257,8 @@ unsigned decode_block(struct cpu *cpu, const uint8_t *bytes, unsigned available,
             break;
         offset += next->length;
         count++;
-        if (next->flags & OP_ENDS_BLOCK)
+        bool is_last = count > 1 && (op[count - 2].flags & OP_ENDS_SOON);
+        if ((next->flags & OP_ENDS_BLOCK) || is_last)
             break;
     }
     *size_bytes = offset;

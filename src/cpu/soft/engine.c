@@ -193,6 +193,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         free(vm);
         return NULL;
     }
+    vm->system.translator.has_counts = config->counts_instructions;
     vm->bus = config->bus;
     vm->ram = config->ram;
     vm->hooks = config->hooks;
@@ -320,23 +321,10 @@ static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
         const struct cpu *cpu = vm->system.cpu[i];
         if (!cpu)
             continue;
-        stats->instructions += cpu->stats.instructions;
-        stats->blocks_decoded += cpu->stats.blocks_decoded;
-        stats->block_lookups += cpu->stats.block_lookups;
-        stats->block_misses += cpu->stats.block_misses;
-        stats->tlb_misses += cpu->stats.tlb_misses;
-        stats->page_walks += cpu->stats.page_walks;
-        stats->exceptions += cpu->stats.exceptions;
-        stats->interrupts += cpu->stats.interrupts;
-        stats->code_writes += cpu->stats.code_writes;
-        stats->mmio += cpu->stats.mmio;
-        stats->pio += cpu->stats.pio;
-        stats->blocks_translated += cpu->stats.blocks_translated;
-        stats->blocks_voided += cpu->stats.blocks_voided;
-        stats->links += cpu->stats.links;
-        stats->translator_stays += cpu->stats.translator_stays;
-        stats->handler_calls += cpu->stats.handler_calls;
-        stats->code_flushes += cpu->stats.code_flushes;
+        uint64_t *sum = (uint64_t *)stats;
+        const uint64_t *one = (const uint64_t *)&cpu->stats;
+        for (unsigned k = 0; k < sizeof(*stats) / sizeof(*sum); k++)
+            sum[k] += one[k];
     }
 }
 

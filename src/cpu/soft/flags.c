@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1. PVI and VME are not offered. */
-#include "cpu/soft/core.h"
+#include "cpu/soft/block.h"
 
 #include "cpu/soft/tlb.h"
 
@@ -36,11 +36,12 @@ static void sti(struct cpu *cpu, const struct op *op)
 {
     if (!has_io_privilege(cpu))
         cpu_raise_code(cpu, VECTOR_GP, 0);
-    if (!(cpu->rflags & RFLAGS_IF)) {
-        cpu->rflags |= RFLAGS_IF;
+    if (cpu->rflags & RFLAGS_IF)
+        return;
+    cpu->rflags |= RFLAGS_IF;
+    /* The next instruction mostly is the last of this block, and that is the shadow. */
+    if (cpu->is_stepping || op + 1 == cpu->block->end)
         flags_begin_shadow(cpu, false);
-    }
-    cpu->rip = op_next_rip(cpu, op);
 }
 
 static void require_vm_privilege(struct cpu *cpu)
@@ -107,7 +108,9 @@ bool bind_flags(const struct insn *insn, struct op *op)
     default: return false;
     }
     op->size_bytes = (uint8_t)(insn->info->operand_width / 8);
-    if (op->fn == sti || op->fn == popf)
+    if (op->fn == popf)
         op->flags |= OP_ENDS_BLOCK;
+    if (op->fn == sti)
+        op->flags |= OP_ENDS_SOON;
     return true;
 }

@@ -43,28 +43,18 @@ static void regain_write(struct cpu *cpu, struct tlb_entry *entry, const uint8_t
     struct code_page *page = soft_page_of(cpu->system, hva);
     if (page && !atomic_load_explicit(&page->has_code, memory_order_relaxed) &&
         code_page_take_write(cpu, page))
-        entry->write_tag &= ~(uint64_t)TLB_CODE_TAG;
-}
-
-static struct target translate_rom_write(struct cpu *cpu, uint64_t linear, enum tlb_view view)
-{
-    struct mapping mapping = {0};
-    uint32_t error_code;
-    if (!paging_walk(cpu, linear, ACCESS_WRITE, view, &mapping, &error_code))
-        cpu_raise_page_fault(cpu, linear, error_code);
-    return (struct target){NULL, mapping.gpa | (linear & ~PAGE_MASK), 0};
+        entry->tag &= ~(uint64_t)TLB_CODE_TAG;
 }
 
 static struct target translate(struct cpu *cpu, uint64_t linear, enum memory_access access,
                                enum tlb_view view)
 {
     struct tlb_entry *entry = tlb_get(cpu, linear, access, view);
-    if (entry->read_tag & TLB_MMIO_TAG)
+    if (entry->tag & TLB_MMIO_TAG)
         return (struct target){NULL, linear + entry->addend, 0};
-    if (access == ACCESS_WRITE && (entry->write_tag & TLB_INVALID_TAG))
-        return translate_rom_write(cpu, linear, view);
     uint8_t *hva = (uint8_t *)(linear + entry->addend);
-    if (access == ACCESS_WRITE && (entry->write_tag & TLB_CODE_TAG))
+    cpu->stats.code_page_writes += (entry->tag & TLB_CODE_TAG) != 0;
+    if (entry->tag & TLB_CODE_TAG)
         regain_write(cpu, entry, hva);
     return (struct target){hva, 0, 0};
 }
@@ -85,6 +75,7 @@ static struct access translate_range(struct cpu *cpu, uint64_t linear, unsigned 
     uint64_t next = wrap(cpu, linear + here);
     check_canonical(cpu, next);
     result.count = 2;
+    cpu->stats.page_crossings++;
     result.target[1] = translate(cpu, next, access, view);
     result.target[0].size_bytes = here;
     result.target[1].size_bytes = size_bytes - here;
@@ -180,18 +171,18 @@ static void write_view(struct cpu *cpu, uint64_t linear, const void *buffer, uns
 
 void memory_read_slow(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
 {
-    read_view(cpu, linear, buffer, size_bytes, cpu->tlb_all->view);
+    read_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_write_slow(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes)
 {
-    write_view(cpu, linear, buffer, size_bytes, cpu->tlb_all->view);
+    write_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_probe_write(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
     if (!memory_hit_write(cpu, linear, size_bytes))
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_all->view);
+        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
 }
 
 void memory_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
@@ -212,15 +203,15 @@ void memory_write(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned
         memory_write_slow(cpu, linear, buffer, size_bytes);
 }
 
-static struct tlb_entry *system_slot(struct cpu *cpu, uint64_t linear)
+static struct tlb_tables *system_tables(struct cpu *cpu)
 {
-    return &cpu->tlb_set->entry[view_supervisor(cpu)][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    return &cpu->tlb_set->tables[view_supervisor(cpu)];
 }
 
 void memory_read_system(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
 {
-    const struct tlb_entry *entry = system_slot(cpu, linear);
-    if (entry->read_tag == ((linear + size_bytes - 1) & PAGE_MASK))
+    const struct tlb_entry *entry = &system_tables(cpu)->read[tlb_index(linear)];
+    if (entry->tag == ((linear + size_bytes - 1) & PAGE_MASK))
         copy(buffer, (const uint8_t *)(linear + entry->addend), size_bytes);
     else
         read_view(cpu, linear, buffer, size_bytes, view_supervisor(cpu));
@@ -228,8 +219,8 @@ void memory_read_system(struct cpu *cpu, uint64_t linear, void *buffer, unsigned
 
 void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes)
 {
-    const struct tlb_entry *entry = system_slot(cpu, linear);
-    if (entry->write_tag == ((linear + size_bytes - 1) & PAGE_MASK))
+    const struct tlb_entry *entry = &system_tables(cpu)->write[tlb_index(linear)];
+    if (entry->tag == ((linear + size_bytes - 1) & PAGE_MASK))
         copy((uint8_t *)(linear + entry->addend), buffer, size_bytes);
     else
         write_view(cpu, linear, buffer, size_bytes, view_supervisor(cpu));
@@ -237,8 +228,7 @@ void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, u
 
 void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
 {
-    struct access access =
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_all->view);
+    struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
     debugger_note_access(cpu, linear, size_bytes, ACCESS_READ);
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;

@@ -33,25 +33,25 @@ void memory_write(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned
 void memory_read_system(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes);
 void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes);
 
-static inline struct tlb_entry *tlb_slot(struct cpu *cpu, uint64_t linear)
+static inline unsigned tlb_index(uint64_t linear)
 {
-    return &cpu->tlb[(linear >> 12) & (TLB_ENTRIES - 1)];
+    return (linear >> 12) & (TLB_ENTRIES - 1);
 }
 
 /* The host address when [linear, linear + size) is plain RAM on one page that the TLB knows; NULL
  * otherwise, and then the caller uses memory_read or memory_write. Never faults. */
 static inline const uint8_t *memory_hit_read(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
-    struct tlb_entry *entry = tlb_slot(cpu, linear);
-    if (__builtin_expect(entry->read_tag == ((linear + size_bytes - 1) & ~UINT64_C(0xfff)), 1))
+    const struct tlb_entry *entry = &cpu->tlb->read[tlb_index(linear)];
+    if (__builtin_expect(entry->tag == ((linear + size_bytes - 1) & ~UINT64_C(0xfff)), 1))
         return (const uint8_t *)(linear + entry->addend);
     return NULL;
 }
 
 static inline uint8_t *memory_hit_write(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
-    struct tlb_entry *entry = tlb_slot(cpu, linear);
-    if (__builtin_expect(entry->write_tag == ((linear + size_bytes - 1) & ~UINT64_C(0xfff)), 1))
+    const struct tlb_entry *entry = &cpu->tlb->write[tlb_index(linear)];
+    if (__builtin_expect(entry->tag == ((linear + size_bytes - 1) & ~UINT64_C(0xfff)), 1))
         return (uint8_t *)(linear + entry->addend);
     return NULL;
 }

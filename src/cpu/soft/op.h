@@ -26,6 +26,7 @@ enum {
     OP_REPNE = 1 << 5,      /* F2 */
     OP_ENDS_BLOCK = 1 << 6, /* the handler sets cpu->rip: control flow, or what can change mode,
                              TLB or IF, and what must be interruptible */
+    OP_ENDS_SOON = 1 << 8,  /* the next instruction is the block's last */
     OP_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP(0) */
 };
 
@@ -46,6 +47,7 @@ struct op {
     uint8_t imm2;        /* the second immediate of ENTER, EXTRQ and far pointers' selector: low */
     uint16_t offset;     /* of the first byte from the block's start */
     uint16_t flags;
+    uint16_t number; /* of this op in its block */
 };
 
 /* The kinds of the visible operands (info->operand_count_visible: those a disassembler shows, such

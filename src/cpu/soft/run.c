@@ -70,12 +70,13 @@ void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error_code)
 static void settle_fault(struct cpu *cpu)
 {
     if (cpu->op) {
-        if (!cpu->is_stepping)
+        bool is_counted = !cpu->is_translated || cpu->system->translator.has_counts;
+        if (!cpu->is_stepping && is_counted)
             cpu->stats.instructions -= (uint64_t)(cpu->block->end - cpu->op);
         cpu->rip = cpu_rip(cpu);
         cpu->op = NULL;
     }
-    cpu->is_stepping = false;
+    cpu->is_stepping = cpu->is_translated = false;
     debugger_forget_access(cpu);
     cpu->delivering_ext = false;
     int first = cpu->delivering;

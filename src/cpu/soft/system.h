@@ -7,6 +7,7 @@
 #define SKEP_CPU_SOFT_SYSTEM_H
 
 #include "base/log.h"
+#include "cpu/stats.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,16 +29,6 @@ struct soft_callbacks {
     bool (*read_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value);
     bool (*write_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value);
     void (*tsc_changed)(void *opaque, unsigned vcpu);
-};
-
-struct soft_stats {
-    uint64_t instructions;
-    uint64_t blocks_decoded, block_lookups, block_misses;
-    uint64_t tlb_misses, page_walks;
-    uint64_t exceptions, interrupts;
-    uint64_t code_writes;
-    uint64_t mmio, pio;
-    uint64_t blocks_translated, blocks_voided, links, translator_stays, handler_calls, code_flushes;
 };
 
 /* For each page of RAM: whether any processor holds decoded code of it, and how often such code
@@ -73,6 +64,7 @@ struct translator_options {
     bool perf_map;        /* write /tmp/perf-PID.map */
     unsigned threshold;   /* runs of a block before it is translated; 0: the usual number */
     unsigned code_bytes;  /* of host code a processor; 0: the usual number */
+    bool has_counts;      /* translated instructions are counted, too */
     bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
 };
 

@@ -3,12 +3,40 @@
 #include "cpu/soft/tlb.h"
 
 #include "cpu/soft/debugger.h"
+#include "cpu/soft/translator/translator.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static const struct tlb_entry invalid_entry = {TLB_INVALID_TAG, TLB_INVALID_TAG, TLB_INVALID_TAG,
-                                               0};
+static const struct tlb_entry invalid_entry = {TLB_INVALID_TAG, 0};
+
+static struct tlb_entry *entry_of(struct tlb_tables *tables, uint64_t linear,
+                                  enum memory_access access)
+{
+    switch (access) {
+    case ACCESS_READ: return &tables->read[tlb_index(linear)];
+    case ACCESS_WRITE: return &tables->write[tlb_index(linear)];
+    default: return &tables->execute[linear >> PAGE_SHIFT & (TLB_EXECUTE_ENTRIES - 1)];
+    }
+}
+
+/* All entries that a page may be in. */
+static void clear_index(struct tlb_tables *tables, unsigned i)
+{
+    tables->read[i] = tables->write[i] = invalid_entry;
+    tables->execute[i & (TLB_EXECUTE_ENTRIES - 1)] = invalid_entry;
+}
+
+/* What translated code knows to hit is to be looked up again. */
+static void forget_page_slots(struct cpu *cpu)
+{
+    if (!cpu->page_slots_used)
+        return;
+    for (unsigned domain = CLASS_KERNEL; domain < CLASS_OTHER; domain++)
+        for (unsigned i = 0; i < PAGE_SLOTS; i++)
+            cpu->page_slot[domain][i].page = PAGE_SLOT_NONE;
+    cpu->page_slots_used = 0;
+}
 
 static unsigned bloom_index(uint64_t key)
 {
@@ -31,10 +59,10 @@ static void view_clear(struct tlb_set *set, unsigned view)
 {
     if (set->filled[view] <= TLB_LOG_ENTRIES)
         for (unsigned i = 0; i < set->filled[view]; i++)
-            set->entry[view][set->log[view][i]] = invalid_entry;
+            clear_index(&set->tables[view], set->log[view][i]);
     else
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            set->entry[view][i] = invalid_entry;
+            clear_index(&set->tables[view], i);
     set->filled[view] = 0;
 }
 
@@ -42,6 +70,7 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
 {
     for (unsigned view = 0; view < TLB_VIEWS; view++)
         view_clear(set, view);
+    forget_page_slots(cpu);
     memset(&set->large, 0, sizeof(set->large));
     memset(&set->huge, 0, sizeof(set->huge));
     set->has_global = false;
@@ -61,6 +90,7 @@ bool tlb_open(struct cpu *cpu)
             /* Entries of sets that are never used are never touched. */
             cpu->tlb_all->set[i].filled[view] = TLB_LOG_ENTRIES + 1;
         }
+    cpu->page_slots_used = 1;
     cpu->tlb_all->next_epoch = 1;
     cpu->tlb_set = &cpu->tlb_all->set[0];
     cpu->tlb_set->is_used = true;
@@ -77,13 +107,15 @@ void tlb_close(struct cpu *cpu)
 
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
 {
-    cpu->tlb_all->view = (uint8_t)view;
-    cpu->tlb = cpu->tlb_set->entry[view];
+    cpu->tlb_view = (uint8_t)view;
+    cpu->tlb = &cpu->tlb_set->tables[view];
 }
 
 static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)
 {
     uint64_t key = epoch << JUMP_MODE_BITS | cpu->mode;
+    if (epoch != cpu->link_key[half] >> JUMP_MODE_BITS)
+        translator_forget(cpu, half ? CLASS_KERNEL : CLASS_USER);
     cpu->jump_key[half] = (uint16_t)key;
     cpu->link_key[half] = key;
 }
@@ -98,6 +130,7 @@ void tlb_update_jump_key(struct cpu *cpu)
  * and the cache is emptied. An epoch with low bits 0 is nobody's, as is an empty entry. */
 static uint64_t take_epoch(struct cpu *cpu)
 {
+    cpu->stats.epochs++;
     struct tlb *tlb = cpu->tlb_all;
     if (tlb->next_epoch % JUMP_EPOCHS == 0) {
         memset(cpu->jump, 0, sizeof(cpu->jump));
@@ -185,8 +218,11 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
         keep = false;
     }
     set->last_use = ++tlb->clock;
+    cpu->stats.space_switches++;
+    cpu->stats.space_misses += !keep;
     cpu->tlb_set = set;
-    cpu->tlb = set->entry[tlb->view];
+    cpu->tlb = &set->tables[cpu->tlb_view];
+    forget_page_slots(cpu);
     if (!keep)
         set_flush(cpu, set);
     else if (tlb->is_upper_private)
@@ -197,6 +233,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
 
 void tlb_flush_all(struct cpu *cpu)
 {
+    cpu->stats.tlb_flushes++;
     for (unsigned i = 0; i < TLB_SETS; i++)
         if (&cpu->tlb_all->set[i] != cpu->tlb_set)
             cpu->tlb_all->set[i].is_used = false;
@@ -208,6 +245,7 @@ void tlb_flush_all(struct cpu *cpu)
 void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid)
 {
     struct tlb_set *set = set_find(cpu->tlb_all, pcid);
+    cpu->stats.space_flushes++;
     if (set == cpu->tlb_set)
         set_flush(cpu, set);
     else if (set)
@@ -216,26 +254,26 @@ void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid)
 
 static void flush_region(struct tlb_set *set, uint64_t linear)
 {
-    for (unsigned view = 0; view < TLB_VIEWS; view++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++) {
-            struct tlb_entry *entry = &set->entry[view][i];
-            uint64_t tag = entry->exec_tag & TLB_INVALID_TAG ? entry->read_tag : entry->exec_tag;
-            if (!((tag ^ linear) >> 22))
-                *entry = invalid_entry;
-        }
+    for (unsigned view = 0; view < TLB_VIEWS; view++) {
+        struct tlb_entry *entry = (void *)&set->tables[view];
+        for (unsigned i = 0; i < sizeof(set->tables[view]) / sizeof(*entry); i++)
+            if (!((entry[i].tag ^ linear) >> 22))
+                entry[i] = invalid_entry;
+    }
 }
 
 static void set_flush_page(struct cpu *cpu, struct tlb_set *set, uint64_t linear)
 {
     bool has_code = bloom_has(code_bloom(cpu, set, linear), linear >> PAGE_SHIFT);
+    cpu->stats.page_flushes++;
     if (bloom_has(&set->huge, linear >> 30)) {
         set_flush(cpu, set);
         new_epoch_of(cpu, set, linear);
         return;
     }
-    unsigned i = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    forget_page_slots(cpu);
     for (unsigned view = 0; view < TLB_VIEWS; view++)
-        set->entry[view][i] = invalid_entry;
+        clear_index(&set->tables[view], tlb_index(linear));
     if (bloom_has(&set->large, linear >> 22)) {
         flush_region(set, linear);
         has_code = true;
@@ -263,66 +301,68 @@ void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid)
 static void drop_write(struct tlb_entry *entry, const uint8_t *page)
 {
     uint64_t other = TLB_INVALID_TAG | TLB_MMIO_TAG;
-    if (!(entry->write_tag & other) &&
-        (entry->write_tag & PAGE_MASK) + entry->addend == (uintptr_t)page)
-        entry->write_tag |= TLB_CODE_TAG;
+    if (!(entry->tag & other) && (entry->tag & PAGE_MASK) + entry->addend == (uintptr_t)page)
+        entry->tag |= TLB_CODE_TAG;
 }
 
 void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
 {
+    forget_page_slots(cpu);
     for (unsigned s = 0; s < TLB_SETS; s++) {
         struct tlb_set *set = &cpu->tlb_all->set[s];
         if (!set->is_used)
             continue;
         for (unsigned view = 0; view < TLB_VIEWS; view++) {
+            struct tlb_entry *write = set->tables[view].write;
             if (set->filled[view] <= TLB_LOG_ENTRIES)
                 for (unsigned i = 0; i < set->filled[view]; i++)
-                    drop_write(&set->entry[view][set->log[view][i]], page);
+                    drop_write(&write[set->log[view][i]], page);
             else
                 for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                    drop_write(&set->entry[view][i], page);
+                    drop_write(&write[i], page);
         }
     }
 }
 
-static void fill_ram(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear,
-                     const struct mapping *mapping, struct soft_region *region)
+/* What else a walk has told is kept, too, unless that would drive another page out. */
+static void set_entry(struct tlb_entry *entry, uint64_t tag, uintptr_t addend, bool is_wanted)
 {
-    uint64_t page = linear & PAGE_MASK;
-    uint64_t offset = mapping->gpa - region->gpa;
-    entry->addend = (uintptr_t)region->hva + offset - page;
-    if (mapping->executable)
-        entry->exec_tag = page;
-    if (mapping->writable && mapping->dirty && !region->read_only)
-        entry->write_tag = code_page_take_write(cpu, &region->pages[offset >> PAGE_SHIFT])
-                               ? page
-                               : page | TLB_CODE_TAG;
+    bool is_free = entry->tag & TLB_INVALID_TAG || !((entry->tag ^ tag) & PAGE_MASK);
+    if (is_wanted || is_free)
+        *entry = (struct tlb_entry){tag, addend};
 }
 
-/* Whether data may be read through this view follows from the walk; writes need the dirty bit. */
-static void fill(struct cpu *cpu, struct tlb_entry *entry, uint64_t linear, enum tlb_view view,
-                 const struct mapping *mapping)
+/* Whether data may be read through this view follows from the walk; writes need the dirty bit. A
+ * write to ROM goes where MMIO goes. */
+static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
+                 enum memory_access access, enum tlb_view view, const struct mapping *mapping)
 {
-    uint64_t page = linear & PAGE_MASK;
-    bool is_readable = !(view == TLB_SUPERVISOR_SMAP && mapping->user);
+    uint64_t page = linear & PAGE_MASK, kind = 0;
+    bool is_data = !(view == TLB_SUPERVISOR_SMAP && mapping->user);
+    bool is_write = is_data && mapping->writable && mapping->dirty;
     struct soft_region *region = soft_region_find(cpu->system, mapping->gpa);
-    *entry = invalid_entry;
-    if (region) {
-        fill_ram(cpu, entry, linear, mapping, region);
-        if (is_readable)
-            entry->read_tag = page;
-        else
-            entry->write_tag = TLB_INVALID_TAG;
-    } else if (is_readable) {
-        entry->addend = mapping->gpa - page;
-        entry->read_tag = page | TLB_MMIO_TAG;
-        if (mapping->writable && mapping->dirty)
-            entry->write_tag = page | TLB_MMIO_TAG;
+    uint64_t offset = region ? mapping->gpa - region->gpa : 0;
+    uintptr_t physical = mapping->gpa - page;
+    uintptr_t addend = region ? (uintptr_t)region->hva + offset - page : physical;
+    if (!region)
+        kind = TLB_MMIO_TAG;
+    if (mapping->executable)
+        set_entry(entry_of(tables, linear, ACCESS_EXECUTE), page | kind, addend,
+                  access == ACCESS_EXECUTE);
+    uint64_t watch = debugger_watches(cpu, page, PAGE_BYTES) ? TLB_WATCH_TAG : 0;
+    if (is_data)
+        set_entry(entry_of(tables, linear, ACCESS_READ), page | kind | watch, addend,
+                  access == ACCESS_READ);
+    if (!is_write)
+        return;
+    if (region && region->read_only) {
+        kind = TLB_MMIO_TAG;
+        addend = physical;
+    } else if (region && !code_page_take_write(cpu, &region->pages[offset >> PAGE_SHIFT])) {
+        kind = TLB_CODE_TAG;
     }
-    if (debugger_watches(cpu, page, PAGE_BYTES)) {
-        entry->read_tag |= TLB_WATCH_TAG;
-        entry->write_tag |= TLB_WATCH_TAG;
-    }
+    set_entry(entry_of(tables, linear, ACCESS_WRITE), page | kind | watch, addend,
+              access == ACCESS_WRITE);
 }
 
 static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
@@ -354,19 +394,16 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
                           enum tlb_view view)
 {
     struct tlb_set *set = cpu->tlb_set;
-    struct tlb_entry *entry = &set->entry[view][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
-    uint64_t tag = access == ACCESS_READ    ? entry->read_tag
-                   : access == ACCESS_WRITE ? entry->write_tag
-                                            : entry->exec_tag;
+    struct tlb_entry *entry = entry_of(&set->tables[view], linear, access);
     uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG | TLB_WATCH_TAG;
-    if ((tag & ~flags) == (linear & PAGE_MASK))
+    if ((entry->tag & ~flags) == (linear & PAGE_MASK))
         return entry;
     struct mapping mapping;
     uint32_t error_code = 0;
     cpu->stats.tlb_misses++;
     if (!paging_walk(cpu, linear, access, view, &mapping, &error_code))
         cpu_raise_page_fault(cpu, linear, error_code);
-    fill(cpu, entry, linear, view, &mapping);
+    fill(cpu, &set->tables[view], linear, access, view, &mapping);
     note_fill(set, view, linear, &mapping);
     note_private(cpu, linear, &mapping);
     return entry;

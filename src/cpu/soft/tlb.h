@@ -16,7 +16,7 @@ struct tlb_bloom {
 };
 
 struct tlb_set {
-    struct tlb_entry entry[TLB_VIEWS][TLB_ENTRIES];
+    struct tlb_tables tables[TLB_VIEWS];
     uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES]; /* which entries were filled since the last flush */
     unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
     struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */
@@ -36,7 +36,6 @@ struct tlb {
     uint64_t upper_epoch;
     struct tlb_bloom upper_code;
     bool is_upper_private; /* code of the upper half is in pages that are not global */
-    uint8_t view;          /* enum tlb_view of cpu->tlb */
 };
 
 /* A page as the tables give it: paging.c. */

@@ -110,6 +110,20 @@ static unsigned shift_count(const struct insn_facts *facts)
     return (unsigned)last->imm.value.u & (facts->operand[0].size == 64 ? 63 : 31);
 }
 
+static emit_fn *find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
+{
+    emit_fn *fn = integer_find(unit, op, facts);
+    if (!fn)
+        fn = flow_find(unit, op, facts);
+    if (!fn)
+        fn = string_find(op, facts);
+    if (!fn)
+        fn = system_find(unit, op, facts);
+    if (!fn)
+        fn = bmi_find(unit, op, facts);
+    return fn ? fn : vector_find(unit, op, facts);
+}
+
 static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
 {
     const struct op *op = &unit->block->op[i];
@@ -132,18 +146,14 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
     flags_of(&facts->info, shift_count(facts), &facts->reads, &facts->writes);
     unit->op = op;
     unit->facts = facts;
-    if (op->fn != op_undefined)
-        facts->emit = integer_find(unit, op, facts);
-    if (op->fn != op_undefined && !facts->emit)
-        facts->emit = flow_find(unit, op, facts);
-    if (op->fn != op_undefined && !facts->emit)
-        facts->emit = vector_find(unit, op, facts);
+    facts->emit = op->fn == op_undefined ? NULL : find(unit, op, facts);
     const ZydisAccessedFlags *flags = facts->info.cpu_flags;
     facts->touches =
         facts->emit && flags &&
         ((flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ALL_FLAGS);
     bool may_see = sees_flags(&facts->info) || (op->flags & OP_ENDS_BLOCK);
-    if (!facts->emit && may_see)
+    bool stores_flags = facts->info.mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+    if ((!facts->emit && may_see) || stores_flags)
         facts->reads = ALL_FLAGS;
     return true;
 }
@@ -203,8 +213,9 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
         return;
     if (facts->emit && is_relative(facts))
         unit->live_taken = peek(unit, decoder, end + (int64_t)last->imm);
-    bool goes_on =
-        !(last->flags & OP_ENDS_BLOCK) || facts->info.meta.category == ZYDIS_CATEGORY_COND_BR;
+    bool goes_on = !(last->flags & OP_ENDS_BLOCK) ||
+                   facts->info.meta.category == ZYDIS_CATEGORY_COND_BR ||
+                   (facts->emit && facts->info.meta.category == ZYDIS_CATEGORY_STRINGOP);
     if (goes_on)
         unit->live_next = peek(unit, decoder, end);
 }

@@ -48,18 +48,46 @@ static int open_perf_map(void)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-static void note_for_perf(struct translator *t, const struct cpu *cpu, const uint8_t *code,
-                          size_t size_bytes)
+static void note_for_perf(struct translator *t, const uint8_t *code, size_t size_bytes,
+                          const char *name)
 {
     char line[96];
     if (t->perf_map < 0)
         return;
-    int length = snprintf(line, sizeof(line), "%lx %zx guest_%d_%llx\n", (unsigned long)code,
-                          size_bytes, cpu->cpl, (unsigned long long)cpu->rip);
+    int length =
+        snprintf(line, sizeof(line), "%lx %zx %s\n", (unsigned long)code, size_bytes, name);
     if (write(t->perf_map, line, (size_t)length) == length)
         return;
     close(t->perf_map);
     t->perf_map = -1;
+}
+
+static void note_block(struct cpu *cpu, const uint8_t *code, size_t size_bytes)
+{
+    char name[48];
+    snprintf(name, sizeof(name), "guest_%d_%llx", cpu->cpl, (unsigned long long)cpu->rip);
+    note_for_perf(cpu->translator, code, size_bytes, name);
+}
+
+static void note_thunks(struct translator *t)
+{
+    const struct {
+        const char *name;
+        uint32_t from, to;
+    } thunk[] = {
+        {"skep_enter", t->enter, t->disarm},
+        {"skep_disarm", t->disarm, t->arm},
+        {"skep_arm", t->arm, t->leave},
+        {"skep_leave", t->leave, t->lookup[CLASS_KERNEL]},
+        {"skep_lookup", t->lookup[CLASS_KERNEL], t->handler},
+        {"skep_handler", t->handler, t->movs[0]},
+        {"skep_string", t->movs[0], t->unlinked},
+        {"skep_unlinked", t->unlinked, t->far},
+        {"skep_far", t->far, t->page_miss[PAGE_READ]},
+        {"skep_page_miss", t->page_miss[PAGE_READ], (uint32_t)t->thunk_bytes},
+    };
+    for (unsigned i = 0; i < sizeof(thunk) / sizeof(thunk[0]); i++)
+        note_for_perf(t, t->executable + thunk[i].from, thunk[i].to - thunk[i].from, thunk[i].name);
 }
 
 bool translator_open(struct cpu *cpu, struct error *err)
@@ -71,6 +99,7 @@ bool translator_open(struct cpu *cpu, struct error *err)
     if (!t)
         return error_errno(err, "cannot make the translator", NULL, ENOMEM);
     cpu->translator = t;
+    cpu->relink_budget = RELINK_BUDGET;
     t->size_bytes = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
     if (t->size_bytes < MIN_CODE_BYTES)
         t->size_bytes = MIN_CODE_BYTES;
@@ -81,6 +110,7 @@ bool translator_open(struct cpu *cpu, struct error *err)
         return false;
     }
     thunks_make(t);
+    note_thunks(t);
     return true;
 }
 
@@ -127,6 +157,22 @@ const uint8_t *translator_cold_code(const struct cpu *cpu)
     return t ? t->executable + t->leave : NULL;
 }
 
+void translator_forget(struct cpu *cpu, unsigned domain)
+{
+    if (!cpu->translator)
+        return;
+    memset(cpu->returns[domain], 0, sizeof(cpu->returns[domain]));
+    if (cpu->targets_used[domain])
+        memset(cpu->targets[domain], 0, sizeof(cpu->targets[domain]));
+    cpu->targets_used[domain] = 0;
+}
+
+static void forget_all(struct cpu *cpu)
+{
+    translator_forget(cpu, CLASS_KERNEL);
+    translator_forget(cpu, CLASS_USER);
+}
+
 void translator_flush(struct cpu *cpu)
 {
     struct translator *t = cpu->translator;
@@ -135,6 +181,7 @@ void translator_flush(struct cpu *cpu)
     t->used_bytes = t->thunk_bytes;
     memset(t->page, 0, sizeof(t->page));
     cpu->link_site = 0;
+    forget_all(cpu);
     cpu->stats.code_flushes++;
     serialise();
 }
@@ -149,16 +196,65 @@ static struct block **page_bucket(struct translator *t, const struct code_page *
 
 _Static_assert(PAGE_BUCKETS == 1 << 12, "page_bucket takes the top 12 bits");
 
-/* The jump out is where the poll at the start goes. */
+static struct link_record record_at(const struct translator *t, uint32_t offset)
+{
+    struct link_record record;
+    memcpy(&record, t->writable + offset, sizeof(record));
+    return record;
+}
+
+static void record_store(struct translator *t, uint32_t offset, const struct link_record *record)
+{
+    memcpy(t->writable + offset, record, sizeof(*record));
+}
+
+/* Links from other pages lead to their stubs again. */
+static void unlink_incoming(struct translator *t, struct block *block)
+{
+    for (uint32_t offset = block->incoming; offset;) {
+        struct link_record record = record_at(t, offset);
+        struct emitter e = {t->writable + record.site, t->writable + record.site + GUARD_BYTES};
+        uint32_t next = record.next;
+        emit_bind(emit_jmp(&e), t->writable + record.stub);
+        record.next = 0;
+        record.linked = NULL;
+        record_store(t, offset, &record);
+        offset = next;
+    }
+    block->incoming = 0;
+}
+
+/* Takes a link out of the list of the block that it leads to. */
+static void forget_link(struct translator *t, uint32_t offset, const struct link_record *record)
+{
+    uint32_t at = record->linked->incoming;
+    if (at == offset) {
+        record->linked->incoming = record->next;
+        return;
+    }
+    while (at) {
+        struct link_record other = record_at(t, at);
+        if (other.next == offset) {
+            other.next = record->next;
+            record_store(t, at, &other);
+            return;
+        }
+        at = other.next;
+    }
+}
+
+/* Behind the poll, where all jumps to the block come by, is now a jump out, to where the poll goes.
+ */
 static void make_unreachable(struct cpu *cpu, struct block *block)
 {
     struct translator *t = cpu->translator;
     uint8_t *code = t->writable + (block->code - t->executable);
     int32_t distance;
     memcpy(&distance, code + POLL_BYTES - 4, sizeof(distance));
-    struct emitter e = {code, code + POLL_BYTES};
+    struct emitter e = {code + POLL_BYTES, code + POLL_BYTES + 5};
     const uint8_t *out = code + POLL_BYTES + distance;
     emit_bind(emit_jmp(&e), out);
+    unlink_incoming(t, block);
     block->code = translator_cold_code(cpu);
     block->is_translated = false;
     block->is_refused = true;
@@ -187,6 +283,7 @@ void translator_serve(struct cpu *cpu)
     cpu->link_site = 0;
     if (!t)
         return;
+    forget_all(cpu);
     pthread_mutex_lock(&system->void_lock);
     uint64_t count = system->voided_count - t->voided_seen;
     for (unsigned i = 0; count <= SOFT_VOIDED && i < count; i++)
@@ -229,7 +326,7 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return true;
     }
     t->used_bytes += ((size_t)(unit->e.at - at) + 15) & ~(size_t)15;
-    note_for_perf(t, cpu, code, (size_t)(unit->e.at - at));
+    note_block(cpu, code, (size_t)(unit->e.at - at));
     block->code = code;
     block->is_translated = true;
     struct block **bucket = page_bucket(t, block->page);
@@ -239,20 +336,70 @@ static bool translate_block(struct cpu *cpu, struct block *block)
     return true;
 }
 
-/* The jump that was left by goes to the block from now on, when that is of the same page: RIP may
- * have been mapped elsewhere meanwhile. */
-static void link_block(struct cpu *cpu, const struct block *block)
+/* The guard of a link to another page, whose jump goes to the block while the code runs at the same
+ * RIP, in the same address space, as now: then the other page is the same, too. */
+static void emit_guard(struct cpu *cpu, const struct link_record *record, const uint8_t *target)
 {
     struct translator *t = cpu->translator;
-    struct link_record record;
-    memcpy(&record, t->writable + cpu->link_site, sizeof(record));
-    cpu->link_site = 0;
-    unsigned offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
-    if (record.page != block->page || record.mode != block->mode || record.offset != offset)
+    uint8_t *guard = t->writable + record->site, *stub = t->writable + record->stub;
+    struct emitter e = {guard, guard + GUARD_BYTES};
+    const uint64_t page_rip = cpu->gpr[GPR_PAGE_RIP];
+    const uint64_t key = cpu->link_key[cpu->rip >> 63];
+    EMIT(&e, 0x49, 0xbe); /* mov SCRATCH0, imm64 */
+    emit64(&e, page_rip);
+    emit_modrm(&e, 0x3b, 8, SCRATCH0, gpr_slot(GPR_PAGE_RIP)); /* cmp */
+    emit_bind(emit_jcc(&e, CONDITION_NE), stub);
+    const size_t at = offsetof(struct cpu, link_key) + (cpu->rip >> 63) * sizeof(key);
+    emit_modrm(&e, 0x81 | EMIT_EXTENSION, 4, 7, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS));
+    emit32(&e, (uint32_t)key);
+    emit_bind(emit_jcc(&e, CONDITION_NE), stub);
+    EMIT(&e, 0x49, 0x81, 0xc6); /* add SCRATCH0, imm32 */
+    emit32(&e, (uint32_t)((cpu->rip & PAGE_MASK) - page_rip));
+    emit_store(&e, gpr_slot(GPR_PAGE_RIP), SCRATCH0);
+    emit_bind(emit_jmp(&e), target);
+}
+
+_Static_assert((int)SCRATCH0 == (int)HOST_R14, "emit_guard");
+
+static void link_far(struct cpu *cpu, struct block *block, struct link_record *record)
+{
+    struct translator *t = cpu->translator;
+    uint32_t offset = cpu->link_site;
+    if (cpu->rip != cpu->gpr[GPR_PAGE_RIP] + (uint64_t)(int64_t)record->target)
         return;
-    emit_bind(t->writable + record.site, t->writable + (block->code - t->executable));
-    serialise();
-    cpu->stats.links++;
+    emit_guard(cpu, record, t->writable + (block->code - t->executable));
+    if (record->linked)
+        forget_link(t, offset, record);
+    record->linked = block;
+    record->next = block->incoming;
+    block->incoming = offset;
+    record_store(t, offset, record);
+}
+
+/* The jump that was left by goes to the block from now on. Inside of a page that does not depend on
+ * where the page is mapped. A loop has a jump back, so only those need to poll. */
+static void link_near(struct cpu *cpu, const struct block *block, const struct link_record *record)
+{
+    struct translator *t = cpu->translator;
+    int32_t offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
+    if (record->page != block->page || record->target != offset)
+        return;
+    const uint8_t *code = t->writable + (block->code - t->executable);
+    emit_bind(t->writable + record->site, code + (record->is_forward ? POLL_BYTES : 0));
+}
+
+static void link_block(struct cpu *cpu, struct block *block)
+{
+    struct link_record record = record_at(cpu->translator, cpu->link_site);
+    if (record.mode == block->mode) {
+        if (record.is_far)
+            link_far(cpu, block, &record);
+        else
+            link_near(cpu, block, &record);
+        serialise();
+        cpu->stats.links++;
+    }
+    cpu->link_site = 0;
 }
 
 enum readiness { READY, NOT_READY, GONE };
@@ -291,6 +438,26 @@ bool translator_run(struct cpu *cpu, struct block *block)
     memcpy(&enter, &thunk, sizeof(enter));
     cpu->gpr[GPR_PAGE_RIP] = cpu->rip & PAGE_MASK;
     cpu->stats.translator_stays++;
+    cpu->is_translated = true;
     enter(cpu, block->code + POLL_BYTES);
+    cpu->is_translated = false;
     return true;
+}
+
+bool translator_handle(struct cpu *cpu, uint32_t op_offset)
+{
+    const struct op *op = (const void *)(cpu->block_arena + op_offset);
+    struct block *block = block_of(op);
+    cpu->block = block;
+    cpu->op = op;
+    cpu->gpr[GPR_BLOCK_RIP] = cpu->gpr[GPR_PAGE_RIP] + ((uintptr_t)block->hva & (PAGE_BYTES - 1));
+    cpu->rip = cpu_rip(cpu) + op->length;
+    cpu->stats.handler_calls++;
+    op->fn(cpu, op);
+    if (op + 1 == block->end || (op->flags & OP_ENDS_BLOCK))
+        return false; /* the next block polls */
+    bool leaves = atomic_load_explicit(&cpu->requests, memory_order_relaxed) & REQUEST_VOID;
+    if (leaves && cpu->system->translator.has_counts)
+        cpu->stats.instructions -= (uint64_t)(block->end - op - 1);
+    return leaves;
 }

@@ -159,6 +159,13 @@ void emit_lea(struct emitter *e, unsigned to, struct rm from)
     emit_modrm(e, 0x8d, 8, to, from);
 }
 
+uint8_t *emit_lea_rip(struct emitter *e, unsigned to)
+{
+    EMIT(e, (uint8_t)(to >= 8 ? 0x4c : 0x48), 0x8d, (uint8_t)((to & 7) << 3 | 5));
+    emit32(e, 0);
+    return e->at - 4;
+}
+
 void emit_mov_imm(struct emitter *e, unsigned to, uint64_t value)
 {
     if (value <= UINT32_MAX) {

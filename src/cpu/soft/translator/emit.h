@@ -97,6 +97,8 @@ void emit_load(struct emitter *e, unsigned to, struct rm from);    /* 64 bits */
 void emit_store(struct emitter *e, struct rm to, unsigned from);   /* 64 bits */
 void emit_mov_imm(struct emitter *e, unsigned to, uint64_t value); /* leaves flags */
 void emit_lea(struct emitter *e, unsigned to, struct rm from);     /* 64 bits */
+/* The address of code whose distance is bound later. */
+uint8_t *emit_lea_rip(struct emitter *e, unsigned to);
 /* digit: 0 ADD 1 OR 2 ADC 3 SBB 4 AND 5 SUB 6 XOR 7 CMP, with the shortest immediate. */
 void emit_alu_imm(struct emitter *e, unsigned digit, unsigned size_bytes, struct rm rm,
                   int32_t value, unsigned flags);

@@ -130,24 +130,88 @@ static void jmp_relative(struct unit *unit, const struct op *op)
     unit->ends = true;
 }
 
-/* To what is in SCRATCH0, once it is known to be canonical. */
-static void emit_go(struct unit *unit)
+void emit_canonical_compare(struct emitter *e)
 {
-    emit_lookup(&unit->e, thunk(unit, unit->translator->leave));
-    unit->ends = true;
+    emit_mov_rr(e, SCRATCH1, SCRATCH0);
+    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH1)); /* sar */
+    emit8(e, 47);
+    emit_alu_imm(e, 0, 8, rm_reg(SCRATCH1), 1, 0);
+    emit_alu_imm(e, 7, 8, rm_reg(SCRATCH1), 1, 0);
 }
 
 /* SCRATCH0 must be canonical, or the handler will raise. */
 static void check_canonical(struct unit *unit)
 {
+    emit_canonical_compare(&unit->e);
+    slow_if(unit, CONDITION_A);
+}
+
+static struct rm cache_field(const struct unit *unit, size_t caches, size_t cache_bytes,
+                             unsigned index, unsigned scale, size_t field)
+{
+    size_t at = caches + unit->domain * cache_bytes + field;
+    return rm_indexed(HOST_CPU, index, scale, (int32_t)at - CPU_BIAS);
+}
+
+/* Of the entry of cpu->targets whose number times eight is in SCRATCH1. */
+static struct rm target_field(const struct unit *unit, size_t field)
+{
+    return cache_field(unit, offsetof(struct cpu, targets), sizeof(((struct cpu *)0)->targets[0]),
+                       SCRATCH1, 1, field);
+}
+
+/* Of the entry of cpu->returns whose number times eight is in `index`. */
+static struct rm return_field(const struct unit *unit, unsigned index, size_t field)
+{
+    return cache_field(unit, offsetof(struct cpu, returns), sizeof(((struct cpu *)0)->returns[0]),
+                       index, 1, field);
+}
+
+/* RIP in SCRATCH0 is where control goes: its page. */
+static void enter_page(struct emitter *e)
+{
+    emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES, 0);
+    emit_store(e, gpr_slot(GPR_PAGE_RIP), SCRATCH0);
+}
+
+static void miss_if(struct unit *unit, unsigned condition, int32_t rsp_distance)
+{
+    unit->misses[unit->miss_count++] = (struct target_miss){
+        .from = emit_jcc(&unit->e, condition),
+        .rsp_distance = rsp_distance,
+        .slow = slow_later(unit),
+    };
+}
+
+/* The number of RIP's entry in cpu->targets, times eight: bits 3 up of RIP, mixed with higher ones
+ * since functions begin at multiples of sixteen. */
+void emit_target_index(struct emitter *e)
+{
+    emit_modrm(e, 0x8b, 4, SCRATCH1, rm_reg(SCRATCH0)); /* mov */
+    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 4, 5, rm_reg(SCRATCH1));
+    emit8(e, 5);                                        /* shr */
+    emit_modrm(e, 0x33, 4, SCRATCH1, rm_reg(SCRATCH0)); /* xor */
+    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), (TARGET_ENTRIES - 1) << 3, 0);
+}
+
+/* To the RIP in SCRATCH0, found in cpu->targets in place: so each jump has one of the host's own to
+ * be predicted. */
+static void emit_go(struct unit *unit, bool is_canonical)
+{
     struct emitter *e = &unit->e;
-    emit_mov_rr(e, SCRATCH1, SCRATCH0);
-    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 4, rm_reg(SCRATCH1)); /* shl */
-    emit8(e, 16);
-    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH1)); /* sar */
-    emit8(e, 16);
-    emit_modrm(e, 0x3b, 8, SCRATCH1, rm_reg(SCRATCH0)); /* cmp */
-    slow_if(unit, CONDITION_NE);
+    unit->ends = true;
+    if (unit->domain == CLASS_OTHER) {
+        if (!is_canonical)
+            check_canonical(unit);
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[CLASS_OTHER]));
+        return;
+    }
+    emit_target_index(e);
+    emit_modrm(e, 0x3b, 8, SCRATCH0, target_field(unit, offsetof(struct code_target, rip)));
+    miss_if(unit, CONDITION_NE, 0);
+    emit_load(e, SCRATCH1, target_field(unit, offsetof(struct code_target, code)));
+    enter_page(e);
+    emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, rm_reg(SCRATCH1)); /* jmp */
 }
 
 static void load_target(struct unit *unit, const struct op *op)
@@ -157,13 +221,32 @@ static void load_target(struct unit *unit, const struct op *op)
         emit_modrm(&unit->e, 0x8b, 8, SCRATCH0, reg_rm(op->reg[0]));
     else
         emit_load(&unit->e, SCRATCH0, address_check(unit, op, 8, ACCESS_READ));
-    check_canonical(unit);
 }
 
 static void jmp_indirect(struct unit *unit, const struct op *op)
 {
     load_target(unit, op);
-    emit_go(unit);
+    emit_go(unit, false);
+}
+
+static void emit_return_index(struct emitter *e, unsigned to)
+{
+    emit_modrm(e, 0x8b, 4, to, rm_reg(host_rsp)); /* mov */
+    emit_alu_imm(e, 4, 4, rm_reg(to), (RETURN_ENTRIES - 1) << 3, 0);
+}
+
+/* Notes where host code for the return address is: behind this block, a jump that is linked as any
+ * other, when that is in the same page. */
+static void note_return(struct unit *unit, int64_t behind)
+{
+    struct emitter *e = &unit->e;
+    if (unit->domain == CLASS_OTHER || behind >= PAGE_BYTES)
+        return;
+    emit_return_index(e, SCRATCH0);
+    emit_store(e, return_field(unit, SCRATCH0, offsetof(struct code_target, rip)), SCRATCH1);
+    unit->return_address = emit_lea_rip(e, SCRATCH1);
+    emit_store(e, return_field(unit, SCRATCH0, offsetof(struct code_target, code)), SCRATCH1);
+    unit->return_target = behind;
 }
 
 static void push_return(struct unit *unit, const struct op *op)
@@ -174,6 +257,7 @@ static void push_return(struct unit *unit, const struct op *op)
     emit_lea(e, SCRATCH1, rm_mem(SCRATCH1, (int32_t)offset_behind(unit, op)));
     emit_store(e, to, SCRATCH1);
     move_rsp(unit, -8);
+    note_return(unit, offset_behind(unit, op));
 }
 
 static void call_relative(struct unit *unit, const struct op *op)
@@ -186,19 +270,35 @@ static void call_relative(struct unit *unit, const struct op *op)
 static void call_indirect(struct unit *unit, const struct op *op)
 {
     load_target(unit, op);
+    check_canonical(unit);
     emit_store(&unit->e, CPU_FIELD(spill), SCRATCH0);
     push_return(unit, op);
     emit_load(&unit->e, SCRATCH0, CPU_FIELD(spill));
-    emit_go(unit);
+    emit_go(unit, true);
 }
 
+/* Where the call has noted it, else as any indirect jump. */
 static void ret(struct unit *unit, const struct op *op)
 {
+    struct emitter *e = &unit->e;
+    const int32_t distance = 8 + (int32_t)op->imm;
     struct rm from = address_check_at(unit, RSP, 0, 8, ACCESS_READ);
-    emit_load(&unit->e, SCRATCH0, from);
-    check_canonical(unit);
-    move_rsp(unit, 8 + (int32_t)op->imm);
-    emit_go(unit);
+    emit_load(e, SCRATCH0, from);
+    unit->ends = true;
+    if (unit->domain == CLASS_OTHER) {
+        check_canonical(unit);
+        move_rsp(unit, distance);
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[CLASS_OTHER]));
+        return;
+    }
+    emit_return_index(e, SCRATCH1);
+    emit_modrm(e, 0x3b, 8, SCRATCH0,
+               return_field(unit, SCRATCH1, offsetof(struct code_target, rip)));
+    miss_if(unit, CONDITION_NE, distance);
+    move_rsp(unit, distance);
+    enter_page(e);
+    emit_modrm(e, 0xff | EMIT_EXTENSION, 4, 4, /* jmp */
+               return_field(unit, SCRATCH1, offsetof(struct code_target, code)));
 }
 
 /* --- finding ------------------------------------------------------------------------------ */

@@ -496,6 +496,28 @@ static void bit_reg(struct unit *unit, const struct op *op)
     flags_after_native(unit);
 }
 
+/* A register's bit is any of the memory around the operand: its word is addressed first. */
+static void bit_of_memory(struct unit *unit, const struct op *op)
+{
+    struct emitter *e = &unit->e;
+    unsigned digit = bit_digit(unit->facts->info.mnemonic), size = op->size_bytes;
+    struct rm bit = reg_rm(op->reg[1]);
+    flags_clobber(unit);
+    address_linear(unit, op, SCRATCH0);
+    emit_modrm(e, size == 8 ? 0x8b : 0x63, 8, SCRATCH1, bit);     /* mov, movsxd */
+    emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH1)); /* sar */
+    emit8(e, size == 8 ? 6 : 5);
+    emit_lea(e, SCRATCH0, rm_indexed(SCRATCH0, SCRATCH1, size == 8 ? 3 : 2, 0));
+    struct rm word = address_check_computed(unit, size, digit == 4 ? ACCESS_READ : ACCESS_WRITE);
+    emit_modrm(e, 0x8b, size, SCRATCH1, bit);
+    emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), (int32_t)size * 8 - 1, 0);
+    emit_store(e, CPU_FIELD(spill), SCRATCH1);
+    flags_before_native(unit);
+    emit_load(e, SCRATCH1, CPU_FIELD(spill));
+    emit_modrm(e, IN_0F(0x83 | digit << 3) | lock_of(op), size, SCRATCH1, word);
+    flags_after_native(unit);
+}
+
 /* BSF BSR TZCNT LZCNT POPCNT. The first two leave their destination alone when there is no bit. */
 static void scan(struct unit *unit, const struct op *op)
 {
@@ -566,6 +588,18 @@ static void exchange(struct unit *unit, const struct op *op)
     flags_after_native(unit);
 }
 
+/* CMPXCHG8B and 16B: all their registers are in place. */
+static void exchange_wide(struct unit *unit, const struct op *op)
+{
+    bool is_16 = unit->facts->info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
+    unit->align_mask = is_16 ? 15 : 0;
+    struct rm rm = address_check(unit, op, is_16 ? 16 : 8, ACCESS_WRITE);
+    unit->align_mask = 0;
+    flags_before_native(unit);
+    emit_modrm(&unit->e, IN_0F(0xc7) | EMIT_EXTENSION | lock_of(op), is_16 ? 8 : 4, 1, rm);
+    flags_after_native(unit);
+}
+
 /* --- finding ------------------------------------------------------------------------------ */
 
 static bool is_high_byte(const struct insn_facts *facts, unsigned i)
@@ -602,10 +636,10 @@ static bool operands_are_plain(const struct unit *unit, const struct op *op,
         return false;
     for (unsigned i = 0; i < facts->info.operand_count_visible; i++) {
         const ZydisDecodedOperand *operand = &facts->operand[i];
-        ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
-        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && class != ZYDIS_REGCLASS_GPR8 &&
-            class != ZYDIS_REGCLASS_GPR16 && class != ZYDIS_REGCLASS_GPR32 &&
-            class != ZYDIS_REGCLASS_GPR64)
+        ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
+        if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && domain != ZYDIS_REGCLASS_GPR8 &&
+            domain != ZYDIS_REGCLASS_GPR16 && domain != ZYDIS_REGCLASS_GPR32 &&
+            domain != ZYDIS_REGCLASS_GPR64)
             return false;
         if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && !address_is_simple(unit, op))
             return false;
@@ -626,7 +660,19 @@ static emit_fn *find_xchg(const struct op *op, const struct insn_facts *facts)
     return is_mapped || op->size_bytes >= 4 ? xchg_rr : NULL;
 }
 
-static emit_fn *find_rare(const struct op *op, const struct insn_facts *facts)
+static emit_fn *find_bit(const struct op *op, const struct insn_facts *facts)
+{
+    switch (facts->form) {
+    case FORM_RR: return bit_reg;
+    case FORM_RI:
+    case FORM_MI: return bit_imm;
+    case FORM_MR: return op->size_bytes >= 4 ? bit_of_memory : NULL;
+    default: return NULL;
+    }
+}
+
+static emit_fn *find_rare(const struct unit *unit, const struct op *op,
+                          const struct insn_facts *facts)
 {
     unsigned size = op->size_bytes;
     switch (facts->info.mnemonic) {
@@ -639,10 +685,7 @@ static emit_fn *find_rare(const struct op *op, const struct insn_facts *facts)
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-        return facts->form == FORM_RR                             ? bit_reg
-               : facts->form == FORM_RI || facts->form == FORM_MI ? bit_imm
-                                                                  : NULL;
+    case ZYDIS_MNEMONIC_BTC: return find_bit(op, facts);
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR:
     case ZYDIS_MNEMONIC_TZCNT:
@@ -651,6 +694,8 @@ static emit_fn *find_rare(const struct op *op, const struct insn_facts *facts)
     case ZYDIS_MNEMONIC_XCHG: return find_xchg(op, facts);
     case ZYDIS_MNEMONIC_CMPXCHG:
     case ZYDIS_MNEMONIC_XADD: return facts->form == FORM_MR ? exchange : NULL;
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+    case ZYDIS_MNEMONIC_CMPXCHG16B: return address_is_simple(unit, op) ? exchange_wide : NULL;
     case ZYDIS_MNEMONIC_SHLD:
     case ZYDIS_MNEMONIC_SHRD:
         return facts->operand[0].type == ZYDIS_OPERAND_TYPE_REGISTER ? double_shift : NULL;
@@ -724,5 +769,5 @@ emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct
     default: break;
     }
     emit_fn *fn = find_conditional(facts);
-    return fn ? fn : find_rare(op, facts);
+    return fn ? fn : find_rare(unit, op, facts);
 }

@@ -32,9 +32,13 @@ static inline struct rm gpr_slot(unsigned slot)
 
 enum {
     UNIT_MAX_SLOW = 4 * BLOCK_MAX_OPS,
-    UNIT_MAX_EXITS = 4,
+    UNIT_MAX_EXITS = 8,
+    UNIT_MAX_MISSES = 2,
     UNIT_MAX_BYTES = 64 << 10, /* of host code for a block: more than the longest takes */
     POLL_BYTES = 10,           /* at the start of each block */
+    GUARD_BYTES = 49,          /* of a link to another page */
+    RELINK_BUDGET = 64,        /* failed guards until one is made anew */
+    MXCSR_DEFAULT = 0x1f80,
     ALL_FLAGS = RFLAGS_ARITHMETIC,
 };
 
@@ -58,20 +62,42 @@ struct insn_facts {
 
 /* A jump out of the straight line to where the whole op is done by its handler. */
 struct slow_path {
-    uint8_t *from; /* distances to bind */
+    uint8_t *from; /* distance to bind; NULL: nothing comes here */
     const struct op *op;
     unsigned ops;        /* so many, from that one on */
     uint8_t *back;       /* NULL: the op ends the block */
     bool restores_flags; /* the straight line has them in the host */
-    uint16_t dirty;      /* vector registers to store before */
-    uint16_t loaded;     /* those in the host before, */
-    uint16_t reloaded;   /* and after */
 };
 
-/* A jump to another block of the page, not linked yet. */
+/* An access to a page other than that of its slot: looked up, and on in the straight line. */
+struct page_miss {
+    uint8_t *from[2]; /* the second may be NULL */
+    const uint8_t *back;
+    const struct op *op;
+    struct rm address; /* in registers, */
+    bool has_term;     /* or to be added to this: */
+    struct rm term;
+    unsigned size_bytes;
+    unsigned slot;
+    bool is_write;
+    unsigned slow; /* where to go when the look-up fails */
+};
+
+/* A jump to code at a known distance. Inside the page it is linked to the block there; to another
+ * page behind a guard, see emit_far_jump. */
 struct exit_path {
-    uint8_t *site;
-    uint32_t offset; /* in the page */
+    uint8_t *site;    /* distance of the jump to it */
+    int64_t target;   /* from the start of the page */
+    bool is_far;      /* `site` is that of the guard */
+    bool is_behind;   /* code of its own comes first: */
+    bool saves_flags; /* this */
+};
+
+/* A target that is not in one of the caches. */
+struct target_miss {
+    uint8_t *from;
+    int32_t rsp_distance; /* of a return: RSP moves by it */
+    unsigned slow;        /* for a target that is not canonical */
 };
 
 /* The block under translation. */
@@ -85,34 +111,50 @@ struct unit {
     struct insn_facts *facts;
     bool in_host, in_memory;        /* where live flags are */
     uint16_t live_taken, live_next; /* after the block: at a branch's target, behind it */
+    enum code_class domain;
     struct slow_path slow[UNIT_MAX_SLOW];
     unsigned slow_count;
+    struct page_miss page_miss[UNIT_MAX_SLOW];
+    unsigned page_miss_count;
     struct exit_path exits[UNIT_MAX_EXITS];
     unsigned exit_count;
-    bool ends;          /* control has left the block */
-    uint8_t align_mask; /* of the next address check */
-    /* Vector registers: what the block needs of cpu->armed, which are in the host, which differ. */
-    unsigned vector_level;
-    uint16_t vector_loaded, vector_dirty;
+    struct target_miss misses[UNIT_MAX_MISSES];
+    unsigned miss_count;
+    uint8_t *return_address; /* of a call: distance of the code behind it, NULL: none */
+    int64_t return_target;
+    bool enables_interrupts; /* in its course: the next block polls */
+    bool ends;               /* control has left the block */
+    uint8_t align_mask;      /* of the next address check */
+    unsigned vector_level;   /* what the block needs of cpu->armed */
     struct insn_facts fact[BLOCK_MAX_OPS];
 };
 
 /* What stands behind the code that leaves by an exit: where the jump to it is. */
 struct link_record {
-    const struct code_page *page;
-    uint32_t site;   /* offset of its distance */
-    uint16_t offset; /* of the target in the page */
+    const struct code_page *page; /* of the jump, and of the target unless is_far */
+    uint32_t site;                /* offset of the jump's distance, or of the guard */
+    uint32_t stub;                /* offset of the code in front of this record */
+    int32_t target;               /* from the start of the jump's page */
+    uint32_t next;                /* of the links to the same block from other pages; 0: none */
     uint16_t mode;
+    bool is_far, is_forward;
+    struct block *linked; /* where it leads, when is_far */
 };
 
 enum { PAGE_BUCKETS = 4096 };
+
+/* Which tables a page has to be in for a slot of both kinds, or of reads only. */
+enum page_access { PAGE_READ, PAGE_WRITE, PAGE_READ_ONLY };
 
 struct translator {
     uint8_t *writable;
     const uint8_t *executable;
     size_t size_bytes, used_bytes, thunk_bytes;
     /* Offsets of the thunks: thunks.c. */
-    uint32_t enter, leave, handler, lookup, unlinked, arm;
+    uint32_t enter, leave, disarm, arm, handler, last_handler, unlinked, far;
+    uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */
+    uint32_t lookup[CLASS_OTHER + 1]; /* by enum code_class */
+    uint32_t page_miss[3];            /* by enum page_access */
     unsigned threshold;
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
@@ -128,8 +170,6 @@ static inline uint8_t *thunk(const struct unit *unit, uint32_t offset)
 /* --- thunks.c: code that all blocks share ------------------------------------------------- */
 
 void thunks_make(struct translator *translator);
-/* The look-up of a jump's target in the jump cache; `leave` is where that thunk is. */
-void emit_lookup(struct emitter *e, const uint8_t *leave);
 
 /* --- analyse.c ---------------------------------------------------------------------------- */
 
@@ -148,8 +188,13 @@ struct rm address_check(struct unit *unit, const struct op *op, unsigned size_by
 /* The same at a mapped guest register plus disp. */
 struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, unsigned size_bytes,
                            enum memory_access access);
-/* The operand's effective address. */
+/* The same at the address that is in SCRATCH0. */
+struct rm address_check_computed(struct unit *unit, unsigned size_bytes, enum memory_access access);
+/* Behind the block: what the checks jump to when a page is not that of its slot. */
+void address_emit_misses(struct unit *unit);
+/* The operand's effective address, and its linear one. */
 void address_effective(struct unit *unit, const struct op *op, unsigned to);
+void address_linear(struct unit *unit, const struct op *op, unsigned to);
 /* Whether a LEA of mapped registers gives it. */
 bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm);
 
@@ -169,11 +214,16 @@ void flags_before_native(struct unit *unit);
 void flags_after_native(struct unit *unit);
 /* Before leaving the block: `live` are in memory. Changes SCRATCH0. */
 void flags_settle(struct unit *unit, uint16_t live);
+/* Compares so that CONDITION_A holds unless SCRATCH0 is canonical. Changes SCRATCH1. */
+void emit_canonical_compare(struct emitter *e);
+/* cpu->targets has RIP in SCRATCH0 at this index, times eight, in SCRATCH1. */
+void emit_target_index(struct emitter *e);
 void emit_flags_save(struct emitter *e);
 void emit_flags_restore(struct emitter *e);
 
-/* A conditional jump to op's slow path. */
+/* A conditional jump to op's slow path; and a slow path whose jump is emitted later. */
 void slow_if(struct unit *unit, unsigned condition);
+unsigned slow_later(struct unit *unit);
 /* Op's handler, then on in the block (or out of it when the op ends it). */
 void emit_call_handler(struct unit *unit, const struct op *op);
 
@@ -182,25 +232,35 @@ void emit_call_handler(struct unit *unit, const struct op *op);
 emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 
+emit_fn *bmi_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+emit_fn *string_find(const struct op *op, const struct insn_facts *facts);
+emit_fn *system_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
+/* Thunks of string.c, for elements of 1 << log bytes. */
+void string_make_movs(struct emitter *e, unsigned log);
+void string_make_stos(struct emitter *e, unsigned log);
+
 emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 
 /* --- vector.c ----------------------------------------------------------------------------- */
 
-/* Called by the arm thunk: sets cpu->armed, and the host's MXCSR. */
-void translator_arm(struct cpu *cpu);
+/* Called by the arm thunk: sets cpu->armed, and the host's MXCSR to the guest's. Which parts of the
+ * registers are to be loaded: ARMED_AVX is all, ARMED_SSE the lower halves, the upper ones being
+ * zero or not in use. */
+unsigned translator_arm(struct cpu *cpu);
 bool vector_is_inline(const struct insn_facts *facts);
 bool vector_may_disarm(const struct insn_facts *facts);
 unsigned vector_level_of(const struct insn_facts *facts);
-/* Registers to struct cpu, before C code or another block; reload arms again, too. */
-void vector_store(struct unit *unit, uint16_t registers);
-void vector_reload(struct unit *unit, uint16_t registers);
-/* Stores what is dirty; nothing is in the host any more. */
-void vector_settle(struct unit *unit);
+/* Behind a call of C code: registers are in the host again, if the block uses any. */
+void vector_rearm(struct unit *unit);
 
 /* How many of the ops from i on are pushes or pops of registers that one check serves; 1: emit it
  * by itself. And code for so many. */
 unsigned flow_run_length(const struct unit *unit, unsigned i);
 void flow_emit_run(struct unit *unit, unsigned ops);
+
+/* Called by the handler thunks: runs the op at an offset in the block arena. True: translated code
+ * is to be left, cpu->rip says where to go on. */
+bool translator_handle(struct cpu *cpu, uint32_t op_offset);
 
 /* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);

@@ -112,176 +112,180 @@ void reg_end(struct unit *unit, unsigned offset, unsigned size_bytes)
 
 /* --- handlers ----------------------------------------------------------------------------- */
 
-static struct slow_path *add_slow(struct unit *unit, uint8_t *from)
+unsigned slow_later(struct unit *unit)
 {
-    struct slow_path *slow = &unit->slow[unit->slow_count++];
-    *slow = (struct slow_path){.from = from,
-                               .op = unit->op,
-                               .ops = 1,
-                               .dirty = unit->vector_dirty,
-                               .loaded = unit->vector_loaded};
-    return slow;
+    unsigned n = unit->slow_count++;
+    unit->slow[n] = (struct slow_path){.op = unit->op, .ops = 1};
+    return n;
 }
 
 void slow_if(struct unit *unit, unsigned condition)
 {
-    add_slow(unit, emit_jcc(&unit->e, condition));
+    unsigned n = slow_later(unit);
+    unit->slow[n].from = emit_jcc(&unit->e, condition);
 }
 
-/* In the slow paths: what handlers expect of struct cpu. */
-static void emit_context(struct unit *unit, const struct op *op)
+static void emit_op_number(struct unit *unit, const struct op *op)
 {
-    struct emitter *e = &unit->e;
-    emit_mov_imm(e, SCRATCH0, (uintptr_t)unit->block);
-    emit_store(e, CPU_FIELD(block), SCRATCH0);
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    if (unit->page_offset)
-        emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)unit->page_offset));
-    emit_store(e, gpr_slot(GPR_BLOCK_RIP), SCRATCH0);
-    if (op->flags & OP_ENDS_BLOCK) {
-        emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, op->offset + op->length));
-        emit_store(e, CPU_FIELD(rip), SCRATCH0);
-    }
-    emit_mov_imm(e, SCRATCH1, (uintptr_t)op);
+    emit8(&unit->e, 0x41); /* mov SCRATCH1, imm32 */
+    emit8(&unit->e, 0xb8 | (SCRATCH1 & 7));
+    emit32(&unit->e, (uint32_t)((const uint8_t *)op - unit->cpu->block_arena));
 }
 
-static void emit_call_thunk(struct unit *unit, uint32_t offset)
-{
-    emit_bind(emit_call(&unit->e), thunk(unit, offset));
-}
-
-static void emit_lookup_rip(struct unit *unit)
-{
-    emit_load(&unit->e, SCRATCH0, CPU_FIELD(rip));
-    emit_bind(emit_jmp(&unit->e), thunk(unit, unit->translator->lookup));
-}
-
-/* After a handler in the middle: leaves when the block may have become void by it. */
-static void emit_leave_if_void(struct unit *unit, const struct op *op)
-{
-    struct emitter *e = &unit->e;
-    const struct block *block = unit->block;
-    if (op + 1 == block->end)
-        return;                                                      /* the next block polls */
-    emit_modrm(e, 0xf6 | EMIT_EXTENSION, 1, 0, CPU_FIELD(requests)); /* test */
-    emit8(e, REQUEST_VOID);
-    uint8_t *stay = emit_jcc(e, CONDITION_E);
-    emit_load(e, SCRATCH0, gpr_slot(GPR_BLOCK_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, op->offset + op->length));
-    emit_store(e, CPU_FIELD(rip), SCRATCH0);
-    emit_alu_imm(e, 5, 8, CPU_FIELD(stats.instructions), (int32_t)(block->end - op - 1), 0);
-    emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
-    emit_bind(stay, e->at);
-}
-
+/* It doesn't come back when the op ends the block, or when the block may have become void by it. */
 static void call_handler(struct unit *unit, const struct op *op)
 {
-    emit_context(unit, op);
-    emit_call_thunk(unit, unit->translator->handler);
+    const struct translator *t = unit->translator;
+    emit_op_number(unit, op);
+    if (op->flags & OP_ENDS_BLOCK)
+        emit_bind(emit_jmp(&unit->e), thunk(unit, t->last_handler));
+    else
+        emit_bind(emit_call(&unit->e), thunk(unit, t->handler));
 }
 
 void emit_call_handler(struct unit *unit, const struct op *op)
 {
     flags_clobber(unit);
-    vector_settle(unit);
     call_handler(unit, op);
-    if (op->flags & OP_ENDS_BLOCK) {
-        emit_lookup_rip(unit);
+    if (op->flags & OP_ENDS_BLOCK)
         unit->ends = true;
-    } else {
-        emit_leave_if_void(unit, op);
-        vector_reload(unit, 0);
-    }
+    else
+        vector_rearm(unit);
 }
 
 static void emit_slow_path(struct unit *unit, const struct slow_path *slow)
 {
-    emit_bind(slow->from, unit->e.at);
-    unit->vector_loaded = slow->loaded;
-    if (slow->loaded)
-        vector_store(unit, slow->dirty);
-    for (unsigned i = 0; i < slow->ops; i++) {
+    for (unsigned i = 0; i < slow->ops; i++)
         call_handler(unit, slow->op + i);
-        if (slow->back)
-            emit_leave_if_void(unit, slow->op + i);
-    }
-    if (!slow->back) {
-        emit_lookup_rip(unit);
+    if (!slow->back)
         return;
-    }
-    vector_reload(unit, slow->reloaded);
+    vector_rearm(unit);
     if (slow->restores_flags)
         emit_flags_restore(&unit->e);
     emit_bind(emit_jmp(&unit->e), slow->back);
 }
 
-/* Both jumps of an op with two accesses go to one path. */
+/* All jumps of an op go to one path. */
 static void emit_slow_paths(struct unit *unit)
 {
-    for (unsigned i = 0; i < unit->slow_count; i++) {
-        while (i + 1 < unit->slow_count && unit->slow[i + 1].op == unit->slow[i].op) {
-            emit_bind(unit->slow[i].from, unit->e.at);
-            i++;
-        }
-        emit_slow_path(unit, &unit->slow[i]);
+    for (unsigned i = 0; i < unit->slow_count;) {
+        const struct slow_path *first = &unit->slow[i];
+        for (; i < unit->slow_count && unit->slow[i].op == first->op; i++)
+            if (unit->slow[i].from)
+                emit_bind(unit->slow[i].from, unit->e.at);
+        emit_slow_path(unit, first);
     }
 }
 
 /* --- exits -------------------------------------------------------------------------------- */
-
-static void add_exit(struct unit *unit, uint8_t *site, int64_t target)
-{
-    unit->exits[unit->exit_count++] = (struct exit_path){site, (uint32_t)target};
-}
 
 static bool is_in_page(int64_t target)
 {
     return target >= 0 && target < PAGE_BYTES;
 }
 
-void emit_exit(struct unit *unit, int64_t target, uint16_t live)
+static struct exit_path *add_exit(struct unit *unit, uint8_t *site, int64_t target)
+{
+    struct exit_path *exit = &unit->exits[unit->exit_count++];
+    *exit = (struct exit_path){.site = site, .target = target};
+    return exit;
+}
+
+/* Room for the guard of a link to another page; link_far in cache.c fills it. */
+static uint8_t *emit_guard_room(struct unit *unit)
+{
+    uint8_t *guard = unit->e.at;
+    emit_jmp(&unit->e);
+    while (unit->e.at < guard + GUARD_BYTES)
+        emit8(&unit->e, 0xcc);
+    return guard;
+}
+
+/* Where nothing can be guarded, the target is looked up. */
+static void emit_jump(struct unit *unit, int64_t target)
 {
     struct emitter *e = &unit->e;
-    flags_settle(unit, live);
     if (is_in_page(target)) {
         add_exit(unit, emit_jmp(e), target);
-        return;
+    } else if (unit->domain != CLASS_OTHER) {
+        add_exit(unit, emit_guard_room(unit), target)->is_far = true;
+    } else {
+        emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
+        emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
-    emit_lookup(e, thunk(unit, unit->translator->leave));
+}
+
+void emit_exit(struct unit *unit, int64_t target, uint16_t live)
+{
+    flags_settle(unit, live);
+    emit_jump(unit, target);
 }
 
 void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live)
 {
-    bool needs_code = !is_in_page(target) || (live && unit->in_host && !unit->in_memory);
-    if (!needs_code) {
-        add_exit(unit, emit_jcc(&unit->e, condition), target);
-        return;
-    }
-    uint8_t *over = emit_jcc(&unit->e, condition ^ 1);
-    emit_exit(unit, target, live);
-    emit_bind(over, unit->e.at);
+    struct exit_path *exit = add_exit(unit, emit_jcc(&unit->e, condition), target);
+    exit->saves_flags = live && unit->in_host && !unit->in_memory;
+    exit->is_behind = exit->saves_flags || !is_in_page(target);
 }
 
-static void emit_exit_paths(struct unit *unit)
+/* What an exit does before it is linked: goes to C with the place of the jump. */
+static void emit_stub(struct unit *unit, const struct exit_path *exit)
 {
     struct emitter *e = &unit->e;
     const struct translator *t = unit->translator;
+    uint32_t stub = (uint32_t)(e->at - t->writable);
+    emit_bind(exit->is_far ? exit->site + 1 : exit->site, e->at);
+    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
+    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)exit->target));
+    emit8(e, 0x41); /* mov SCRATCH1, imm32: where the record will be */
+    emit8(e, 0xb8 | (SCRATCH1 & 7));
+    uint8_t *place = e->at;
+    emit32(e, 0);
+    emit_bind(emit_jmp(e), thunk(unit, exit->is_far ? t->far : t->unlinked));
+    struct link_record record = {
+        .page = unit->block->page,
+        .site = (uint32_t)(exit->site - t->writable),
+        .stub = stub,
+        .target = (int32_t)exit->target,
+        .mode = (uint16_t)unit->block->mode,
+        .is_far = exit->is_far,
+        .is_forward = exit->target > (int64_t)unit->page_offset && !unit->enables_interrupts,
+    };
+    uint32_t offset = (uint32_t)(e->at - t->writable);
+    memcpy(place, &offset, sizeof(offset));
+    emit_bytes(e, &record, sizeof(record));
+}
+
+/* The list grows while it is walked, by what exits behind the block jump to. */
+static void emit_exit_paths(struct unit *unit)
+{
     for (unsigned i = 0; i < unit->exit_count; i++) {
-        const struct exit_path *exit = &unit->exits[i];
-        emit_bind(exit->site, e->at);
-        emit_mov_imm(e, SCRATCH0, exit->offset);
-        emit8(e, 0x41); /* mov SCRATCH1, imm32: where the record will be */
-        emit8(e, 0xb8 | (SCRATCH1 & 7));
-        uint8_t *place = e->at;
-        emit32(e, 0);
-        emit_bind(emit_jmp(e), thunk(unit, t->unlinked));
-        struct link_record record = {unit->block->page, (uint32_t)(exit->site - t->writable),
-                                     (uint16_t)exit->offset, (uint16_t)unit->block->mode};
-        uint32_t offset = (uint32_t)(e->at - t->writable);
-        memcpy(place, &offset, sizeof(offset));
-        emit_bytes(e, &record, sizeof(record));
+        const struct exit_path exit = unit->exits[i];
+        if (!exit.is_behind) {
+            emit_stub(unit, &exit);
+            continue;
+        }
+        emit_bind(exit.site, unit->e.at);
+        if (exit.saves_flags)
+            emit_flags_save(&unit->e);
+        emit_jump(unit, exit.target);
+    }
+}
+
+/* With RIP in SCRATCH0, which is not in the caches: RSP moves when it is sure that nothing faults.
+ */
+static void emit_target_misses(struct unit *unit)
+{
+    struct emitter *e = &unit->e;
+    for (unsigned i = 0; i < unit->miss_count; i++) {
+        const struct target_miss *miss = &unit->misses[i];
+        emit_bind(miss->from, e->at);
+        emit_canonical_compare(e);
+        unit->slow[miss->slow].from = emit_jcc(e, CONDITION_A);
+        if (miss->rsp_distance)
+            emit_lea(e, HOST_R12, rm_mem(HOST_R12, miss->rsp_distance));
+        emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
 }
 
@@ -296,7 +300,7 @@ static void emit_poll_path(struct unit *unit, uint8_t *from)
     emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
 }
 
-/* The count of instructions is undone when it turns out that the block can't run. */
+/* When it turns out that the block can't run here, the interpreter does. */
 static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
 {
     struct emitter *e = &unit->e;
@@ -304,7 +308,6 @@ static void emit_arm_path(struct unit *unit, uint8_t *from, const uint8_t *body)
     emit_bind(emit_call(e), thunk(unit, unit->translator->arm));
     emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
     emit_bind(emit_jcc(e, CONDITION_AE), body);
-    emit_alu_imm(e, 5, 8, CPU_FIELD(stats.instructions), unit->block->op_count, 0);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(interprets_next)); /* mov */
     emit32(e, 1);
     emit_poll_path(unit, emit_jmp(e));
@@ -322,8 +325,6 @@ static unsigned emit_op(struct unit *unit, unsigned i)
         emit_call_handler(unit, unit->op);
         return 1;
     }
-    if (unit->op->flags & OP_ENDS_BLOCK)
-        vector_settle(unit);
     unsigned ops = flow_run_length(unit, i);
     if (ops > 1)
         flow_emit_run(unit, ops);
@@ -332,10 +333,29 @@ static unsigned emit_op(struct unit *unit, unsigned i)
     for (unsigned k = first_slow; k < unit->slow_count; k++) {
         unit->slow[k].back = unit->ends ? NULL : unit->e.at;
         unit->slow[k].restores_flags = unit->in_host && unit->facts->live;
-        unit->slow[k].reloaded = unit->vector_loaded;
         unit->slow[k].ops = ops;
     }
     return ops;
+}
+
+static enum code_class class_of(uint32_t mode)
+{
+    if (mode & MODE_USER)
+        return mode & MODE_UPPER ? CLASS_OTHER : CLASS_USER;
+    return mode & MODE_UPPER ? CLASS_KERNEL : CLASS_OTHER;
+}
+
+static void begin(struct unit *unit)
+{
+    unit->page_offset = (uintptr_t)unit->block->hva & (PAGE_BYTES - 1);
+    unit->domain = class_of(unit->block->mode);
+    unit->slow_count = unit->page_miss_count = unit->exit_count = unit->miss_count = 0;
+    unit->return_address = NULL;
+    unit->enables_interrupts = false;
+    unit->ends = false;
+    unit->align_mask = 0;
+    unit->in_host = false;
+    unit->in_memory = true;
 }
 
 const uint8_t *translate(struct unit *unit)
@@ -344,34 +364,34 @@ const uint8_t *translate(struct unit *unit)
     struct emitter *e = &unit->e;
     const struct translator *t = unit->translator;
     const uint8_t *start = e->at;
-    unit->page_offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
-    unit->slow_count = unit->exit_count = 0;
-    unit->ends = false;
-    unit->align_mask = 0;
-    unit->vector_loaded = unit->vector_dirty = 0;
+    begin(unit);
     if (!analyse(unit))
         return NULL;
-    unit->in_host = false;
-    unit->in_memory = true;
     emit_alu_imm(e, 7, 4, CPU_FIELD(requests), 0, 0);
     uint8_t *poll = emit_jcc(e, CONDITION_NE);
     assert(e->at - start == POLL_BYTES);
-    emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
     uint8_t *unarmed = NULL;
     if (unit->vector_level) {
         emit_alu_imm(e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
         unarmed = emit_jcc(e, CONDITION_B);
     }
     const uint8_t *body = e->at;
+    if (unit->cpu->system->translator.has_counts)
+        emit_alu_imm(e, 0, 8, CPU_FIELD(stats.instructions), block->op_count, 0);
     for (unsigned i = 0; i < block->op_count;)
         i += emit_op(unit, i);
-    vector_settle(unit);
     if (!unit->ends)
         emit_exit(unit, (int64_t)unit->page_offset + block->size_bytes, unit->live_next);
     emit_poll_path(unit, poll);
     if (unarmed)
         emit_arm_path(unit, unarmed, body);
+    address_emit_misses(unit);
+    emit_target_misses(unit);
     emit_slow_paths(unit);
+    if (unit->return_address) {
+        emit_bind(unit->return_address, e->at);
+        emit_jump(unit, unit->return_target);
+    }
     emit_exit_paths(unit);
     return t->executable + (start - t->writable);
 }

@@ -25,6 +25,9 @@ const uint8_t *translator_cold_code(const struct cpu *cpu);
  * the next instruction then. False: the block is the interpreter's, this time. */
 bool translator_run(struct cpu *cpu, struct block *block);
 
+/* What is known of targets in a class of code (enum code_class) holds no more. */
+void translator_forget(struct cpu *cpu, unsigned domain);
+
 /* REQUEST_VOID: dead blocks become unreachable. */
 void translator_serve(struct cpu *cpu);
 

@@ -1,26 +1,36 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * SSE and AVX in generated code: the guest's instruction as it is, with its memory operand checked
- * and rewritten. The guest's vector registers are loaded into the host's of the same number when a
- * block first uses them and stored before control leaves it.
+ * and rewritten.
  *
- * Such blocks run when cpu->armed says so: the units are enabled, MXCSR masks all exceptions and
- * rounds to nearest. The host's MXCSR then has that control, too, and collects the flags. Whatever
- * leaves generated code adds them to the guest's, and disarms; see thunks.c.
+ * Blocks with such instructions run when cpu->armed says so: the units are enabled, MXCSR masks all
+ * exceptions. Then all of the guest's vector registers, and MXCSR, are in the host's, from block to
+ * block, until C code is called: that stores them and disarms; see thunks.c.
  */
 #include "cpu/soft/translator/internal.h"
 
-enum { XCR0_SSE_AVX = 6, MXCSR_FLAGS = 0x3f, MXCSR_DEFAULT = 0x1f80 };
+enum { XCR0_SSE_AVX = 6, MXCSR_MASKS = 0x1f80 };
 
-void translator_arm(struct cpu *cpu)
+static bool has_upper_halves(const struct cpu *cpu)
 {
-    static const uint32_t mxcsr = MXCSR_DEFAULT;
+    uint64_t any = 0;
+    for (unsigned n = 0; n < 16; n++) {
+        uint64_t upper[2];
+        memcpy(upper, cpu->vector[n].bytes + 16, sizeof(upper));
+        any |= upper[0] | upper[1];
+    }
+    return any != 0;
+}
+
+unsigned translator_arm(struct cpu *cpu)
+{
     bool has_sse = !(cpu->cr0 & (CR0_EM | CR0_TS)) && (cpu->cr4 & CR4_OSFXSR) &&
-                   (cpu->mxcsr & ~(uint32_t)MXCSR_FLAGS) == MXCSR_DEFAULT;
+                   (cpu->mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
     bool has_avx = has_sse && (cpu->cr4 & CR4_OSXSAVE) && !(~cpu->xcr0 & XCR0_SSE_AVX);
     cpu->armed = has_avx ? ARMED_AVX : has_sse ? ARMED_SSE : 0;
     if (has_sse)
-        __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+        __asm__ volatile("ldmxcsr %0" : : "m"(cpu->mxcsr));
+    return has_avx && !has_upper_halves(cpu) ? ARMED_SSE : cpu->armed;
 }
 
 static bool is_vex(const struct insn_facts *facts)
@@ -28,115 +38,30 @@ static bool is_vex(const struct insn_facts *facts)
     return facts->info.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 }
 
-/* --- registers ---------------------------------------------------------------------------- */
-
-static void emit_vector_move(struct unit *unit, unsigned n, bool store)
+void vector_rearm(struct unit *unit)
 {
-    struct emitter *e = &unit->e;
-    size_t at = offsetof(struct cpu, vector) + n * sizeof(struct vector_register);
-    struct rm rm = rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
-    uint8_t opcode = store ? 0x11 : 0x10;
-    if (unit->vector_level == ARMED_AVX)
-        emit_vex(e, 1, 0x7c, opcode, n, rm); /* vmovups, 256 bits */
-    else
-        emit_modrm(e, IN_0F(opcode), 4, n, rm); /* movups */
-}
-
-static void move_all(struct unit *unit, uint16_t registers, bool store)
-{
-    for (unsigned n = 0; n < 16; n++)
-        if (registers >> n & 1)
-            emit_vector_move(unit, n, store);
-}
-
-/* C code uses legacy SSE, which is slow while upper halves are in use. */
-void vector_store(struct unit *unit, uint16_t registers)
-{
-    move_all(unit, registers, true);
-    if (unit->vector_level == ARMED_AVX && unit->vector_loaded)
-        EMIT(&unit->e, 0xc5, 0xf8, 0x77); /* vzeroupper */
-}
-
-void vector_reload(struct unit *unit, uint16_t registers)
-{
-    if (unit->vector_level)
-        emit_bind(emit_call(&unit->e), thunk(unit, unit->translator->arm));
-    move_all(unit, registers, false);
-}
-
-void vector_settle(struct unit *unit)
-{
-    if (unit->vector_loaded)
-        vector_store(unit, unit->vector_dirty);
-    unit->vector_loaded = unit->vector_dirty = 0;
+    if (!unit->vector_level)
+        return;
+    emit_alu_imm(&unit->e, 7, 4, CPU_FIELD(armed), (int32_t)unit->vector_level, 0);
+    uint8_t *over = emit_jcc(&unit->e, CONDITION_AE);
+    emit_bind(emit_call(&unit->e), thunk(unit, unit->translator->arm));
+    emit_bind(over, unit->e.at);
 }
 
 /* --- operands ----------------------------------------------------------------------------- */
 
 static bool is_vector(const ZydisDecodedOperand *operand)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
+    ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
     return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM);
+           (domain == ZYDIS_REGCLASS_XMM || domain == ZYDIS_REGCLASS_YMM);
 }
 
 static bool is_general(const ZydisDecodedOperand *operand)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(operand->reg.value);
+    ZydisRegisterClass domain = ZydisRegisterGetClass(operand->reg.value);
     return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           (class == ZYDIS_REGCLASS_GPR32 || class == ZYDIS_REGCLASS_GPR64);
-}
-
-/* Instructions that write all of their destination, though not by VEX. */
-static bool overwrites(const struct insn_facts *facts)
-{
-    bool is_load = facts->operand[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
-    switch (facts->info.mnemonic) {
-    case ZYDIS_MNEMONIC_MOVAPS:
-    case ZYDIS_MNEMONIC_MOVAPD:
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQA:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_MOVD:
-    case ZYDIS_MNEMONIC_MOVQ:
-    case ZYDIS_MNEMONIC_PSHUFD: return true;
-    case ZYDIS_MNEMONIC_MOVSS:
-    case ZYDIS_MNEMONIC_MOVSD: return is_load;
-    default: return false;
-    }
-}
-
-static void load_sources(struct unit *unit)
-{
-    const struct insn_facts *facts = unit->facts;
-    uint16_t needed = 0;
-    for (unsigned i = 0; i < facts->info.operand_count; i++) {
-        const ZydisDecodedOperand *operand = &facts->operand[i];
-        if (!is_vector(operand))
-            continue;
-        bool is_written_whole =
-            !(operand->actions &
-              (ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_CONDWRITE)) &&
-            (is_vex(facts) || (unit->vector_level == ARMED_SSE && overwrites(facts)));
-        if (!is_written_whole)
-            needed |= (uint16_t)(1u << ZydisRegisterGetId(operand->reg.value));
-    }
-    move_all(unit, needed & (uint16_t)~unit->vector_loaded, false);
-    unit->vector_loaded |= needed;
-}
-
-static void note_writes(struct unit *unit)
-{
-    const struct insn_facts *facts = unit->facts;
-    for (unsigned i = 0; i < facts->info.operand_count; i++) {
-        const ZydisDecodedOperand *operand = &facts->operand[i];
-        if (!is_vector(operand) || !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        uint16_t bit = (uint16_t)(1u << ZydisRegisterGetId(operand->reg.value));
-        unit->vector_loaded |= bit;
-        unit->vector_dirty |= bit;
-    }
+           (domain == ZYDIS_REGCLASS_GPR32 || domain == ZYDIS_REGCLASS_GPR64);
 }
 
 static int find_by(const struct insn_facts *facts, ZydisOperandEncoding encoding)
@@ -202,7 +127,6 @@ static void vector(struct unit *unit, const struct op *op)
         operand = address_check(unit, op, size, is_write ? ACCESS_WRITE : ACCESS_READ);
         unit->align_mask = 0;
     }
-    load_sources(unit);
     flags_before_native(unit);
     if (reg >= 0)
         reg_number = host_number(unit, op, reg);
@@ -214,19 +138,11 @@ static void vector(struct unit *unit, const struct op *op)
             (facts->operand[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             reg_end(unit, op->reg[i], operand_bytes(&facts->operand[i]));
     flags_after_native(unit);
-    note_writes(unit);
 }
 
-/* Upper halves are zero in struct cpu then, and nothing is in the host. */
 static void zero_upper(struct unit *unit, const struct op *op)
 {
-    struct emitter *e = &unit->e;
-    vector_settle(unit);
-    emit_vex(e, 1, 0x78, 0x57, 0, rm_reg(0)); /* vxorps xmm0, xmm0, xmm0 */
-    for (unsigned n = 0; n < 16; n++) {
-        size_t at = offsetof(struct cpu, vector) + n * sizeof(struct vector_register) + 16;
-        emit_vex(e, 1, 0x78, 0x11, 0, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS)); /* vmovups */
-    }
+    EMIT(&unit->e, 0xc5, 0xf8, 0x77); /* vzeroupper */
 }
 
 /* --- finding ------------------------------------------------------------------------------ */
@@ -248,6 +164,22 @@ static bool is_known_set(ZydisISASet set)
     case ZYDIS_ISA_SET_AVX2:
     case ZYDIS_ISA_SET_FMA:
     case ZYDIS_ISA_SET_F16C: return true;
+    default: return false;
+    }
+}
+
+/* Registers that PCMPxSTRx names by itself. */
+static bool is_in_place(const ZydisDecodedOperand *operand)
+{
+    if (operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+        return false;
+    switch (operand->reg.value) {
+    case ZYDIS_REGISTER_EAX:
+    case ZYDIS_REGISTER_RAX:
+    case ZYDIS_REGISTER_ECX:
+    case ZYDIS_REGISTER_RCX:
+    case ZYDIS_REGISTER_EDX:
+    case ZYDIS_REGISTER_RDX: return true;
     default: return false;
     }
 }
@@ -288,6 +220,8 @@ static bool operand_fits(const struct unit *unit, const struct op *op,
     }
     if (is_vector(operand))
         return ZydisRegisterGetId(operand->reg.value) < 16;
+    if (is_in_place(operand))
+        return true;
     if (is_general(operand))
         return operand->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
                (operand->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||

@@ -18,7 +18,7 @@ struct request {
     unsigned forward_count;
     bool no_net, has_console, stats, help;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + 1];
+                 MACHINE_MAX_FORWARDS + 2];
     unsigned copy_count;
 };
 
@@ -300,6 +300,32 @@ static bool store_no_rng(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool gdb_option(struct vm_config *vm, const char *piece, struct error *err)
+{
+    if (!strcmp(piece, "wait")) {
+        vm->gdb_waits = true;
+    } else if (!strcmp(piece, "i386")) {
+        vm->gdb_is_i386 = true;
+    } else {
+        error_usage(err, "GDB option", piece, "it is not known");
+        return error_hint(err, "known are wait and i386");
+    }
+    return true;
+}
+
+static bool store_gdb(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->vm.gdb)
+        return too_many("GDB servers", 1, err) || error_hint(err, "leave the second --gdb out");
+    char *rest = copy_value(request, value);
+    request->vm.gdb = next_piece(&rest);
+    while (rest)
+        if (!gdb_option(&request->vm, next_piece(&rest), err))
+            return false;
+    return true;
+}
+
 static bool store_stats(void *target, const char *value, struct error *err)
 {
     struct request *request = target;
@@ -342,6 +368,10 @@ static const struct option_spec options[] = {
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
     {"no-rng", 0, NULL, "no source of entropy", store_no_rng},
+    {"gdb", 0, "WHERE[,wait][,i386]",
+     "a GDB server at [IP:]PORT (127.0.0.1) or unix:PATH; with wait\n"
+     "the guest starts when the debugger lets it",
+     store_gdb},
     {"stats", 0, NULL, "at the end, print what the processors counted", store_stats},
     {"help", 'h', NULL, "print this", store_help},
 };
@@ -422,8 +452,12 @@ static void on_signal(void *opaque, struct vm *vm, bool is_ending)
 }
 
 /* Where a person reaches what is not the terminal: a pty's name is only known now. */
-static void tell_places(const struct cli *cli, const struct machine_config *config, struct vm *vm)
+static void tell_places(const struct cli *cli, const struct request *request, struct vm *vm)
 {
+    const struct machine_config *config = &request->vm.machine;
+    if (vm_gdb_address(vm))
+        cli_progress(cli, "GDB server: target remote %s%s", vm_gdb_address(vm),
+                     request->vm.gdb_waits ? "; the guest waits for it" : "");
     for (unsigned i = 0; i < config->serial_count; i++) {
         const char *path = machine_serial_path(vm_machine(vm), i);
         if (path && path[0])
@@ -443,7 +477,7 @@ static int run_machine(const struct cli *cli, struct request *request, struct er
         return cli_fail(cli, err);
     cli_progress(cli, "engine %s%s", machine_engine_name(vm_machine(vm)),
                  vm_has_terminal(vm) ? "; Ctrl-] then ? lists the console's keys" : "");
-    tell_places(cli, &request->vm.machine, vm);
+    tell_places(cli, request, vm);
     struct machine_end end = {0};
     int status = vm_run(vm, &end);
     struct machine_stats stats;

@@ -15,6 +15,7 @@
 #include "bus/irq.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
+#include "cpu/debug.h"
 #include "cpu/state.h"
 #include "cpu/stats.h"
 
@@ -53,7 +54,7 @@ struct engine_config {
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
-    const char *options; /* what follows the engine's name in --engine NAME,…; may be NULL */
+    const char *options;      /* what follows the engine's name in --engine NAME,…; may be NULL */
     bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
 
@@ -65,11 +66,13 @@ enum engine_exit_reason {
     ENGINE_EXIT_HALTED,   /* HLT (or waiting for a SIPI): run again after inject() or kick() */
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
     ENGINE_EXIT_RESET,    /* the engine saw a reset request (KVM) */
+    ENGINE_EXIT_DEBUG,    /* what set_debug() asked for has happened: `stop` */
     ENGINE_EXIT_FAILED,   /* `error` tells why; the vCPU can't go on */
 };
 
 struct engine_exit {
     enum engine_exit_reason reason;
+    struct debug_stop stop;
     struct error error;
 };
 
@@ -125,6 +128,14 @@ struct engine {
 
     bool (*get_state)(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
     bool (*set_state)(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
+
+    /* What a debugger wants of the vCPU from the next run() on; NULL: no more. Called as set_state
+     * is. Fails when the engine has not so many or no such breakpoints; what was asked for before
+     * stays then. Engines that can't debug at all leave it out. */
+    bool (*set_debug)(struct engine_vcpu *vcpu, const struct debug_request *request,
+                      struct error *err);
+    /* A software breakpoint must stand as INT3 in guest memory: whoever asks for it writes it. */
+    bool breaks_at_int3;
 
     /* The guest's time-stamp counter now, and its frequency, for the TSC deadline of the board's
      * local APIC. Any thread, also from within hooks. NULL in engines with an irqchip. */

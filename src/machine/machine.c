@@ -6,6 +6,7 @@
 #include "machine/machine.h"
 
 #include "machine/boot.h"
+#include "machine/debug.h"
 #include "machine/machine_internal.h"
 #include "machine/mtrr.h"
 
@@ -25,9 +26,9 @@ const char *machine_default_cmdline(void)
 
 /* ---- requests from any thread ---- */
 
-static void request(struct machine *machine, unsigned bit)
+void machine_request(struct machine *machine, enum machine_request what)
 {
-    if (atomic_fetch_or(&machine->requests, bit))
+    if (atomic_fetch_or(&machine->requests, (unsigned)what))
         return; /* the loop was told already */
     const uint64_t one = 1;
     ssize_t written = write(machine->request_fd, &one, sizeof(one));
@@ -35,10 +36,10 @@ static void request(struct machine *machine, unsigned bit)
 }
 
 /* The same by the guest, which must not go on after it. */
-static void request_and_stop(struct machine *machine, unsigned bit)
+static void request_and_stop(struct machine *machine, enum machine_request what)
 {
     vcpus_request_pause(machine->vcpus);
-    request(machine, bit);
+    machine_request(machine, what);
 }
 
 static void board_reset(void *opaque)
@@ -76,23 +77,26 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
     struct machine *machine = opaque;
     switch (event) {
     case VCPUS_TRIPLE_FAULT:
+        if (machine_debug_shutdown(machine, vcpu))
+            break;
         log_write(machine->log, LOG_WARNING, "machine",
                   "triple fault on vCPU %u: the machine resets itself", vcpu);
-        request(machine, REQUEST_RESET);
+        machine_request(machine, REQUEST_RESET);
         break;
-    case VCPUS_RESET: request(machine, REQUEST_RESET); break;
+    case VCPUS_DEBUG: machine_request(machine, REQUEST_DEBUG); break;
+    case VCPUS_RESET: machine_request(machine, REQUEST_RESET); break;
     case VCPUS_FAILED: fail(machine, error); break;
     }
 }
 
 void machine_reset(struct machine *machine)
 {
-    request(machine, REQUEST_RESET);
+    machine_request(machine, REQUEST_RESET);
 }
 
 void machine_quit(struct machine *machine)
 {
-    request(machine, REQUEST_QUIT);
+    machine_request(machine, REQUEST_QUIT);
 }
 
 void machine_power_button(struct machine *machine)
@@ -148,6 +152,7 @@ static bool restart(struct machine *machine, struct error *err)
     ram_clear(machine->ram);
     if (!boot(machine, err))
         return false;
+    machine_debug_restarted(machine);
     machine->reboots++;
     return true;
 }
@@ -206,8 +211,10 @@ static void serve_requests(void *opaque, unsigned events)
         finish(machine, MACHINE_EXIT_PORT);
     else if (requests & REQUEST_POWER_OFF)
         finish(machine, MACHINE_POWERED_OFF);
-    else
+    else if (requests & REQUEST_RESET)
         reset_now(machine);
+    else
+        machine_debug_stopped(machine);
 }
 
 static bool open_requests(struct machine *machine, struct error *err)
@@ -427,6 +434,8 @@ void machine_destroy(struct machine *machine)
         return;
     if (machine->vcpus)
         vcpus_pause(machine->vcpus);
+    machine->is_running = false;
+    machine_debug_detach(machine);
     backends_drain(machine);
     q35_destroy(machine->board);
     backends_close(machine);
@@ -482,6 +491,11 @@ void machine_pause(struct machine *machine)
 const char *machine_engine_name(const struct machine *machine)
 {
     return machine->engine->name;
+}
+
+unsigned machine_vcpu_count(const struct machine *machine)
+{
+    return machine->config.vcpu_count;
 }
 
 void machine_stats(struct machine *machine, struct machine_stats *stats)

@@ -137,6 +137,7 @@ void machine_quit(struct machine *machine);
 size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
 void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
+unsigned machine_vcpu_count(const struct machine *machine);
 
 /* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */
 bool machine_has_terminal(const struct machine *machine);

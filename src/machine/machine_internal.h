@@ -42,7 +42,10 @@ enum machine_request {
     REQUEST_EXIT = 1 << 2,
     REQUEST_POWER_OFF = 1 << 3,
     REQUEST_RESET = 1 << 4,
+    REQUEST_DEBUG = 1 << 5, /* a vCPU has stopped for the debugger */
 };
+
+struct machine_debug;
 
 struct machine {
     struct machine_config config;
@@ -70,11 +73,22 @@ struct machine {
     struct error failure; /* under request_lock: the first one */
     uint32_t exit_value;  /* under request_lock: the first one */
 
+    struct machine_debug *debug; /* NULL: nobody debugs the guest */
+
     bool is_running; /* started and not paused */
     bool is_finished;
     bool needs_kick; /* loaded: queues are to be looked at when it starts */
     unsigned reboots;
 };
+
+/* Has it done on the loop's thread. Any thread. */
+void machine_request(struct machine *machine, enum machine_request what);
+
+/* debug.c: with all vCPUs paused, REQUEST_DEBUG and a restart. */
+void machine_debug_stopped(struct machine *machine);
+void machine_debug_restarted(struct machine *machine);
+/* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
+bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
 
 /* Opens the back ends that the configuration names. Those that are open after a failure are closed
  * by backends_close(). */

@@ -6,6 +6,8 @@
  */
 #include "vm/vm.h"
 
+#include "vm/gdb/server.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,6 +26,7 @@ struct vm {
     struct vm_config config;
     struct loop *loop;
     struct machine *machine;
+    struct gdb_server *gdb; /* NULL: none */
     struct vm_signal signal[ENDING_SIGNALS];
     struct loop_signal *continued, *resized;
     unsigned signals_seen;
@@ -31,10 +34,23 @@ struct vm {
     struct machine_end end;
 };
 
+static int exit_code(const struct vm *vm)
+{
+    switch (vm->end.reason) {
+    case MACHINE_POWERED_OFF:
+    case MACHINE_REBOOTED: return 0;
+    case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
+    case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
+    case MACHINE_FAILED: break;
+    }
+    return 1;
+}
+
 static void finished(void *opaque, const struct machine_end *end)
 {
     struct vm *vm = opaque;
     vm->end = *end;
+    gdb_server_ended(vm->gdb, (uint8_t)exit_code(vm));
     loop_stop(vm->loop);
 }
 
@@ -87,6 +103,15 @@ static bool watch_signals(struct vm *vm, struct error *err)
     return vm->continued && vm->resized;
 }
 
+static bool open_gdb(struct vm *vm, const struct log *log, struct error *err)
+{
+    if (!vm->config.gdb)
+        return true;
+    vm->gdb = gdb_server_create(vm->config.gdb, vm->config.gdb_is_i386 ? GDB_I386 : GDB_X86_64,
+                                !vm->config.gdb_waits, vm->machine, vm->loop, log, err);
+    return vm->gdb;
+}
+
 struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
@@ -100,7 +125,7 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
     vm->loop = loop_create(err);
     if (vm->loop)
         vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);
-    if (!vm->machine || !watch_signals(vm, err)) {
+    if (!vm->machine || !watch_signals(vm, err) || !open_gdb(vm, log, err)) {
         vm_destroy(vm);
         return NULL;
     }
@@ -118,30 +143,25 @@ void vm_destroy(struct vm *vm)
         loop_signal_close(vm->continued);
     if (vm->resized)
         loop_signal_close(vm->resized);
+    gdb_server_destroy(vm->gdb);
     machine_destroy(vm->machine);
     if (vm->loop)
         loop_destroy(vm->loop);
     free(vm);
 }
 
-static int exit_code(const struct vm *vm)
-{
-    switch (vm->end.reason) {
-    case MACHINE_POWERED_OFF:
-    case MACHINE_REBOOTED: return 0;
-    case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
-    case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
-    case MACHINE_FAILED: break;
-    }
-    return 1;
-}
-
 int vm_run(struct vm *vm, struct machine_end *end)
 {
-    machine_start(vm->machine);
+    if (!vm->gdb || !vm->config.gdb_waits)
+        machine_start(vm->machine);
     loop_run(vm->loop);
     *end = vm->end;
     return exit_code(vm);
+}
+
+const char *vm_gdb_address(const struct vm *vm)
+{
+    return vm->gdb ? gdb_server_address(vm->gdb) : NULL;
 }
 
 struct loop *vm_loop(struct vm *vm)

@@ -19,6 +19,10 @@ struct vm;
 
 struct vm_config {
     struct machine_config machine; /* `escape` and `escape_opaque` are set by vm_create() */
+    /* A GDB server at "[ADDR:]PORT" or "unix:PATH"; NULL: none. */
+    const char *gdb;
+    bool gdb_waits;   /* the guest starts when a debugger lets it */
+    bool gdb_is_i386; /* registers of 32 bits, for symbols of 32 bits */
     /* The key after the terminal's escape (Ctrl-]); while vm_run() runs. May be NULL. */
     void (*key)(void *opaque, struct vm *vm, char key);
     /* SIGINT, SIGTERM or SIGHUP arrived: the first presses the power button, the next ends the
@@ -37,6 +41,9 @@ void vm_destroy(struct vm *vm); /* NULL is fine; gives the terminal back */
  * low 8 bits, as the system has it); 1 when it failed. A signal that ended it at once gives
  * 128 + its number. */
 int vm_run(struct vm *vm, struct machine_end *end);
+
+/* Where the GDB server listens, as GDB's `target remote` takes it; NULL: there is none. */
+const char *vm_gdb_address(const struct vm *vm);
 
 struct loop *vm_loop(struct vm *vm);
 struct machine *vm_machine(struct vm *vm);

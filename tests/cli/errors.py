@@ -150,6 +150,17 @@ class Errors:
         # A name that the kernel refuses also where a tap may be made.
         self.run_fails(["--net", "tap=a-name-that-is-too-long"], 2, "tap")
 
+    def debuggers(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.run_fails(["--gdb", str(port)], 1, str(port), "use")
+        self.run_fails(["--gdb", "nowhere"], 2, "nowhere")
+        self.run_fails(["--gdb", "unix:/nonexistent/x"], 1, "/nonexistent/x")
+        self.run_fails(["--gdb", "1234,later"], 2, "later")
+        self.run_fails(["--gdb", "1234", "--gdb", "1235"], 2, "GDB")
+
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -159,7 +170,7 @@ def main():
     errors = Errors(sys.argv[1])
     try:
         for name in ("usage", "help_and_version", "doctor", "kernels", "memory", "processors",
-                     "disks", "ports", "places"):
+                     "disks", "ports", "places", "debuggers"):
             checks.case(name.replace("_", " "), getattr(errors, name))
     finally:
         errors.close()

@@ -2,7 +2,7 @@
  *
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
- * exits.c (what ends a run), state.c and msr.c
+ * exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
  * (processor state), cpuid.c, irqchip.c (interrupts, save and load), doorbell.c (ioeventfd).
  */
 #ifndef SKEP_CPU_KVM_KVM_H
@@ -24,6 +24,7 @@
 enum { KVM_SLOTS = 64, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
 
 struct kvm_doorbells;
+struct kvm_debug;
 
 /* The interrupt controllers' state beyond x86_state, raw as KVM gives it. */
 struct kvm_vcpu_irq {
@@ -62,6 +63,7 @@ struct engine_vcpu {
     _Atomic pid_t tid;         /* of that thread */
     _Atomic uint32_t requests; /* of inject.c, not yet handed to KVM */
     _Atomic uint64_t pio, mmio;
+    struct kvm_debug *debug; /* NULL: no debugger */
     struct kvm_vcpu_irq irq_at_reset;
 };
 
@@ -108,6 +110,11 @@ bool kvm_apply_requests(struct engine_vcpu *vcpu);
 
 /* Serves one exit of KVM_RUN. False: run() is to return `exit`. */
 bool kvm_handle_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
+
+bool kvm_set_debug(struct engine_vcpu *vcpu, const struct debug_request *request,
+                   struct error *err);
+/* KVM_EXIT_DEBUG; the same. */
+bool kvm_debug_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
 
 /* Makes irqchip, PIT and interrupt routes; before vCPUs. */
 bool kvm_irqchip_create(struct engine_vm *vm, struct error *err);

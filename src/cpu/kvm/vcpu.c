@@ -75,6 +75,7 @@ void kvm_vcpu_close(struct engine_vcpu *vcpu)
         munmap(vcpu->run, vcpu->vm->run_size_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
+    free(vcpu->debug);
     free(vcpu);
 }
 

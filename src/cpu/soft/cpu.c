@@ -4,6 +4,7 @@
 
 #include "cpu/soft/block.h"
 #include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -46,6 +47,7 @@ void cpu_destroy(struct cpu *cpu)
     if (!cpu)
         return;
     cpu->system->cpu[cpu->index] = NULL;
+    debugger_close(cpu);
     translator_close(cpu);
     vector_close(cpu);
     block_cache_close(cpu);

@@ -18,6 +18,7 @@
 
 struct op;
 struct block;
+struct debugger;
 
 /* More slots behind the sixteen registers, so that every address is base + index * scale + disp
  * with no test: one that is always zero, and RIP of the running block's first byte. Translated code
@@ -98,7 +99,7 @@ struct tlb_tables {
 
 /* Further bits of a tag, which make the fast compare fail but spare the slow path a walk. With
  * TLB_MMIO_TAG the addend gives the guest-physical address; TLB_WATCH_TAG is of a page with data
- * breakpoints. */
+ * breakpoints, the guest's or a debugger's. */
 enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4, TLB_WATCH_TAG = 8 };
 
 /* Which view an access uses; the active one is cpu->tlb (tlb.h). Supervisor accesses to user pages
@@ -277,6 +278,7 @@ struct cpu {
     uint8_t *block_arena;            /* where they stand */
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct translator *translator;   /* NULL: there is only the interpreter */
+    struct debugger *debugger;       /* NULL: nobody debugs the guest from outside */
     struct engine_stats stats;
     bool is_translated; /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];

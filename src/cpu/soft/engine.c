@@ -6,6 +6,7 @@
 #include "cpu/engine.h"
 
 #include "cpu/soft/core.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <errno.h>
@@ -240,8 +241,11 @@ static void soft_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
         [CPU_KICKED] = ENGINE_EXIT_KICKED,
         [CPU_HALTED] = ENGINE_EXIT_HALTED,
         [CPU_SHUTDOWN] = ENGINE_EXIT_SHUTDOWN,
+        [CPU_DEBUG] = ENGINE_EXIT_DEBUG,
     };
     exit->reason = reasons[cpu_run(cpu_of(vcpu))];
+    if (exit->reason == ENGINE_EXIT_DEBUG)
+        exit->stop = debugger_take_stop(cpu_of(vcpu));
 }
 
 static void soft_kick(struct engine_vcpu *vcpu)
@@ -294,6 +298,12 @@ static bool soft_set_state(struct engine_vcpu *vcpu, const struct x86_state *sta
     return true;
 }
 
+static bool soft_set_debug(struct engine_vcpu *vcpu, const struct debug_request *request,
+                           struct error *err)
+{
+    return debugger_set(cpu_of(vcpu), request, err);
+}
+
 static uint64_t soft_read_tsc(struct engine_vcpu *vcpu)
 {
     return tsc_guest(cpu_of(vcpu));
@@ -337,6 +347,7 @@ const struct engine engine_soft = {
     .has_work = soft_has_work,
     .get_state = soft_get_state,
     .set_state = soft_set_state,
+    .set_debug = soft_set_debug,
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
     .physical_bits = soft_physical_bits,

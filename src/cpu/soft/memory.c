@@ -5,6 +5,7 @@
  * 1, 2, 4 or 8 bytes.
  */
 #include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 
 #include <assert.h>
@@ -100,6 +101,7 @@ static struct access translate_range(struct cpu *cpu, uint64_t linear, unsigned 
     assert(size_bytes <= PAGE_BYTES);
     check_canonical(cpu, linear);
     result.target[0] = translate(cpu, linear, access, view);
+    debugger_note_access(cpu, linear, size_bytes, access);
     if (here >= size_bytes) {
         result.target[0].size_bytes = size_bytes;
         return result;
@@ -269,6 +271,7 @@ void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_byte
 {
     check_alignment(cpu, linear, size_bytes);
     struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
+    debugger_note_access(cpu, linear, size_bytes, ACCESS_READ);
     debug_note_hits(cpu, debug_data_hits(cpu, linear, size_bytes, true));
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;

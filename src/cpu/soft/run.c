@@ -5,6 +5,7 @@
  */
 #include "cpu/soft/block.h"
 #include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -78,6 +79,7 @@ static void settle_fault(struct cpu *cpu)
     }
     cpu->is_stepping = cpu->is_translated = cpu->repeats_once = false;
     cpu->debug_hits = 0;
+    debugger_forget_access(cpu);
     cpu->delivering_ext = false;
     int first = cpu->delivering;
     cpu->delivering = DELIVERING_NONE;
@@ -147,7 +149,20 @@ static inline void run_block(struct cpu *cpu)
     } while (++op != end);
 }
 
-enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN };
+enum action {
+    ACTION_RUN,
+    ACTION_AGAIN,
+    ACTION_HALT,
+    ACTION_KICK,
+    ACTION_DEBUG,
+    ACTION_SHUTDOWN,
+};
+
+/* After an instruction, or the delivery of an event: what a debugger's single step is. */
+static enum action after_step(struct cpu *cpu)
+{
+    return debugger_end_step(cpu) ? ACTION_DEBUG : ACTION_AGAIN;
+}
 
 static void take_sipi(struct cpu *cpu)
 {
@@ -198,6 +213,8 @@ static bool is_branch_taken(const struct cpu *cpu, const struct block *block, ui
 static enum action step_and_trap(struct cpu *cpu)
 {
     bool in_mov_ss = cpu->mov_ss_shadow;
+    if (debugger_breaks_here(cpu)) /* while the shadow is still there */
+        return ACTION_DEBUG;
     if (!(cpu->rflags & RFLAGS_RF) && !in_mov_ss && debug_break(cpu))
         return ACTION_AGAIN;
     uint64_t rip = cpu->rip;
@@ -214,7 +231,7 @@ static enum action step_and_trap(struct cpu *cpu)
         cpu->mov_ss_shadow || ((cpu->debugctl & DEBUGCTL_BTF) && !is_branch_taken(cpu, block, rip));
     if (cpu->traps && !is_skipped)
         debug_trap(cpu, DR6_BS);
-    return ACTION_AGAIN;
+    return after_step(cpu);
 }
 
 /* The requests of other threads that are about the processor as a whole. */
@@ -237,6 +254,8 @@ static enum action serve(struct cpu *cpu)
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
     take_resets(cpu, requests);
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     if (requests & REQUEST_KICK) {
         cpu_withdraw(cpu, REQUEST_KICK);
         return ACTION_KICK;
@@ -249,17 +268,17 @@ static enum action serve(struct cpu *cpu)
         debug_take_pending(cpu);
     if (cpu->pending.exception) {
         interrupt_deliver_pending(cpu);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     bool is_shadowed = cpu->interrupt_shadow || cpu->mov_ss_shadow;
-    if (has_interrupt(cpu, requests) && !is_shadowed) {
+    if (has_interrupt(cpu, requests) && !is_shadowed && !debugger_holds_interrupts(cpu)) {
         take_interrupt(cpu, requests);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;
     if (is_shadowed || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || cpu->steps_next ||
-        debug_breaks_in_page(cpu, debug_code_linear(cpu)))
+        debug_breaks_in_page(cpu, debug_code_linear(cpu)) || debugger_steps(cpu))
         return step_and_trap(cpu);
     if (requests & REQUEST_TRAP)
         cpu_withdraw(cpu, REQUEST_TRAP);
@@ -289,6 +308,8 @@ static enum action run_with_faults(struct cpu *cpu)
     }
     if (cpu->triple_fault)
         return ACTION_SHUTDOWN;
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     return run_until_served(cpu);
 }
 
@@ -296,6 +317,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
 {
     atomic_store(&cpu->is_running, true);
     vector_enter(cpu);
+    debugger_enter(cpu);
     cpu_look(cpu);
     enum action action = run_with_faults(cpu);
     cpu->op = NULL;
@@ -304,6 +326,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
     switch (action) {
     case ACTION_HALT: return CPU_HALTED;
     case ACTION_KICK: return CPU_KICKED;
+    case ACTION_DEBUG: return CPU_DEBUG;
     default: return CPU_SHUTDOWN;
     }
 }

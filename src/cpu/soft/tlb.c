@@ -3,6 +3,7 @@
 #include "cpu/soft/tlb.h"
 
 #include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/translator/translator.h"
 
 #include <stdlib.h>
@@ -371,7 +372,7 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
     if (mapping->executable)
         set_entry(entry_of(tables, linear, ACCESS_EXECUTE), page | kind, addend,
                   access == ACCESS_EXECUTE);
-    if (debug_watches_page(cpu, page))
+    if (debug_watches_page(cpu, page) || debugger_watches(cpu, page, PAGE_BYTES))
         kind |= TLB_WATCH_TAG;
     if (is_data)
         set_entry(entry_of(tables, linear, ACCESS_READ), page | kind, addend,

@@ -75,8 +75,8 @@ void tlb_flush_keys(struct cpu *cpu, uint32_t changed);
 /* Write tags of the host page go, in all sets. */
 void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
 
-/* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE or MMIO
- * set; for MMIO addend is gpa - linear. */
+/* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE, MMIO or
+ * WATCH set; for MMIO addend is gpa - linear. */
 struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
                           enum tlb_view view);
 

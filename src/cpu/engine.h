@@ -137,10 +137,24 @@ struct engine {
     bool (*get_state)(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
     bool (*set_state)(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
 
-    /* The guest's time-stamp counter now, and its frequency, for the TSC deadline of the board's
-     * local APIC. Any thread, also from within hooks. NULL in engines with an irqchip. */
+    /* The guest's time-stamp counter now, for the TSC deadline of the board's local APIC. Any
+     * thread, also from within hooks. NULL in engines with an irqchip. */
     uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
+    /* Its frequency; 0: the host doesn't tell (never without an irqchip). */
     uint64_t (*tsc_hz)(struct engine_vm *vm);
+    /* A guest measures its counter once, so a restored machine keeps the rate that it was saved
+     * with. While time is stopped, before the board is made and set_state(). */
+    bool (*set_tsc_hz)(struct engine_vm *vm, uint64_t hz, struct error *err);
+
+    /* The time-stamp counters, and clocks of the engine's own that the guest reads, stand still
+     * between these two moments of CLOCK_MONOTONIC, which are those at which the machine's clock
+     * stopped and started. While no vCPU runs; states are read and set in between. */
+    void (*stop_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+    void (*start_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+
+    /* CPUID as the first processor has it, so that a saved machine isn't resumed on a processor
+     * with less. */
+    void (*cpuid)(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 

@@ -62,6 +62,9 @@ struct x86_pending {
     bool nmi_blocked;   /* until IRET */
     bool sti_shadow;    /* interrupts held off for one instruction after STI */
     bool mov_ss_shadow; /* likewise after MOV SS, debug traps too */
+    bool init;          /* arrived, not yet taken */
+    bool sipi;          /* likewise, with its vector */
+    uint8_t sipi_vector;
 };
 
 struct x86_state {

@@ -82,7 +82,18 @@ bool backends_open(struct machine *machine, struct error *err);
 /* Makes the virtio devices on them. */
 bool backends_plug(struct machine *machine, struct error *err);
 void backends_drain(struct machine *machine);
+/* The same, and what was written is on the disks. */
+bool backends_flush(struct machine *machine, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
+
+/* What was asked for before the machine was paused: it is then done, or the machine has ended. */
+void machine_serve_requests(struct machine *machine);
+
+/* Steps of making a machine that was saved, in this order; snapshot.c. */
+bool snapshot_take_shape(struct machine *machine, struct error *err);
+bool snapshot_map_memory(struct machine *machine, struct error *err);
+bool snapshot_set_engine(struct machine *machine, struct error *err);
+bool snapshot_load(struct machine *machine, struct error *err);
 
 #endif

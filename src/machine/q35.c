@@ -28,6 +28,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -768,8 +769,73 @@ static bool load_wiring(struct q35 *board, struct load *load)
     return load_end(load);
 }
 
+static const char devices_section[] = "devices";
+enum { DEVICE_NAME_BYTES = 32 };
+
+static void save_devices(const struct q35 *board, struct save *save)
+{
+    save_begin(save, devices_section, 1);
+    save_u32(save, board->device_count);
+    for (unsigned i = 0; i < board->device_count; i++) {
+        char name[DEVICE_NAME_BYTES] = {0};
+        snprintf(name, sizeof(name), "%s", board->device[i].ops->name);
+        save_bytes(save, name, sizeof(name));
+        save_u32(save, board->device[i].ops->version);
+    }
+    save_end(save);
+}
+
+static const char what_load[] = "cannot restore the machine";
+
+static bool other_device(const char *saved, const char *here, struct error *err)
+{
+    if (saved && here)
+        error_set(err, what_load, NULL, "it has a device '%s' where this one has '%s'", saved,
+                  here);
+    else if (saved)
+        error_set(err, what_load, NULL, "it has a device '%s' that this one lacks", saved);
+    else
+        error_set(err, what_load, NULL, "it lacks the device '%s' of this one", here);
+    return error_hint(err, "give the options that it was started with, or none");
+}
+
+static bool check_device(const struct device_ops *ops, struct load *load, struct error *err)
+{
+    char name[DEVICE_NAME_BYTES];
+    load_bytes(load, name, sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    uint32_t version = load_u32(load);
+    if (load->failed)
+        return error_set(err, what_load, NULL, "its list of devices is cut short");
+    if (!ops || strcmp(name, ops->name) != 0)
+        return other_device(name, ops ? ops->name : NULL, err);
+    if (version <= ops->version)
+        return true;
+    error_set(err, what_load, NULL, "its device '%s' is of version %u, newer than %u", name,
+              version, ops->version);
+    return error_hint(err, "use the version of skep that saved it");
+}
+
+/* Which devices there are, before the state of the first is touched. */
+static bool check_devices(const struct q35 *board, struct load *load, struct error *err)
+{
+    uint32_t version;
+    if (!load_begin(load, devices_section, &version) || version != 1)
+        return error_set(err, what_load, NULL, "it has no list of devices that this skep can read");
+    uint32_t count = load_u32(load);
+    for (unsigned i = 0; i < count || i < board->device_count; i++) {
+        const struct device_ops *ops = i < board->device_count ? board->device[i].ops : NULL;
+        if (i >= count)
+            return other_device(NULL, ops->name, err);
+        if (!check_device(ops, load, err))
+            return false;
+    }
+    return load_end(load) || error_set(err, what_load, NULL, "its list of devices is too long");
+}
+
 void q35_save(struct q35 *board, struct save *save)
 {
+    save_devices(board, save);
     save_wiring(board, save);
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
@@ -780,16 +846,20 @@ void q35_save(struct q35 *board, struct save *save)
 }
 
 /* The wires first: a device that drives its line while it is loaded then changes nothing. */
-bool q35_load(struct q35 *board, struct load *load)
+bool q35_load(struct q35 *board, struct load *load, struct error *err)
 {
-    if (!load_wiring(board, load))
+    if (!check_devices(board, load, err))
         return false;
+    if (!load_wiring(board, load))
+        return error_set(err, what_load, NULL, "the state of its wiring is not as it should be");
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
         uint32_t version;
         if (!load_begin(load, device->ops->name, &version) ||
             !device->ops->load(device->self, load, version) || !load_end(load))
-            return false;
+            return error_set(err, what_load, NULL,
+                             "the state of its device '%s' is not as it should be",
+                             device->ops->name);
     }
     return true;
 }

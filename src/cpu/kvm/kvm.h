@@ -3,7 +3,8 @@
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
  * exits.c (what ends a run), state.c and msr.c
- * (processor state), cpuid.c, irqchip.c (interrupts, save and load), doorbell.c (ioeventfd).
+ * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts, save and load),
+ * doorbell.c (ioeventfd).
  */
 #ifndef SKEP_CPU_KVM_KVM_H
 #define SKEP_CPU_KVM_KVM_H
@@ -49,6 +50,9 @@ struct engine_vm {
     unsigned slot_count;
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
+    uint64_t tsc_khz; /* 0: KVM doesn't tell */
+    bool time_is_stopped;
+    uint64_t stopped_clock_ns; /* the paravirtual clock, while it is */
 };
 
 struct engine_vcpu {
@@ -62,6 +66,7 @@ struct engine_vcpu {
     _Atomic uint32_t requests; /* of inject.c, not yet handed to KVM */
     _Atomic uint64_t pio, mmio;
     struct kvm_vcpu_irq irq_at_reset;
+    uint64_t stopped_tsc, stopped_deadline; /* while the machine's time is stopped */
 };
 
 /* ioctl() that is tried again on EINTR. */
@@ -84,6 +89,7 @@ _Static_assert(offsetof(struct kvm_cpuid_table, entries) == sizeof(struct kvm_cp
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
                        struct error *err);
 bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err);
+void kvm_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
 bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
@@ -91,6 +97,11 @@ bool kvm_msrs_get(struct engine_vcpu *vcpu, struct x86_state *state, struct erro
 bool kvm_msrs_set(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
 bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);
+
+uint64_t kvm_tsc_hz(struct engine_vm *vm);
+bool kvm_set_tsc_hz(struct engine_vm *vm, uint64_t hz, struct error *err);
+void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns);
+void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns);
 
 struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct error *err);
 void kvm_vcpu_close(struct engine_vcpu *vcpu);

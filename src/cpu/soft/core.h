@@ -279,6 +279,9 @@ uint64_t tsc_host(const struct soft_system *system);
 uint64_t tsc_guest(const struct cpu *cpu);
 void tsc_open(struct soft_system *system); /* sets tsc_khz */
 void tsc_set_state(struct cpu *cpu, uint64_t tsc, uint64_t adjust);
+void tsc_stop(struct soft_system *system, uint64_t monotonic_ns);
+void tsc_start(struct soft_system *system, uint64_t monotonic_ns);
+void tsc_set_khz(struct soft_system *system, uint64_t khz);
 void tsc_write(struct cpu *cpu, uint64_t value);
 void tsc_write_adjust(struct cpu *cpu, uint64_t value);
 

@@ -303,6 +303,36 @@ static uint64_t soft_tsc_hz(struct engine_vm *vm)
     return vm->system.tsc_khz * 1000;
 }
 
+static bool soft_set_tsc_hz(struct engine_vm *vm, uint64_t hz, struct error *err)
+{
+    const uint64_t least_khz = 1000, most_khz = 100000000;
+    uint64_t khz = (hz + 500) / 1000;
+    if (khz < least_khz || khz > most_khz)
+        return error_set(err, "cannot set the time-stamp counter", NULL,
+                         "%llu Hz is no frequency of a processor", (unsigned long long)hz);
+    tsc_set_khz(&vm->system, khz);
+    return true;
+}
+
+static void soft_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_stop(&vm->system, monotonic_ns);
+}
+
+static void soft_start_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_start(&vm->system, monotonic_ns);
+}
+
+static void soft_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    struct cpuid_result r = cpuid_leaf(vm->system.cpu[0], leaf, subleaf);
+    registers[0] = r.eax;
+    registers[1] = r.ebx;
+    registers[2] = r.ecx;
+    registers[3] = r.edx;
+}
+
 static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
 {
     *stats = (struct engine_stats){0};
@@ -346,5 +376,9 @@ const struct engine engine_soft = {
     .set_state = soft_set_state,
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
+    .set_tsc_hz = soft_set_tsc_hz,
+    .stop_time = soft_stop_time,
+    .start_time = soft_start_time,
+    .cpuid = soft_cpuid,
     .stats = soft_get_stats,
 };

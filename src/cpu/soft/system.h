@@ -95,6 +95,9 @@ struct soft_system {
     uint64_t voided_count;
     uint64_t tsc_khz;
     bool tsc_is_synthetic; /* the host's counter is no clock: nanoseconds are used instead */
+    uint64_t tsc_ratio;    /* ours to the host's, 32 bits of it a fraction; 0: as the host's */
+    bool tsc_is_stopped;   /* then it is tsc_stopped_at, before offsets */
+    uint64_t tsc_stopped_at;
     /* The offset of the first processor whose TSC was set, which the others take over when theirs
      * is near: their states are taken and set one after another. Under shootdown_lock. */
     bool has_tsc_offset;

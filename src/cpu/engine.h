@@ -52,6 +52,9 @@ struct engine_config {
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
+    /* How fast the guest's time-stamp counter runs, which a restored guest has measured already;
+     * 0: as the host's. */
+    uint64_t tsc_hz;
     const char *options; /* what follows the engine's name in --engine NAME,…; may be NULL */
 };
 
@@ -142,9 +145,6 @@ struct engine {
     uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
     /* Its frequency; 0: the host doesn't tell (never without an irqchip). */
     uint64_t (*tsc_hz)(struct engine_vm *vm);
-    /* A guest measures its counter once, so a restored machine keeps the rate that it was saved
-     * with. While time is stopped, before the board is made and set_state(). */
-    bool (*set_tsc_hz)(struct engine_vm *vm, uint64_t hz, struct error *err);
 
     /* The time-stamp counters, and clocks of the engine's own that the guest reads, stand still
      * between these two moments of CLOCK_MONOTONIC, which are those at which the machine's clock

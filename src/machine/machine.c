@@ -341,6 +341,7 @@ static bool open_engine(struct machine *machine, struct error *err)
         .bus = machine->bus,
         .hooks = q35_hooks(&machine->board),
         .log = machine->log,
+        .tsc_hz = snapshot_tsc_hz(machine),
         .options = options,
     };
     machine->vm = machine->engine->vm_open(&engine, err);
@@ -422,7 +423,7 @@ static bool build(struct machine *machine, struct error *err)
     if (!open_engine(machine, err))
         return false;
     stop_time(machine);
-    return (!config->saved || snapshot_set_engine(machine, err)) && backends_open(machine, err) &&
+    return (!config->saved || snapshot_check_engine(machine, err)) && backends_open(machine, err) &&
            make_board(machine, err) &&
            (config->saved ? snapshot_load(machine, err) : boot(machine, err));
 }

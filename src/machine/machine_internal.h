@@ -90,10 +90,11 @@ const struct char_backend *backends_char(const struct machine_char *one); /* NUL
 /* What was asked for before the machine was paused: it is then done, or the machine has ended. */
 void machine_serve_requests(struct machine *machine);
 
+uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not known */
 /* Steps of making a machine that was saved, in this order; snapshot.c. */
 bool snapshot_take_shape(struct machine *machine, struct error *err);
 bool snapshot_map_memory(struct machine *machine, struct error *err);
-bool snapshot_set_engine(struct machine *machine, struct error *err);
+bool snapshot_check_engine(const struct machine *machine, struct error *err);
 bool snapshot_load(struct machine *machine, struct error *err);
 
 #endif

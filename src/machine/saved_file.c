@@ -18,6 +18,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -414,12 +416,11 @@ static bool check_hole(const struct saved_file *file, uint64_t first, uint64_t e
     return true;
 }
 
-bool saved_file_check_memory(const struct saved_file *file, const uint8_t *memory,
-                             struct error *err)
+/* The part [at, end) of the file, which is memory. */
+static bool check_part(const struct saved_file *file, const uint8_t *memory, uint32_t zero_sum,
+                       uint64_t at, uint64_t end, struct error *err)
 {
-    const uint8_t zeroes[PAGE] = {0};
-    uint32_t zero_sum = crc32c(zeroes, PAGE);
-    uint64_t end = file->memory_offset + file->memory_bytes, at = file->memory_offset;
+    uint64_t base = file->memory_offset;
     while (at < end) {
         /* Where the host can't tell holes, all is data. */
         off_t data = lseek(file->fd, (off_t)at, SEEK_DATA);
@@ -428,7 +429,6 @@ bool saved_file_check_memory(const struct saved_file *file, const uint8_t *memor
         uint64_t to = hole >= 0 ? whole_pages((uint64_t)hole) : end;
         from = from < end ? from & ~(uint64_t)(PAGE - 1) : end;
         to = to < end ? to : end;
-        uint64_t base = file->memory_offset;
         if (!check_hole(file, (at - base) / PAGE, (from - base) / PAGE, zero_sum, err) ||
             (from < end &&
              !check_data(file, memory, (from - base) / PAGE, (to - base) / PAGE, err)))
@@ -436,4 +436,59 @@ bool saved_file_check_memory(const struct saved_file *file, const uint8_t *memor
         at = from < end ? to : end;
     }
     return true;
+}
+
+enum { CHECKERS_MAX = 4, PART_BYTES = 4 << 20 };
+
+/* Some threads take part after part, since checking is what a restore takes its time with. */
+struct check {
+    const struct saved_file *file;
+    const uint8_t *memory;
+    uint32_t zero_sum;
+    _Atomic uint64_t next; /* in the file */
+    atomic_bool failed;
+    pthread_mutex_t lock;
+    struct error error; /* under lock: of the first that failed */
+};
+
+static void *check_parts(void *opaque)
+{
+    struct check *check = opaque;
+    uint64_t end = check->file->memory_offset + check->file->memory_bytes;
+    for (;;) {
+        uint64_t at = atomic_fetch_add(&check->next, PART_BYTES);
+        struct error error = {0};
+        if (at >= end || atomic_load(&check->failed))
+            return NULL;
+        uint64_t to = end - at < PART_BYTES ? end : at + PART_BYTES;
+        if (check_part(check->file, check->memory, check->zero_sum, at, to, &error))
+            continue;
+        pthread_mutex_lock(&check->lock);
+        if (!atomic_exchange(&check->failed, true))
+            check->error = error;
+        pthread_mutex_unlock(&check->lock);
+    }
+}
+
+bool saved_file_check_memory(const struct saved_file *file, const uint8_t *memory,
+                             struct error *err)
+{
+    const uint8_t zeroes[PAGE] = {0};
+    struct check check = {.file = file,
+                          .memory = memory,
+                          .zero_sum = crc32c(zeroes, PAGE),
+                          .next = file->memory_offset,
+                          .lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t threads[CHECKERS_MAX];
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int wanted = processors < CHECKERS_MAX ? (int)processors : CHECKERS_MAX, started = 0;
+    while (started < wanted - 1 &&
+           pthread_create(&threads[started], NULL, check_parts, &check) == 0)
+        started++;
+    check_parts(&check); /* the calling thread is one of them */
+    while (started)
+        pthread_join(threads[--started], NULL);
+    if (check.failed && err)
+        *err = check.error;
+    return !check.failed;
 }

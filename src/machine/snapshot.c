@@ -344,16 +344,20 @@ bool snapshot_map_memory(struct machine *machine, struct error *err)
            saved_file_check_memory(file, ram_bytes(machine->ram), err);
 }
 
-bool snapshot_set_engine(struct machine *machine, struct error *err)
+uint64_t snapshot_tsc_hz(const struct machine *machine)
+{
+    return machine->config.saved ? machine->config.saved->tsc_hz : 0;
+}
+
+bool snapshot_check_engine(const struct machine *machine, struct error *err)
 {
     const struct machine_saved *saved = machine->config.saved;
-    if (saved->has_irqchip != (machine->engine->irqchip != NULL)) {
-        error_set(err, what_load, NULL,
-                  "it ran on the engine %s, whose interrupt controllers %s does not have",
-                  saved->engine, machine->engine->name);
-        return error_hint(err, "add --engine %s", saved->engine);
-    }
-    return !saved->tsc_hz || machine->engine->set_tsc_hz(machine->vm, saved->tsc_hz, err);
+    if (saved->has_irqchip == (machine->engine->irqchip != NULL))
+        return true;
+    error_set(err, what_load, NULL,
+              "it ran on the engine %s, whose interrupt controllers %s does not have",
+              saved->engine, machine->engine->name);
+    return error_hint(err, "add --engine %s", saved->engine);
 }
 
 static bool load_processors(struct machine *machine, struct load *load, struct error *err)

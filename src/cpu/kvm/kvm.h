@@ -50,7 +50,8 @@ struct engine_vm {
     unsigned slot_count;
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
-    uint64_t tsc_khz; /* 0: KVM doesn't tell */
+    uint64_t wanted_tsc_hz; /* 0: as the host's */
+    uint64_t tsc_khz;       /* 0: KVM doesn't tell */
     bool time_is_stopped;
     uint64_t stopped_clock_ns; /* the paravirtual clock, while it is */
 };
@@ -99,7 +100,7 @@ bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);
 
 uint64_t kvm_tsc_hz(struct engine_vm *vm);
-bool kvm_set_tsc_hz(struct engine_vm *vm, uint64_t hz, struct error *err);
+bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err); /* as the machine wants it */
 void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns);
 void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns);
 

@@ -34,19 +34,17 @@ uint64_t kvm_tsc_hz(struct engine_vm *vm)
 }
 
 /* Within 250 ppm it is one frequency that two hosts measured, as for KVM itself. */
-bool kvm_set_tsc_hz(struct engine_vm *vm, uint64_t hz, struct error *err)
+bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err)
 {
-    uint64_t host_hz = kvm_tsc_hz(vm);
+    int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+    uint64_t host_hz = khz > 0 ? (uint64_t)khz * 1000 : 0, hz = vcpu->vm->wanted_tsc_hz;
     uint64_t difference = hz > host_hz ? hz - host_hz : host_hz - hz;
-    if (!hz || !host_hz || difference < host_hz / 4000)
+    if (!hz || !host_hz || difference < host_hz / 4000 ||
+        kvm_ioctl_value(vcpu->fd, KVM_SET_TSC_KHZ, hz / 1000) >= 0)
         return true;
-    for (unsigned i = 0; i < vm->vcpu_count; i++)
-        if (kvm_ioctl_value(vm->vcpus[i]->fd, KVM_SET_TSC_KHZ, hz / 1000) < 0)
-            return error_set(err, "cannot set the time-stamp counter", "KVM_SET_TSC_KHZ",
-                             "this host's runs at %llu kHz, not %llu, and can't be scaled",
-                             (unsigned long long)host_hz / 1000, (unsigned long long)hz / 1000);
-    vm->tsc_khz = hz / 1000;
-    return true;
+    return error_set(err, "cannot set the time-stamp counter", "KVM_SET_TSC_KHZ",
+                     "this host's runs at %llu kHz, not %llu, and can't be scaled",
+                     (unsigned long long)host_hz / 1000, (unsigned long long)hz / 1000);
 }
 
 void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)

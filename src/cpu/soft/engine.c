@@ -148,6 +148,10 @@ static bool take_options(struct translator_options *translator, const char *opti
 static bool check_config(const struct engine_config *config, struct error *err)
 {
     const struct engine_topology *t = &config->topology;
+    if (config->tsc_hz && (config->tsc_hz < TSC_MIN_HZ || config->tsc_hz > TSC_MAX_HZ))
+        return error_set(err, "cannot make processors", NULL,
+                         "%llu Hz is no frequency of a time-stamp counter",
+                         (unsigned long long)config->tsc_hz);
     if (config->vcpu_count == 0 || config->vcpu_count > SOFT_MAX_CPUS)
         return error_usage(err, "cannot make processors", NULL, "their number must be 1 to %d",
                            SOFT_MAX_CPUS);
@@ -186,7 +190,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         error_errno(err, "cannot make processors", NULL, ENOMEM);
         return NULL;
     }
-    soft_system_open(&vm->system);
+    soft_system_open_rate(&vm->system, config->tsc_hz);
     if (!take_options(&vm->system.translator, config->options, err)) {
         soft_system_close(&vm->system);
         free(vm);
@@ -303,17 +307,6 @@ static uint64_t soft_tsc_hz(struct engine_vm *vm)
     return vm->system.tsc_khz * 1000;
 }
 
-static bool soft_set_tsc_hz(struct engine_vm *vm, uint64_t hz, struct error *err)
-{
-    const uint64_t least_khz = 1000, most_khz = 100000000;
-    uint64_t khz = (hz + 500) / 1000;
-    if (khz < least_khz || khz > most_khz)
-        return error_set(err, "cannot set the time-stamp counter", NULL,
-                         "%llu Hz is no frequency of a processor", (unsigned long long)hz);
-    tsc_set_khz(&vm->system, khz);
-    return true;
-}
-
 static void soft_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)
 {
     tsc_stop(&vm->system, monotonic_ns);
@@ -376,7 +369,6 @@ const struct engine engine_soft = {
     .set_state = soft_set_state,
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
-    .set_tsc_hz = soft_set_tsc_hz,
     .stop_time = soft_stop_time,
     .start_time = soft_start_time,
     .cpuid = soft_cpuid,

@@ -119,6 +119,8 @@ bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uin
 /* Zeroed `system`, callbacks and log set by the caller afterwards. close frees regions' pages; the
  * cpus are gone by then. */
 void soft_system_open(struct soft_system *system);
+/* The same with a time-stamp counter of `tsc_hz` (TSC_MIN_HZ … TSC_MAX_HZ; 0: as the host's). */
+void soft_system_open_rate(struct soft_system *system, uint64_t tsc_hz);
 void soft_system_close(struct soft_system *system);
 
 /* Somebody who is no cpu has written guest memory: decoded code there is void. Any thread. */

@@ -66,24 +66,48 @@ static uint64_t told_khz(void)
     return 0;
 }
 
-static uint64_t measured_khz(void)
+static uint64_t measured_khz(long measure_ns)
 {
-    enum { MEASURE_NS = 20000000 };
     uint64_t start_ns = now_ns(CLOCK_MONOTONIC_RAW);
     uint64_t start = __builtin_ia32_rdtsc();
-    struct timespec pause = {0, MEASURE_NS};
+    struct timespec pause = {0, measure_ns};
     nanosleep(&pause, NULL);
     uint64_t elapsed_ns = now_ns(CLOCK_MONOTONIC_RAW) - start_ns;
     uint64_t elapsed = __builtin_ia32_rdtsc() - start;
     return (uint64_t)((unsigned __int128)elapsed * 1000000 / elapsed_ns);
 }
 
-void tsc_open(struct soft_system *system)
+/* As far as a guest corrects by itself (250 ppm), two numbers are one frequency measured twice. */
+static bool is_same(uint64_t khz, uint64_t other_khz)
 {
+    uint64_t difference = khz > other_khz ? khz - other_khz : other_khz - khz;
+    return difference * 4000 <= khz;
+}
+
+static uint64_t host_khz(const struct soft_system *system, uint64_t known_khz)
+{
+    enum { LOOK_NS = 1000000, MEASURE_NS = 20000000 };
+    if (system->tsc_is_synthetic)
+        return 1000000;
+    uint64_t khz = told_khz();
+    if (khz)
+        return khz;
+    /* A short look tells well enough whether it is the host that the number comes from. */
+    if (known_khz && is_same(measured_khz(LOOK_NS), known_khz))
+        return known_khz;
+    return measured_khz(MEASURE_NS);
+}
+
+void tsc_open(struct soft_system *system, uint64_t hz)
+{
+    uint64_t khz = (hz + 500) / 1000;
     system->tsc_is_synthetic = !is_host_invariant();
-    system->tsc_khz = system->tsc_is_synthetic ? 1000000 : told_khz();
-    if (system->tsc_khz == 0)
-        system->tsc_khz = measured_khz();
+    system->tsc_khz = host_khz(system, khz);
+    if (!khz)
+        return;
+    if (!is_same(system->tsc_khz, khz))
+        system->tsc_ratio = (uint64_t)(((unsigned __int128)khz << 32) / system->tsc_khz);
+    system->tsc_khz = khz;
 }
 
 /* All processors of a system count alike, though each was set at a moment of its own. */
@@ -147,17 +171,6 @@ void tsc_start(struct soft_system *system, uint64_t monotonic_ns)
                              __ATOMIC_RELAXED);
     system->tsc_offset -= passed;
     __atomic_store_n(&system->tsc_is_stopped, false, __ATOMIC_RELEASE);
-}
-
-/* Two readings of one frequency differ by what the measuring is worth: within 250 ppm, as far as a
- * guest corrects by itself, only the number is kept. */
-void tsc_set_khz(struct soft_system *system, uint64_t khz)
-{
-    uint64_t host_khz = system->tsc_khz;
-    uint64_t difference = khz > host_khz ? khz - host_khz : host_khz - khz;
-    if (difference * 4000 > host_khz)
-        system->tsc_ratio = (uint64_t)(((unsigned __int128)khz << 32) / host_khz);
-    system->tsc_khz = khz;
 }
 
 static void set_offset(struct cpu *cpu, uint64_t offset)

@@ -104,11 +104,13 @@ static const struct {
     [Q35_CONSOLE] = {7, 1}, [Q35_DISK] = {8, 22},
 };
 
+enum { DEVICE_LABEL_BYTES = 32 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 
 struct q35 {
     struct q35_config config;
     struct device device[DEVICES_MAX];
+    char label[DEVICES_MAX][DEVICE_LABEL_BYTES]; /* what a saved machine tells them apart by */
     unsigned device_count;
     struct virtio_pci *virtio[DEVICES_MAX];
     unsigned virtio_count;
@@ -135,7 +137,15 @@ struct q35 {
 static void add(struct q35 *board, const struct device_ops *ops, void *self)
 {
     assert(board->device_count < DEVICES_MAX);
+    snprintf(board->label[board->device_count], DEVICE_LABEL_BYTES, "%s", ops->name);
     board->device[board->device_count++] = (struct device){ops, self};
+}
+
+/* A virtio device is more than its transport. */
+static void label_virtio(struct q35 *board, const struct virtio_device *device, unsigned slot)
+{
+    snprintf(board->label[board->device_count - 1], DEVICE_LABEL_BYTES, "%s in slot %u",
+             virtio_ops(device)->name, slot);
 }
 
 /* ---- interrupt wiring ---- */
@@ -566,6 +576,7 @@ bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
         return false;
     board->virtio[board->virtio_count++] = virtio;
     add(board, &virtio_pci_ops, virtio);
+    label_virtio(board, device, plugs[kind].first + index);
     return true;
 }
 
@@ -770,16 +781,13 @@ static bool load_wiring(struct q35 *board, struct load *load)
 }
 
 static const char devices_section[] = "devices";
-enum { DEVICE_NAME_BYTES = 32 };
 
 static void save_devices(const struct q35 *board, struct save *save)
 {
     save_begin(save, devices_section, 1);
     save_u32(save, board->device_count);
     for (unsigned i = 0; i < board->device_count; i++) {
-        char name[DEVICE_NAME_BYTES] = {0};
-        snprintf(name, sizeof(name), "%s", board->device[i].ops->name);
-        save_bytes(save, name, sizeof(name));
+        save_bytes(save, board->label[i], DEVICE_LABEL_BYTES);
         save_u32(save, board->device[i].ops->version);
     }
     save_end(save);
@@ -799,16 +807,18 @@ static bool other_device(const char *saved, const char *here, struct error *err)
     return error_hint(err, "give the options that it was started with, or none");
 }
 
-static bool check_device(const struct device_ops *ops, struct load *load, struct error *err)
+/* `here` NULL: there is no further device. */
+static bool check_device(const struct device_ops *ops, const char *here, struct load *load,
+                         struct error *err)
 {
-    char name[DEVICE_NAME_BYTES];
+    char name[DEVICE_LABEL_BYTES];
     load_bytes(load, name, sizeof(name));
     name[sizeof(name) - 1] = '\0';
     uint32_t version = load_u32(load);
     if (load->failed)
         return error_set(err, what_load, NULL, "its list of devices is cut short");
-    if (!ops || strcmp(name, ops->name) != 0)
-        return other_device(name, ops ? ops->name : NULL, err);
+    if (!here || strcmp(name, here) != 0)
+        return other_device(name, here, err);
     if (version <= ops->version)
         return true;
     error_set(err, what_load, NULL, "its device '%s' is of version %u, newer than %u", name,
@@ -824,10 +834,10 @@ static bool check_devices(const struct q35 *board, struct load *load, struct err
         return error_set(err, what_load, NULL, "it has no list of devices that this skep can read");
     uint32_t count = load_u32(load);
     for (unsigned i = 0; i < count || i < board->device_count; i++) {
-        const struct device_ops *ops = i < board->device_count ? board->device[i].ops : NULL;
+        const char *here = i < board->device_count ? board->label[i] : NULL;
         if (i >= count)
-            return other_device(NULL, ops->name, err);
-        if (!check_device(ops, load, err))
+            return other_device(NULL, here, err);
+        if (!check_device(here ? board->device[i].ops : NULL, here, load, err))
             return false;
     }
     return load_end(load) || error_set(err, what_load, NULL, "its list of devices is too long");

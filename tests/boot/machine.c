@@ -385,10 +385,10 @@ static void test_other_machine(void **state)
     expect_other(changed, "a device 'exit_port'");
     changed = config;
     changed.machine.no_balloon = true;
-    expect_other(changed, "it has a device 'virtio_balloon' that this one lacks");
+    expect_other(changed, "it has a device 'virtio-balloon in slot 2' that this one lacks");
     changed = config;
     changed.machine.no_rng = true;
-    expect_other(changed, "it has a device 'virtio_rng' where this one has 'virtio_balloon'");
+    expect_other(changed, "it has a device 'virtio-rng in slot 1' where this one has");
     changed = config;
     changed.machine.disks[0].path = kernel_path;
     changed.machine.disks[0].read_only = changed.machine.disks[0].is_surely_raw = true;

@@ -307,7 +307,7 @@ static bool listen_at(struct control *control, struct error *err)
         bind(control->fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
         return error_errno(err, what_open, control->path, errno);
     control->is_bound = true;
-    if (listen(control->fd, PEERS_MAX) != 0)
+    if (listen(control->fd, SOMAXCONN) != 0)
         return error_errno(err, what_open, control->path, errno);
     control->watch =
         loop_watch_open(vm_loop(control->vm), control->fd, on_connection, control, err);

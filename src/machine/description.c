@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct description {
     json_t *root; /* the strings are its */
@@ -29,8 +30,7 @@ struct field {
 #name, offsetof(struct type, name)                                                         \
     }
 
-static const struct field strings[] = {FIELD(machine_config, cmdline),
-                                       FIELD(machine_config, debugcon)};
+static const struct field strings[] = {FIELD(machine_config, cmdline)};
 static const struct field flags[] = {
     FIELD(machine_config, no_balloon), FIELD(machine_config, no_rng),
     FIELD(machine_config, no_reboot), FIELD(machine_config, has_exit_port)};
@@ -59,6 +59,23 @@ static json_t *path_of(const char *path)
     json_t *value = string_of(absolute ? absolute : path);
     free(absolute);
     return value;
+}
+
+/* Where bytes go (host/chardev.h), with the folder of a relative name. */
+static json_t *where_of(const char *where)
+{
+    static const char *const kinds[] = {"file:", "pipe:", "unix:"};
+    for (size_t i = 0; where && i < COUNT(kinds); i++) {
+        size_t length = strlen(kinds[i]);
+        if (strncmp(where, kinds[i], length) != 0 || where[length] == '/')
+            continue;
+        char *folder = getcwd(NULL, 0);
+        json_t *value =
+            folder ? json_sprintf("%s%s/%s", kinds[i], folder, where + length) : string_of(where);
+        free(folder);
+        return value;
+    }
+    return string_of(where);
 }
 
 static json_t *disks_of(const struct machine_config *config)
@@ -101,11 +118,11 @@ static json_t *nets_of(const struct machine_config *config)
     return list;
 }
 
-static json_t *strings_of(const char *const *texts, unsigned count, bool are_paths)
+static json_t *list_of(const char *const *texts, unsigned count, json_t *(*to)(const char *text))
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < count; i++)
-        json_array_append_new(list, are_paths ? path_of(texts[i]) : string_of(texts[i]));
+        json_array_append_new(list, to(texts[i]));
     return list;
 }
 
@@ -114,8 +131,8 @@ static json_t *consoles_of(const struct machine_config *config)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->console_count; i++)
         json_array_append_new(list,
-                              json_pack("{s:o, s:s}", "name", string_of(config->consoles[i].name),
-                                        "where", config->consoles[i].where));
+                              json_pack("{s:o, s:o}", "name", string_of(config->consoles[i].name),
+                                        "where", where_of(config->consoles[i].where)));
     return list;
 }
 
@@ -131,12 +148,13 @@ char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
     json_t *root = json_pack(
-        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "cpus", config->vcpu_count,
+        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "cpus", config->vcpu_count,
         "topology", config->topology.sockets, config->topology.cores, config->topology.threads,
         "memory", (json_int_t)config->memory_bytes, "uuid", uuid_of(config), "kernel",
-        path_of(config->kernel), "initrds", strings_of(config->initrds, config->initrd_count, true),
+        path_of(config->kernel), "initrds", list_of(config->initrds, config->initrd_count, path_of),
         "disks", disks_of(config), "nets", nets_of(config), "serials",
-        strings_of(config->serials, config->serial_count, false), "consoles", consoles_of(config));
+        list_of(config->serials, config->serial_count, where_of), "consoles", consoles_of(config),
+        "debugcon", where_of(config->debugcon));
     if (!root)
         return NULL;
     for (size_t i = 0; i < COUNT(strings); i++)
@@ -320,7 +338,7 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 10; /* those of take_all() that are not plain */
+    const size_t own = 11; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
@@ -337,7 +355,9 @@ static bool take_all(struct description *description, const json_t *root)
            take_disks(config, root) && take_nets(description, root) &&
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
-           take_consoles(config, root) && take_plain(config, root);
+           take_consoles(config, root) &&
+           take_string(json_object_get(root, "debugcon"), &config->debugcon) &&
+           take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

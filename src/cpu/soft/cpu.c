@@ -260,10 +260,11 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
            !(state->cr4 & ~cpuid_cr4_allowed(cpu));
 }
 
-/* What is not in the state is not under way any more. */
+/* An INIT or SIPI that is not in the state is not under way any more; an NMI that came since stays.
+ */
 static void set_requests(struct cpu *cpu, const struct x86_pending *pending)
 {
-    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_INIT | REQUEST_SIPI);
+    cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI);
     atomic_store(&cpu->sipi_vector, pending->sipi_vector);
     if (pending->nmi)
         cpu_request(cpu, REQUEST_NMI);

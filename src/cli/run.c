@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * skep run: a machine from the command line, with its console on the terminal. */
 #include "cli/cli.h"
+#include "cli/restore.h"
 #include "cli/stats.h"
 #include "vm/vm.h"
 
 #include <assert.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,9 +18,11 @@ struct request {
     struct vm_config vm;
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
-    bool no_net, has_console, stats, help;
+    bool no_net, has_console, has_serial, stats, help;
+    const char *restore; /* a saved machine; NULL: boot */
+    struct machine_saved *saved;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + 2];
+                 MACHINE_MAX_FORWARDS + VM_SAVES_MAX + 2];
     unsigned copy_count;
 };
 
@@ -243,6 +247,7 @@ static bool store_console(void *target, const char *value, struct error *err)
 static bool store_serial(void *target, const char *value, struct error *err)
 {
     struct machine_config *machine = &((struct request *)target)->vm.machine;
+    ((struct request *)target)->has_serial = true;
     if (machine->serial_count == 0)
         machine->serial_count = 1;
     if (machine->serial_count == MACHINE_MAX_SERIALS)
@@ -326,6 +331,63 @@ static bool store_gdb(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_control(void *target, const char *value, struct error *err)
+{
+    struct vm_config *vm = &((struct request *)target)->vm;
+    if (vm->control)
+        return error_usage(err, "control socket", value,
+                           "there is one: --name and --control are two ways to say where");
+    vm->control = value;
+    return true;
+}
+
+/* 0 for "stop"; -1: none of those that there are. */
+static int parse_moment(const char *text)
+{
+    static const struct {
+        const char *name;
+        int signal;
+    } moments[] = {{"stop", 0},     {"INT", SIGINT},   {"TERM", SIGTERM},
+                   {"HUP", SIGHUP}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2}};
+    if (!strncasecmp(text, "SIG", 3))
+        text += 3;
+    for (size_t i = 0; i < sizeof(moments) / sizeof(moments[0]); i++)
+        if (!strcasecmp(text, moments[i].name))
+            return moments[i].signal;
+    return -1;
+}
+
+static bool store_save_on(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct vm_config *vm = &request->vm;
+    if (vm->save_count == VM_SAVES_MAX)
+        return too_many("moments to save at", VM_SAVES_MAX, err);
+    char *text = copy_value(request, value);
+    char *path = strchr(text, ':');
+    if (path)
+        *path++ = '\0';
+    int moment = parse_moment(text);
+    if (!path || !*path || moment < 0) {
+        error_usage(err, "moment to save at", value, "it is not of the form WHEN:FILE");
+        return error_hint(err, "WHEN is stop, INT, TERM, HUP, USR1 or USR2");
+    }
+    vm->saves[vm->save_count++] = (struct vm_save_on){moment, path};
+    return true;
+}
+
+static bool store_restore(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->restore = value;
+    return true;
+}
+
+static bool store_trust_disks(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.trust_disks = true;
+    return true;
+}
+
 static bool store_stats(void *target, const char *value, struct error *err)
 {
     struct request *request = target;
@@ -372,22 +434,26 @@ static const struct option_spec options[] = {
      "a GDB server at [IP:]PORT (127.0.0.1) or unix:PATH; with wait\n"
      "the guest starts when the debugger lets it",
      store_gdb},
+    {"name", 0, "NAME", "a name under which skep status, pause, save … find the machine",
+     store_control},
+    {"control", 0, "unix:PATH", "a control socket at this path instead", store_control},
+    {"save-on", 0, "WHEN:FILE",
+     "save the machine to FILE instead of pressing its power\n"
+     "button (stop), or at a signal: INT, TERM or HUP end it\n"
+     "then, at USR1 and USR2 it goes on",
+     store_save_on},
+    {"restore", 0, "FILE", "go on where a machine was saved, as it was made then", store_restore},
+    {"trust-disks", 0, NULL, "restore although a disk seems to have changed since",
+     store_trust_disks},
     {"stats", 0, NULL, "at the end, print what the processors counted", store_stats},
     {"help", 'h', NULL, "print this", store_help},
 };
 
-/* Options that depend on one another, once all are known. */
-static bool complete(struct request *request, struct error *err)
+/* The user's network takes the forwarded ports; from a saved machine its own, unless others are
+ * given. */
+static bool place_forwards(struct request *request, struct error *err)
 {
     struct machine_config *machine = &request->vm.machine;
-    if (!machine->kernel) {
-        error_usage(err, "nothing to run", NULL, "no kernel was given");
-        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
-    }
-    if (request->no_net && machine->net_count)
-        return error_usage(err, "network", "none", "it was asked for beside another network");
-    if (!request->no_net && machine->net_count == 0)
-        machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     struct machine_net *user = NULL;
     for (unsigned i = 0; i < machine->net_count && !user; i++)
         if (machine->nets[i].kind == MACHINE_NET_USER)
@@ -396,15 +462,51 @@ static bool complete(struct request *request, struct error *err)
         error_usage(err, "port forward", NULL, "only the user network forwards ports");
         return error_hint(err, "leave -p out, or add --net user");
     }
-    if (user) {
+    if (user && (request->forward_count || !user->forwards)) {
         user->forwards = request->forwards;
         user->forward_count = request->forward_count;
     }
+    return true;
+}
+
+/* All that was not given is as it was. */
+static bool complete_saved(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    const struct restore_given given = {
+        .nets = machine->net_count || request->no_net,
+        .console = request->has_console,
+        .serials = request->has_serial,
+    };
+    request->saved = machine_saved_open(request->restore, err);
+    if (!request->saved)
+        return false;
+    machine->saved = request->saved;
+    restore_fill(machine, &given);
+    return place_forwards(request, err);
+}
+
+/* Options that depend on one another, once all are known. */
+static bool complete(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    if (request->restore)
+        return complete_saved(request, err);
+    if (!machine->memory_bytes)
+        machine->memory_bytes = default_memory_bytes;
+    if (!machine->kernel) {
+        error_usage(err, "nothing to run", NULL, "no kernel was given");
+        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
+    }
+    if (request->no_net && machine->net_count)
+        return error_usage(err, "network", "none", "it was asked for beside another network");
+    if (!request->no_net && machine->net_count == 0)
+        machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     if (!request->has_console)
         machine->serials[0] = "stdio";
     if (machine->serial_count == 0)
         machine->serial_count = 1;
-    return true;
+    return place_forwards(request, err);
 }
 
 static const char escape_help[] = "\r\nskep: Ctrl-] then  q  ends the machine at once\r\n"
@@ -435,7 +537,7 @@ static void on_key(void *opaque, struct vm *vm, char key)
 {
     switch (key) {
     case 'q': vm_quit(vm); break;
-    case 'p': vm_power_button(vm); break;
+    case 'p': vm_stop(vm); break;
     case 'r': vm_reset(vm); break;
     case 'i': print_info(vm); break;
     default: vm_print(vm, escape_help); break;
@@ -449,6 +551,23 @@ static void on_signal(void *opaque, struct vm *vm, bool is_ending)
         cli_progress(cli, "ended by a signal");
     else
         cli_progress(cli, "power button pressed; once more ends the machine at once");
+}
+
+static void on_saving(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const struct cli *cli = opaque;
+    if (!cli->quiet && isatty(STDERR_FILENO))
+        fprintf(stderr, "\rskep: saving, %3d %%%s", (int)(100 * done_bytes / total_bytes),
+                done_bytes == total_bytes ? "\r\n" : "");
+}
+
+static void on_saved(void *opaque, const char *path, const struct error *err)
+{
+    const struct cli *cli = opaque;
+    if (err)
+        cli_fail(cli, err);
+    else
+        cli_progress(cli, "saved to %s", path);
 }
 
 /* Where a person reaches what is not the terminal: a pty's name is only known now. */
@@ -494,9 +613,10 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
 {
     struct error err = {0};
     struct request request = {0};
-    request.vm.machine.memory_bytes = default_memory_bytes;
     request.vm.key = on_key;
     request.vm.signalled = on_signal;
+    request.vm.saving = on_saving;
+    request.vm.saved = on_saved;
     request.vm.opaque = cli;
     int operands;
     int status;
@@ -515,6 +635,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     } else {
         status = run_machine(cli, &request, &err);
     }
+    machine_saved_close(request.saved);
     for (unsigned i = 0; i < request.copy_count; i++)
         free(request.copies[i]);
     return status;
@@ -523,7 +644,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
 const struct verb verb_run = {
     .name = "run",
     .summary = "run a machine until its guest powers off",
-    .synopsis = "--kernel FILE [OPTION]…",
+    .synopsis = "--kernel FILE | --restore FILE [OPTION]…",
     .description = "Runs a machine until its guest powers off, with the console on the terminal.\n"
                    "Ctrl-] then q ends it at once, Ctrl-] then ? lists what else there is.",
     .options = options,

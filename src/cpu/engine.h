@@ -54,6 +54,9 @@ struct engine_config {
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
+    /* How fast the guest's time-stamp counter runs, which a restored guest has measured already;
+     * 0: as the host's. */
+    uint64_t tsc_hz;
     const char *options;      /* what follows the engine's name in --engine NAME,…; may be NULL */
     bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
@@ -137,13 +140,23 @@ struct engine {
     /* A software breakpoint must stand as INT3 in guest memory: whoever asks for it writes it. */
     bool breaks_at_int3;
 
-    /* The guest's time-stamp counter now, and its frequency, for the TSC deadline of the board's
-     * local APIC. Any thread, also from within hooks. NULL in engines with an irqchip. */
+    /* The guest's time-stamp counter now, for the TSC deadline of the board's local APIC. Any
+     * thread, also from within hooks. NULL in engines with an irqchip. */
     uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
+    /* Its frequency; 0: the host doesn't tell (never without an irqchip). */
     uint64_t (*tsc_hz)(struct engine_vm *vm);
 
     /* MAXPHYADDR, as CPUID tells the guest. Once a vCPU is open. */
     unsigned (*physical_bits)(struct engine_vm *vm);
+    /* The time-stamp counters, and clocks of the engine's own that the guest reads, stand still
+     * between these two moments of CLOCK_MONOTONIC, which are those at which the machine's clock
+     * stopped and started. While no vCPU runs; states are read and set in between. */
+    void (*stop_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+    void (*start_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+
+    /* CPUID as the first processor has it, so that a saved machine isn't resumed on a processor
+     * with less. */
+    void (*cpuid)(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 

@@ -63,6 +63,9 @@ struct x86_pending {
     bool sti_shadow;    /* interrupts held off for one instruction after STI */
     bool mov_ss_shadow; /* likewise after MOV SS, debug traps too */
     uint32_t debug;     /* bits of DR6 of a #DB that is due, in the shadow of MOV SS */
+    bool init;          /* arrived, not yet taken */
+    bool sipi;          /* likewise, with its vector */
+    uint8_t sipi_vector;
 };
 
 /* Machine check banks; there is no IA32_MCG_CTL. */

@@ -218,6 +218,40 @@ void backends_drain(struct machine *machine)
     }
 }
 
+static void flushed(struct block_request *request, int error)
+{
+    *(int *)request->opaque = error;
+}
+
+bool backends_flush(struct machine *machine, struct error *err)
+{
+    struct block_request requests[MACHINE_MAX_DISKS];
+    int errors[MACHINE_MAX_DISKS] = {0};
+    backends_drain(machine);
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct block_backend *disk = &machine->backends.disk[i];
+        requests[i] =
+            (struct block_request){.kind = BLOCK_FLUSH, .done = flushed, .opaque = &errors[i]};
+        if (!machine->config.disks[i].read_only)
+            disk->submit(disk->opaque, &requests[i]);
+    }
+    backends_drain(machine);
+    for (unsigned i = 0; i < machine->config.disk_count; i++)
+        if (errors[i])
+            return error_errno(err, "cannot write back the disk", machine->config.disks[i].path,
+                               errors[i]);
+    return true;
+}
+
+void machine_reset_connections(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config.net_count; i++) {
+        const struct net_backend *net = &machine->backends.net[i];
+        if (net->reset_connections)
+            net->reset_connections(net->opaque);
+    }
+}
+
 static void close_char(struct machine_char *one)
 {
     if (one->chardev)

@@ -17,7 +17,7 @@
 enum { INT3 = 0xcc };
 
 struct patch {
-    bool is_written;
+    bool is_written, is_hidden;
     uint64_t gpa;
     uint8_t original;
 };
@@ -35,6 +35,8 @@ struct machine_debug {
     /* A triple fault: told first, and then what the machine does without a debugger is done. */
     atomic_bool has_shutdown[MACHINE_MAX_VCPUS];
     bool resets;
+    bool holds;   /* the guest stands still until the debugger lets it run */
+    bool is_late; /* stops are to be told when the machine, paused by somebody else, goes on */
 };
 
 /* ---- INT3 in memory ---- */
@@ -46,13 +48,32 @@ static void patch_write(struct machine *machine, struct patch *patch)
                         ram_write(machine->ram, patch->gpa, &int3, 1);
 }
 
-/* What the guest has written over it meanwhile stays. */
-static void patch_remove(struct machine *machine, struct patch *patch)
+/* What the guest has written over it meanwhile stays; false then. */
+static bool patch_remove(struct machine *machine, struct patch *patch)
 {
     uint8_t now = 0;
-    if (patch->is_written && ram_read(machine->ram, patch->gpa, &now, 1) && now == INT3)
+    bool is_there = patch->is_written && ram_read(machine->ram, patch->gpa, &now, 1) && now == INT3;
+    if (is_there)
         ram_write(machine->ram, patch->gpa, &patch->original, 1);
     patch->is_written = false;
+    return is_there;
+}
+
+void machine_debug_hide(struct machine *machine)
+{
+    struct machine_debug *d = machine->debug;
+    for (unsigned i = 0; d && i < d->count; i++)
+        d->patch[i].is_hidden = patch_remove(machine, &d->patch[i]);
+}
+
+void machine_debug_show(struct machine *machine)
+{
+    struct machine_debug *d = machine->debug;
+    for (unsigned i = 0; d && i < d->count; i++) {
+        if (d->patch[i].is_hidden)
+            patch_write(machine, &d->patch[i]);
+        d->patch[i].is_hidden = false;
+    }
 }
 
 static bool patch_insert(struct machine *machine, const struct breakpoint *breakpoint,
@@ -174,31 +195,12 @@ bool machine_debug_attach(struct machine *machine, const struct machine_debugger
     if (!machine->debug)
         return error_errno(err, "cannot debug the guest", NULL, ENOMEM);
     machine->debug->debugger = *debugger;
+    machine->debug->holds = true;
     if (tell_all(machine, err))
         return true;
     free(machine->debug);
     machine->debug = NULL;
     return false;
-}
-
-void machine_debug_detach(struct machine *machine)
-{
-    struct machine_debug *d = machine->debug;
-    if (!d)
-        return;
-    assert(!machine->is_running);
-    for (unsigned i = 0; i < d->count; i++)
-        patch_remove(machine, &d->patch[i]);
-    if (d->resets)
-        machine_request(machine, REQUEST_RESET);
-    for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
-        struct debug_stop stop;
-        vcpus_take_stop(machine->vcpus, i, &stop);
-        vcpus_hold(machine->vcpus, i, false);
-        vcpus_set_debug(machine->vcpus, i, NULL, NULL);
-    }
-    machine->debug = NULL;
-    free(d);
 }
 
 /* Takes the stops of all vCPUs. The one to tell: a step that is done, or else the first. */
@@ -244,6 +246,28 @@ static bool take_shutdown(struct machine *machine, unsigned *vcpu, struct debug_
     return d->resets;
 }
 
+void machine_debug_detach(struct machine *machine)
+{
+    struct machine_debug *d = machine->debug;
+    if (!d)
+        return;
+    assert(!machine->is_running);
+    unsigned shut_down;
+    struct debug_stop untold;
+    for (unsigned i = 0; i < d->count; i++)
+        patch_remove(machine, &d->patch[i]);
+    if (take_shutdown(machine, &shut_down, &untold))
+        machine_request(machine, REQUEST_RESET);
+    for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
+        struct debug_stop stop;
+        vcpus_take_stop(machine->vcpus, i, &stop);
+        vcpus_hold(machine->vcpus, i, false);
+        vcpus_set_debug(machine->vcpus, i, NULL, NULL);
+    }
+    machine->debug = NULL;
+    free(d);
+}
+
 /* An access that was not told yet, of a vCPU that was to run, to what is still watched. */
 static bool take_access(struct machine *machine, unsigned *vcpu, struct debug_stop *stop)
 {
@@ -263,19 +287,43 @@ static bool take_access(struct machine *machine, unsigned *vcpu, struct debug_st
 
 void machine_debug_stopped(struct machine *machine)
 {
+    struct machine_debug *d = machine->debug;
     unsigned vcpu = 0;
     struct debug_stop stop = {0};
-    bool found = machine->debug &&
-                 (take_shutdown(machine, &vcpu, &stop) || collect_stops(machine, &vcpu, &stop) ||
-                  take_access(machine, &vcpu, &stop));
-    if (!machine->is_running)
+    if (!machine->is_running) {
+        if (d)
+            d->is_late = true;
         return;
+    }
+    bool found = d && (take_shutdown(machine, &vcpu, &stop) ||
+                       collect_stops(machine, &vcpu, &stop) || take_access(machine, &vcpu, &stop));
     if (!found) {
         vcpus_resume(machine->vcpus);
         return;
     }
     machine_pause(machine);
-    machine->debug->debugger.stopped(machine->debug->debugger.opaque, vcpu, &stop);
+    d->holds = true;
+    d->debugger.stopped(d->debugger.opaque, vcpu, &stop);
+}
+
+void machine_debug_running(struct machine *machine)
+{
+    struct machine_debug *d = machine->debug;
+    if (d && d->is_late) {
+        d->is_late = false;
+        machine_request(machine, REQUEST_DEBUG); /* before a vCPU runs */
+    }
+}
+
+void machine_debug_stop(struct machine *machine)
+{
+    machine_pause(machine);
+    machine->debug->holds = true;
+}
+
+bool machine_debug_holds(const struct machine *machine)
+{
+    return machine->debug && machine->debug->holds;
 }
 
 void machine_debug_restarted(struct machine *machine)
@@ -310,6 +358,7 @@ bool machine_debug_resume(struct machine *machine, const enum machine_debug_acti
             machine_request(machine, REQUEST_DEBUG); /* then it does not run, but tells */
     if (d->resets)
         machine_request(machine, REQUEST_RESET);
+    d->holds = false;
     machine_resume(machine);
     return true;
 }

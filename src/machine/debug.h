@@ -29,6 +29,11 @@ bool machine_debug_insert(struct machine *machine, const struct breakpoint *brea
 /* Removing one that is not there is nothing. */
 void machine_debug_remove(struct machine *machine, const struct breakpoint *breakpoint);
 
+/* Stops the guest for the debugger, which then holds it until it resumes it or goes: nobody else is
+ * to resume the machine meanwhile. */
+void machine_debug_stop(struct machine *machine);
+bool machine_debug_holds(const struct machine *machine);
+
 /* An action for each vCPU; then machine_resume(). `takes_interrupts`: also in steps. */
 bool machine_debug_resume(struct machine *machine, const enum machine_debug_action *actions,
                           bool takes_interrupts, struct error *err);

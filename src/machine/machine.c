@@ -127,6 +127,9 @@ static bool boot(struct machine *machine, struct error *err)
     struct memory_map map;
     uint64_t rsdp_gpa;
     struct x86_state bsp;
+    if (!machine->kernel)
+        return error_set(err, "cannot start the guest again", machine->config.kernel,
+                         "its kernel could not be opened");
     if (!q35_boot(machine->board, &map, &rsdp_gpa, err))
         return false;
     const struct boot_config config = {
@@ -139,6 +142,17 @@ static bool boot(struct machine *machine, struct error *err)
     };
     x86_state_reset(&bsp, true);
     return boot_load(&config, machine->ram, &bsp, err) && set_states(machine, &bsp, err);
+}
+
+/* The guest's clocks all stop at one moment, and go on at one. */
+static void stop_time(struct machine *machine)
+{
+    machine->engine->stop_time(machine->vm, clock_pause(machine->clock));
+}
+
+static void start_time(struct machine *machine)
+{
+    machine->engine->start_time(machine->vm, clock_resume(machine->clock));
 }
 
 /* With all vCPUs paused. In this order: nothing of what devices have under way may reach the memory
@@ -163,7 +177,7 @@ static bool restart(struct machine *machine, struct error *err)
 static void finish(struct machine *machine, enum machine_end_reason reason)
 {
     struct machine_end end = {.reason = reason};
-    clock_pause(machine->clock);
+    stop_time(machine);
     machine->is_running = false;
     machine->is_finished = true;
     pthread_mutex_lock(&machine->request_lock);
@@ -192,12 +206,8 @@ static void reset_now(struct machine *machine)
         vcpus_resume(machine->vcpus);
 }
 
-static void serve_requests(void *opaque, unsigned events)
+void machine_serve_requests(struct machine *machine)
 {
-    struct machine *machine = opaque;
-    uint64_t count;
-    ssize_t got = read(machine->request_fd, &count, sizeof(count));
-    (void)got;
     if (machine->is_finished || !atomic_load(&machine->requests))
         return;
     /* Once all stand still, what several vCPUs asked for at once is one request. */
@@ -217,13 +227,22 @@ static void serve_requests(void *opaque, unsigned events)
         machine_debug_stopped(machine);
 }
 
+static void on_request(void *opaque, unsigned events)
+{
+    struct machine *machine = opaque;
+    uint64_t count;
+    ssize_t got = read(machine->request_fd, &count, sizeof(count));
+    (void)got;
+    machine_serve_requests(machine);
+}
+
 static bool open_requests(struct machine *machine, struct error *err)
 {
     machine->request_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (machine->request_fd < 0)
         return error_errno(err, "cannot make the machine", "eventfd", errno);
     machine->request_watch =
-        loop_watch_open(machine->loop, machine->request_fd, serve_requests, machine, err);
+        loop_watch_open(machine->loop, machine->request_fd, on_request, machine, err);
     if (!machine->request_watch)
         return false;
     loop_watch_set(machine->request_watch, LOOP_READABLE);
@@ -300,9 +319,12 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
+/* A saved machine needs them only when its guest starts again: that they are gone is told then. */
 static bool open_boot_files(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
+    if (!config->kernel && config->saved)
+        return true;
     if (!config->kernel) {
         error_usage(err, "cannot make a machine", NULL, "no kernel is given");
         return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
@@ -332,6 +354,7 @@ static bool open_engine(struct machine *machine, struct error *err)
         .bus = machine->bus,
         .hooks = q35_hooks(&machine->board),
         .log = machine->log,
+        .tsc_hz = snapshot_tsc_hz(machine),
         .options = options,
         .counts_instructions = config->counts_instructions,
     };
@@ -374,18 +397,36 @@ static bool make_board(struct machine *machine, struct error *err)
     return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err);
 }
 
+/* Boot files that can't be had any more are missed at the guest's next start only. */
+static bool open_boot_files_again(struct machine *machine)
+{
+    struct error error;
+    if (open_boot_files(machine, &error))
+        return true;
+    log_write(machine->log, LOG_WARNING, "machine",
+              "the guest will not be able to reboot: %s %s: %s", error.what, error.where,
+              error.cause);
+    boot_file_close(machine->kernel);
+    machine->kernel = NULL;
+    return true;
+}
+
 static bool build(struct machine *machine, struct error *err)
 {
     struct machine_config *config = &machine->config;
+    if (config->saved && !snapshot_take_shape(machine, err))
+        return false;
     if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
         return false;
     take_uuid(config);
     if (!config->cmdline)
         config->cmdline = machine_default_cmdline();
-    if (!open_boot_files(machine, err) || !open_requests(machine, err))
+    if (config->saved ? !open_boot_files_again(machine) : !open_boot_files(machine, err))
+        return false;
+    if (!open_requests(machine, err))
         return false;
     machine->ram = ram_create(config->memory_bytes, err);
-    if (!machine->ram)
+    if (!machine->ram || (config->saved && !snapshot_map_memory(machine, err)))
         return false;
     machine->bus = bus_create(machine->log);
     if (!machine->bus)
@@ -393,9 +434,12 @@ static bool build(struct machine *machine, struct error *err)
     machine->clock = clock_create(err);
     if (!machine->clock)
         return false;
-    clock_pause(machine->clock);
-    return open_engine(machine, err) && backends_open(machine, err) && make_board(machine, err) &&
-           boot(machine, err);
+    if (!open_engine(machine, err))
+        return false;
+    stop_time(machine);
+    return (!config->saved || snapshot_check_engine(machine, err)) && backends_open(machine, err) &&
+           make_board(machine, err) &&
+           (config->saved ? snapshot_load(machine, err) : boot(machine, err));
 }
 
 struct machine *machine_create(const struct machine_config *config, struct loop *loop,
@@ -463,10 +507,11 @@ void machine_resume(struct machine *machine)
     if (machine->is_running || machine->is_finished)
         return;
     machine->is_running = true;
-    clock_resume(machine->clock);
+    start_time(machine);
     if (machine->needs_kick)
         q35_kick_all(machine->board);
     machine->needs_kick = false;
+    machine_debug_running(machine);
     if (!atomic_load(&machine->requests))
         vcpus_resume(machine->vcpus);
 }
@@ -482,7 +527,7 @@ void machine_pause(struct machine *machine)
     if (!machine->is_running)
         return;
     vcpus_pause(machine->vcpus);
-    clock_pause(machine->clock);
+    stop_time(machine);
     machine->is_running = false;
 }
 
@@ -496,6 +541,16 @@ const char *machine_engine_name(const struct machine *machine)
 unsigned machine_vcpu_count(const struct machine *machine)
 {
     return machine->config.vcpu_count;
+}
+
+const char *machine_state(const struct machine *machine)
+{
+    return machine->is_finished ? "ended" : machine->is_running ? "running" : "paused";
+}
+
+const struct machine_config *machine_configuration(const struct machine *machine)
+{
+    return &machine->config;
 }
 
 void machine_stats(struct machine *machine, struct machine_stats *stats)
@@ -517,10 +572,7 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes)
                           "uptime        %.1f s\n"
                           "reboots       %u\n",
                           machine->engine->name, machine->config.vcpu_count,
-                          machine->config.memory_bytes >> 20,
-                          machine->is_finished  ? "ended"
-                          : machine->is_running ? "running"
-                                                : "paused",
+                          machine->config.memory_bytes >> 20, machine_state(machine),
                           (double)stats.uptime_ns / 1e9, stats.reboots);
     size_t used = length < 0 ? 0 : (size_t)length;
     if (machine->config.counts_instructions && used < size_bytes) {

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "bus/stream.h"
 #include "cpu/engine.h"
 
 #include <stdbool.h>
@@ -56,6 +55,8 @@ struct machine_net {
     uint8_t mac[6]; /* all zero: one is chosen by number */
 };
 
+struct machine_saved;
+
 /* All that it points to must stay until machine_destroy(). */
 struct machine_config {
     bool counts_instructions;        /* as in engine_config */
@@ -85,6 +86,11 @@ struct machine_config {
     bool no_balloon, no_rng;
     bool no_reboot;     /* a reboot ends the machine */
     bool has_exit_port; /* 0xf4 */
+
+    /* NULL: it is booted. Otherwise it goes on where this one was saved: of the above, processors,
+     * memory (0: as saved) and uuid are taken from there, the rest must make the same devices. */
+    const struct machine_saved *saved;
+    bool trust_disks; /* although they seem to have changed since */
 
     /* The key after the terminal's escape. */
     void (*escape)(void *opaque, char key);
@@ -138,6 +144,8 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
 void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
 unsigned machine_vcpu_count(const struct machine *machine);
+const char *machine_state(const struct machine *machine); /* "running", "paused" or "ended" */
+const struct machine_config *machine_configuration(const struct machine *machine);
 
 /* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */
 bool machine_has_terminal(const struct machine *machine);
@@ -155,11 +163,26 @@ const char *machine_console_path(const struct machine *machine, unsigned index);
 /* What is added when no command line is given. */
 const char *machine_default_cmdline(void);
 
-/* The whole state, memory included, appended as sections. The machine must be paused. */
-bool machine_save(struct machine *machine, struct save *save, struct error *err);
-/* Into a machine of the same configuration that was never started; machine_start() goes on where
- * it was. What is loaded is not trusted. After a failure the machine can only be destroyed. */
-bool machine_load(struct machine *machine, struct load *load, struct error *err);
+/* ---- saved machines: docs/snapshot.md ---- */
+
+typedef void machine_progress_fn(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
+
+/* Writes the whole machine to a file, on to the disk; afterwards it goes on as before, whether that
+ * worked or not. Takes as long as the disk does, on the calling thread. `progress` may be NULL. */
+bool machine_save(struct machine *machine, const char *path, machine_progress_fn *progress,
+                  void *opaque, struct error *err);
+
+/* Opens such a file. What it holds is not trusted: all of it is checked, the memory by
+ * machine_create(). While a machine runs that was made from it, it must not be changed in place (a
+ * new one may take its name, and it may be removed). */
+struct machine_saved *machine_saved_open(const char *path, struct error *err);
+void machine_saved_close(struct machine_saved *saved); /* NULL is fine; the mapping stays */
+/* As it was made; strings live as long as `saved`. */
+const struct machine_config *machine_saved_config(const struct machine_saved *saved);
+
+/* When it is destroyed, peers of the user network's connections see them reset instead of closed:
+ * it is to go on elsewhere, without them. */
+void machine_reset_connections(struct machine *machine);
 
 /* ---- engines, for `skep doctor` ---- */
 

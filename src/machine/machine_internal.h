@@ -86,6 +86,11 @@ void machine_request(struct machine *machine, enum machine_request what);
 
 /* debug.c: with all vCPUs paused, REQUEST_DEBUG and a restart. */
 void machine_debug_stopped(struct machine *machine);
+/* debug.c: the machine is about to run again; what it could not tell while paused is told. */
+void machine_debug_running(struct machine *machine);
+/* debug.c: memory as the guest has it, without a debugger's INT3s, and with them again. */
+void machine_debug_hide(struct machine *machine);
+void machine_debug_show(struct machine *machine);
 void machine_debug_restarted(struct machine *machine);
 /* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
 bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
@@ -96,7 +101,19 @@ bool backends_open(struct machine *machine, struct error *err);
 /* Makes the virtio devices on them. */
 bool backends_plug(struct machine *machine, struct error *err);
 void backends_drain(struct machine *machine);
+/* The same, and what was written is on the disks. */
+bool backends_flush(struct machine *machine, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
+
+/* What was asked for before the machine was paused: it is then done, or the machine has ended. */
+void machine_serve_requests(struct machine *machine);
+
+uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not known */
+/* Steps of making a machine that was saved, in this order; snapshot.c. */
+bool snapshot_take_shape(struct machine *machine, struct error *err);
+bool snapshot_map_memory(struct machine *machine, struct error *err);
+bool snapshot_check_engine(const struct machine *machine, struct error *err);
+bool snapshot_load(struct machine *machine, struct error *err);
 
 #endif

@@ -28,6 +28,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,11 +104,13 @@ static const struct {
     [Q35_CONSOLE] = {7, 1}, [Q35_DISK] = {8, 22},
 };
 
+enum { DEVICE_LABEL_BYTES = 32 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 
 struct q35 {
     struct q35_config config;
     struct device device[DEVICES_MAX];
+    char label[DEVICES_MAX][DEVICE_LABEL_BYTES]; /* what a saved machine tells them apart by */
     unsigned device_count;
     struct virtio_pci *virtio[DEVICES_MAX];
     unsigned virtio_count;
@@ -134,7 +137,15 @@ struct q35 {
 static void add(struct q35 *board, const struct device_ops *ops, void *self)
 {
     assert(board->device_count < DEVICES_MAX);
+    snprintf(board->label[board->device_count], DEVICE_LABEL_BYTES, "%s", ops->name);
     board->device[board->device_count++] = (struct device){ops, self};
+}
+
+/* A virtio device is more than its transport. */
+static void label_virtio(struct q35 *board, const struct virtio_device *device, unsigned slot)
+{
+    snprintf(board->label[board->device_count - 1], DEVICE_LABEL_BYTES, "%s in slot %u",
+             virtio_ops(device)->name, slot);
 }
 
 /* ---- interrupt wiring ---- */
@@ -565,6 +576,7 @@ bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
         return false;
     board->virtio[board->virtio_count++] = virtio;
     add(board, &virtio_pci_ops, virtio);
+    label_virtio(board, device, plugs[kind].first + index);
     return true;
 }
 
@@ -768,8 +780,72 @@ static bool load_wiring(struct q35 *board, struct load *load)
     return load_end(load);
 }
 
+static const char devices_section[] = "devices";
+
+static void save_devices(const struct q35 *board, struct save *save)
+{
+    save_begin(save, devices_section, 1);
+    save_u32(save, board->device_count);
+    for (unsigned i = 0; i < board->device_count; i++) {
+        save_bytes(save, board->label[i], DEVICE_LABEL_BYTES);
+        save_u32(save, board->device[i].ops->version);
+    }
+    save_end(save);
+}
+
+static const char what_load[] = "cannot restore the machine";
+
+static bool other_device(const char *saved, const char *here, struct error *err)
+{
+    if (saved && here)
+        error_set(err, what_load, NULL, "it has a device '%s' where this one has '%s'", saved,
+                  here);
+    else if (saved)
+        error_set(err, what_load, NULL, "it has a device '%s' that this one lacks", saved);
+    else
+        error_set(err, what_load, NULL, "it lacks the device '%s' of this one", here);
+    return error_hint(err, "give the options that it was started with, or none");
+}
+
+/* `here` NULL: there is no further device. */
+static bool check_device(const struct device_ops *ops, const char *here, struct load *load,
+                         struct error *err)
+{
+    char name[DEVICE_LABEL_BYTES];
+    load_bytes(load, name, sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    uint32_t version = load_u32(load);
+    if (load->failed)
+        return error_set(err, what_load, NULL, "its list of devices is cut short");
+    if (!here || strcmp(name, here) != 0)
+        return other_device(name, here, err);
+    if (version <= ops->version)
+        return true;
+    error_set(err, what_load, NULL, "its device '%s' is of version %u, newer than %u", name,
+              version, ops->version);
+    return error_hint(err, "use the version of skep that saved it");
+}
+
+/* Which devices there are, before the state of the first is touched. */
+static bool check_devices(const struct q35 *board, struct load *load, struct error *err)
+{
+    uint32_t version;
+    if (!load_begin(load, devices_section, &version) || version != 1)
+        return error_set(err, what_load, NULL, "it has no list of devices that this skep can read");
+    uint32_t count = load_u32(load);
+    for (unsigned i = 0; i < count || i < board->device_count; i++) {
+        const char *here = i < board->device_count ? board->label[i] : NULL;
+        if (i >= count)
+            return other_device(NULL, here, err);
+        if (!check_device(here ? board->device[i].ops : NULL, here, load, err))
+            return false;
+    }
+    return load_end(load) || error_set(err, what_load, NULL, "its list of devices is too long");
+}
+
 void q35_save(struct q35 *board, struct save *save)
 {
+    save_devices(board, save);
     save_wiring(board, save);
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
@@ -780,16 +856,20 @@ void q35_save(struct q35 *board, struct save *save)
 }
 
 /* The wires first: a device that drives its line while it is loaded then changes nothing. */
-bool q35_load(struct q35 *board, struct load *load)
+bool q35_load(struct q35 *board, struct load *load, struct error *err)
 {
-    if (!load_wiring(board, load))
+    if (!check_devices(board, load, err))
         return false;
+    if (!load_wiring(board, load))
+        return error_set(err, what_load, NULL, "the state of its wiring is not as it should be");
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
         uint32_t version;
         if (!load_begin(load, device->ops->name, &version) ||
             !device->ops->load(device->self, load, version) || !load_end(load))
-            return false;
+            return error_set(err, what_load, NULL,
+                             "the state of its device '%s' is not as it should be",
+                             device->ops->name);
     }
     return true;
 }

@@ -76,7 +76,8 @@ bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, str
 void q35_press_power_button(struct q35 *board); /* any thread */
 
 void q35_save(struct q35 *board, struct save *save);
-bool q35_load(struct q35 *board, struct load *load);
+/* Devices are told apart by their names, in the order in which they were made. */
+bool q35_load(struct q35 *board, struct load *load, struct error *err);
 void q35_kick_all(struct q35 *board); /* after q35_load, when vCPUs are about to run */
 
 /* What a processor without a local APIC of its own asks the board; `opaque` is to be a

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { STATE_VERSION = 1 };
+enum { STATE_VERSION = 3 };
 
 /* Saves, or loads when `save` is NULL. */
 struct walk {
@@ -120,7 +120,7 @@ static void walk_pending(struct walk *walk, struct x86_state *state)
 {
     uint8_t run_state = (uint8_t)state->run_state;
     walk_u8(walk, &run_state);
-    if (run_state > X86_WAIT_FOR_SIPI)
+    if (walk->load && run_state > X86_WAIT_FOR_SIPI)
         load_fail(walk->load);
     else
         state->run_state = (enum x86_run_state)run_state;
@@ -133,6 +133,9 @@ static void walk_pending(struct walk *walk, struct x86_state *state)
     walk_bool(walk, &state->pending.sti_shadow);
     walk_bool(walk, &state->pending.mov_ss_shadow);
     walk_u32(walk, &state->pending.debug);
+    walk_bool(walk, &state->pending.init);
+    walk_bool(walk, &state->pending.sipi);
+    walk_u8(walk, &state->pending.sipi_vector);
 }
 
 static void walk_state(struct walk *walk, struct x86_state *state)

@@ -6,16 +6,21 @@
  */
 #include "vm/vm.h"
 
+#include "vm/control.h"
 #include "vm/gdb/server.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
-enum { ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals) };
+static const int saving_signals[] = {SIGUSR1, SIGUSR2};
+enum {
+    ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals),
+    SAVING_SIGNALS = sizeof(saving_signals) / sizeof(*saving_signals),
+};
 
-struct vm;
 struct vm_signal {
     struct vm *vm;
     int number;
@@ -27,7 +32,9 @@ struct vm {
     struct loop *loop;
     struct machine *machine;
     struct gdb_server *gdb; /* NULL: none */
+    struct control *control;
     struct vm_signal signal[ENDING_SIGNALS];
+    struct vm_signal saving_signal[SAVING_SIGNALS];
     struct loop_signal *continued, *resized;
     unsigned signals_seen;
     int ended_by; /* a signal's number, or 0 */
@@ -61,11 +68,66 @@ static void escape(void *opaque, char key)
         vm->config.key(vm->config.opaque, vm, key);
 }
 
+/* What is configured for the signal (0: for any that ends); NULL: nothing. */
+static const struct vm_save_on *find_save(const struct vm *vm, int signal)
+{
+    for (unsigned i = 0; i < vm->config.save_count; i++)
+        if (vm->config.saves[i].signal == signal)
+            return &vm->config.saves[i];
+    return NULL;
+}
+
+bool vm_save(struct vm *vm, const char *path, bool stops, machine_progress_fn *progress,
+             void *opaque, struct error *err)
+{
+    bool was_running = !strcmp(machine_state(vm->machine), "running");
+    if (stops)
+        machine_pause(vm->machine); /* what it did after it was saved would be done twice */
+    bool done = machine_save(vm->machine, path, progress, opaque, err);
+    if (done && stops) {
+        machine_reset_connections(vm->machine);
+        machine_quit(vm->machine);
+    } else if (stops && was_running) {
+        machine_resume(vm->machine);
+    }
+    return done;
+}
+
+static void save_by_itself(struct vm *vm, const struct vm_save_on *save, bool stops)
+{
+    struct error err = {0};
+    bool done = vm_save(vm, save->path, stops, vm->config.saving, vm->config.opaque, &err);
+    if (vm->config.saved)
+        vm->config.saved(vm->config.opaque, save->path, done ? NULL : &err);
+}
+
+void vm_stop(struct vm *vm)
+{
+    const struct vm_save_on *save = find_save(vm, 0);
+    if (save)
+        save_by_itself(vm, save, true);
+    else
+        machine_power_button(vm->machine);
+}
+
+static void signalled_to_save(void *opaque)
+{
+    struct vm_signal *signal = opaque;
+    save_by_itself(signal->vm, find_save(signal->vm, signal->number), false);
+}
+
 static void signalled(void *opaque)
 {
     struct vm_signal *signal = opaque;
     struct vm *vm = signal->vm;
     bool is_ending = vm->signals_seen++ > 0;
+    const struct vm_save_on *save = find_save(vm, signal->number);
+    if (!save)
+        save = find_save(vm, 0);
+    if (save && !is_ending) {
+        save_by_itself(vm, save, true);
+        return;
+    }
     if (vm->config.signalled)
         vm->config.signalled(vm->config.opaque, vm, is_ending);
     if (!is_ending) {
@@ -98,6 +160,15 @@ static bool watch_signals(struct vm *vm, struct error *err)
         if (!signal->watch)
             return false;
     }
+    for (unsigned i = 0; i < SAVING_SIGNALS; i++) {
+        struct vm_signal *signal = &vm->saving_signal[i];
+        *signal = (struct vm_signal){.vm = vm, .number = saving_signals[i]};
+        if (!find_save(vm, signal->number))
+            continue;
+        signal->watch = loop_signal_open(vm->loop, signal->number, signalled_to_save, signal, err);
+        if (!signal->watch)
+            return false;
+    }
     vm->continued = loop_signal_open(vm->loop, SIGCONT, continued, vm, err);
     vm->resized = loop_signal_open(vm->loop, SIGWINCH, resized, vm, err);
     return vm->continued && vm->resized;
@@ -110,6 +181,13 @@ static bool open_gdb(struct vm *vm, const struct log *log, struct error *err)
     vm->gdb = gdb_server_create(vm->config.gdb, vm->config.gdb_is_i386 ? GDB_I386 : GDB_X86_64,
                                 !vm->config.gdb_waits, vm->machine, vm->loop, log, err);
     return vm->gdb;
+}
+
+static bool open_control(struct vm *vm, struct error *err)
+{
+    if (vm->config.control)
+        vm->control = control_open(vm, vm->config.control, err);
+    return vm->control || !vm->config.control;
 }
 
 struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
@@ -125,20 +203,23 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
     vm->loop = loop_create(err);
     if (vm->loop)
         vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);
-    if (!vm->machine || !watch_signals(vm, err) || !open_gdb(vm, log, err)) {
-        vm_destroy(vm);
-        return NULL;
-    }
-    return vm;
+    if (vm->machine && watch_signals(vm, err) && open_gdb(vm, log, err) && open_control(vm, err))
+        return vm;
+    vm_destroy(vm);
+    return NULL;
 }
 
 void vm_destroy(struct vm *vm)
 {
     if (!vm)
         return;
+    control_close(vm->control);
     for (unsigned i = 0; i < ENDING_SIGNALS; i++)
         if (vm->signal[i].watch)
             loop_signal_close(vm->signal[i].watch);
+    for (unsigned i = 0; i < SAVING_SIGNALS; i++)
+        if (vm->saving_signal[i].watch)
+            loop_signal_close(vm->saving_signal[i].watch);
     if (vm->continued)
         loop_signal_close(vm->continued);
     if (vm->resized)

@@ -10,6 +10,7 @@
 #include <asm/kvm_para.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 enum { XCR0_CARRIED = 7, XSAVE_BYTES = X86_XSAVE_BYTES };
@@ -232,4 +233,16 @@ bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err)
 unsigned kvm_physical_bits(struct engine_vm *vm)
 {
     return vm->physical_bits ? vm->physical_bits : 36;
+}
+
+/* As the guest has it but for what follows its registers; all zero when there is no such leaf. */
+void kvm_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    struct kvm_cpuid_table *table = calloc(1, sizeof(*table));
+    const struct kvm_cpuid_entry2 *e = NULL;
+    if (table && kvm_cpuid_compose(vm, 0, table, NULL))
+        e = find(table, leaf, subleaf);
+    const uint32_t values[4] = {e ? e->eax : 0, e ? e->ebx : 0, e ? e->ecx : 0, e ? e->edx : 0};
+    memcpy(registers, values, sizeof(values));
+    free(table);
 }

@@ -3,7 +3,8 @@
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
  * exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
- * (processor state), cpuid.c, irqchip.c (interrupts, save and load), doorbell.c (ioeventfd).
+ * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts, save and load),
+ * doorbell.c (ioeventfd).
  */
 #ifndef SKEP_CPU_KVM_KVM_H
 #define SKEP_CPU_KVM_KVM_H
@@ -51,6 +52,10 @@ struct engine_vm {
     unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
+    uint64_t wanted_tsc_hz; /* 0: as the host's */
+    uint64_t tsc_khz;       /* 0: KVM doesn't tell */
+    bool time_is_stopped;
+    uint64_t stopped_clock_ns; /* the paravirtual clock, while it is */
 };
 
 struct engine_vcpu {
@@ -65,6 +70,7 @@ struct engine_vcpu {
     _Atomic uint64_t pio, mmio;
     struct kvm_debug *debug; /* NULL: no debugger */
     struct kvm_vcpu_irq irq_at_reset;
+    uint64_t stopped_tsc, stopped_deadline; /* while the machine's time is stopped */
 };
 
 /* ioctl() that is tried again on EINTR. */
@@ -88,6 +94,7 @@ bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_ta
                        struct error *err);
 bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err);
 unsigned kvm_physical_bits(struct engine_vm *vm);
+void kvm_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
 bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
@@ -95,6 +102,11 @@ bool kvm_msrs_get(struct engine_vcpu *vcpu, struct x86_state *state, struct erro
 bool kvm_msrs_set(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
 bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);
+
+uint64_t kvm_tsc_hz(struct engine_vm *vm);
+bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err); /* as the machine wants it */
+void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns);
+void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns);
 
 struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct error *err);
 void kvm_vcpu_close(struct engine_vcpu *vcpu);

@@ -58,8 +58,8 @@ struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct e
     vcpu->fd = -1;
     struct x86_state state;
     x86_state_reset(&state, index == 0);
-    if (!open_fd(vcpu, err) || !kvm_cpuid_set(vcpu, err) || !kvm_set_state(vcpu, &state, err) ||
-        !kvm_irqchip_vcpu_opened(vcpu, err)) {
+    if (!open_fd(vcpu, err) || !kvm_cpuid_set(vcpu, err) || !kvm_set_tsc_hz(vcpu, err) ||
+        !kvm_set_state(vcpu, &state, err) || !kvm_irqchip_vcpu_opened(vcpu, err)) {
         kvm_vcpu_close(vcpu);
         return NULL;
     }

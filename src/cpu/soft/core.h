@@ -340,8 +340,17 @@ void cpuid_open(struct soft_system *system); /* fills system->features */
 
 uint64_t tsc_host(const struct soft_system *system);
 uint64_t tsc_guest(const struct cpu *cpu);
-void tsc_open(struct soft_system *system); /* sets tsc_khz */
+/* RDTSC gives what tsc_host does while the machine runs. */
+static inline bool tsc_is_host(const struct soft_system *system)
+{
+    return !system->tsc_is_synthetic && !system->tsc_ratio;
+}
+#define TSC_MIN_HZ UINT64_C(1000000)
+#define TSC_MAX_HZ UINT64_C(100000000000)
+void tsc_open(struct soft_system *system, uint64_t hz); /* sets tsc_khz; hz 0: as the host's */
 void tsc_set_state(struct cpu *cpu, uint64_t tsc, uint64_t adjust);
+void tsc_stop(struct soft_system *system, uint64_t monotonic_ns);
+void tsc_start(struct soft_system *system, uint64_t monotonic_ns);
 void tsc_write(struct cpu *cpu, uint64_t value);
 void tsc_write_adjust(struct cpu *cpu, uint64_t value);
 

@@ -244,7 +244,11 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     vector_get_state(cpu, state);
     state->run_state = cpu->run_state;
     state->pending = cpu->pending;
-    state->pending.nmi = atomic_load(&cpu->requests) & REQUEST_NMI;
+    unsigned requests = atomic_load(&cpu->requests);
+    state->pending.nmi = requests & REQUEST_NMI;
+    state->pending.init = requests & REQUEST_INIT;
+    state->pending.sipi = requests & REQUEST_SIPI;
+    state->pending.sipi_vector = atomic_load(&cpu->sipi_vector);
     state->pending.nmi_blocked = cpu->nmi_blocked;
     state->pending.sti_shadow = cpu->interrupt_shadow;
     state->pending.mov_ss_shadow = cpu->mov_ss_shadow;
@@ -295,6 +299,20 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
            (!is_long || is_canonical(state->rip)) && !(state->cr4 & ~cpuid_cr4_allowed(cpu));
 }
 
+/* An INIT or SIPI that is not in the state is not under way any more; an NMI that came since stays.
+ */
+static void set_requests(struct cpu *cpu, const struct x86_pending *pending)
+{
+    cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI);
+    atomic_store(&cpu->sipi_vector, pending->sipi_vector);
+    if (pending->nmi)
+        cpu_request(cpu, REQUEST_NMI);
+    if (pending->init)
+        cpu_request(cpu, REQUEST_INIT);
+    if (pending->sipi)
+        cpu_request(cpu, REQUEST_SIPI);
+}
+
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
 {
     if (!is_state_possible(cpu, state) || !vector_set_state(cpu, state))
@@ -311,8 +329,7 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
     if (cpu->cr0 & CR0_PE)
         cpu->cpl =
             (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));
-    if (state->pending.nmi)
-        cpu_request(cpu, REQUEST_NMI);
+    set_requests(cpu, &state->pending);
     settle(cpu);
     return true;
 }

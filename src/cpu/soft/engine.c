@@ -149,6 +149,10 @@ static bool take_options(struct translator_options *translator, const char *opti
 static bool check_config(const struct engine_config *config, struct error *err)
 {
     const struct engine_topology *t = &config->topology;
+    if (config->tsc_hz && (config->tsc_hz < TSC_MIN_HZ || config->tsc_hz > TSC_MAX_HZ))
+        return error_set(err, "cannot make processors", NULL,
+                         "%llu Hz is no frequency of a time-stamp counter",
+                         (unsigned long long)config->tsc_hz);
     if (config->vcpu_count == 0 || config->vcpu_count > SOFT_MAX_CPUS)
         return error_usage(err, "cannot make processors", NULL, "their number must be 1 to %d",
                            SOFT_MAX_CPUS);
@@ -187,7 +191,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         error_errno(err, "cannot make processors", NULL, ENOMEM);
         return NULL;
     }
-    soft_system_open(&vm->system);
+    soft_system_open_rate(&vm->system, config->tsc_hz);
     if (!take_options(&vm->system.translator, config->options, err)) {
         soft_system_close(&vm->system);
         free(vm);
@@ -319,6 +323,25 @@ static unsigned soft_physical_bits(struct engine_vm *vm)
     return vm->system.features.physical_bits;
 }
 
+static void soft_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_stop(&vm->system, monotonic_ns);
+}
+
+static void soft_start_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_start(&vm->system, monotonic_ns);
+}
+
+static void soft_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    struct cpuid_result r = cpuid_leaf(vm->system.cpu[0], leaf, subleaf);
+    registers[0] = r.eax;
+    registers[1] = r.ebx;
+    registers[2] = r.ecx;
+    registers[3] = r.edx;
+}
+
 static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
 {
     *stats = (struct engine_stats){0};
@@ -351,5 +374,8 @@ const struct engine engine_soft = {
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
     .physical_bits = soft_physical_bits,
+    .stop_time = soft_stop_time,
+    .start_time = soft_start_time,
+    .cpuid = soft_cpuid,
     .stats = soft_get_stats,
 };

@@ -103,7 +103,7 @@ static void target_remove(void *opaque, const struct breakpoint *breakpoint)
 static void target_stop(void *opaque)
 {
     struct gdb_server *server = opaque;
-    machine_pause(server->machine);
+    machine_debug_stop(server->machine);
 }
 
 static bool target_resume(void *opaque, const enum machine_debug_action *actions,

@@ -35,6 +35,10 @@ bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
                        uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
                        struct error *err);
 
+/* "cannot load initrd": size_bytes of them do not fit into [floor_gpa, top_gpa). Returns false. */
+bool boot_initrd_refuse(const struct boot_config *config, uint64_t size_bytes, uint64_t floor_gpa,
+                        uint64_t top_gpa, struct error *err);
+
 bool boot_initrd_load(const struct boot_config *config, const struct boot_initrd *initrd,
                       struct ram *ram, struct error *err);
 
@@ -59,8 +63,12 @@ void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selecto
 bool bzimage_is(const struct boot_file *file);
 bool bzimage_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
                   struct error *err);
-bool pvh_is(const struct boot_file *file);
+/* Whether it is an ELF file with the note that gives the entry. */
+bool pvh_has_entry(const struct boot_config *config);
 bool pvh_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
               struct error *err);
+bool multiboot_is(const struct boot_file *file);
+bool multiboot_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
+                    struct error *err);
 
 #endif

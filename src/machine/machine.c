@@ -17,11 +17,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-const char *machine_default_cmdline(void)
-{
-    return "console=ttyS0";
-}
-
 /* ---- requests from any thread ---- */
 
 static void request(struct machine *machine, unsigned bit)
@@ -122,7 +117,9 @@ static bool boot(struct machine *machine, struct error *err)
     const struct boot_config config = {
         .kernel = machine->kernel,
         .initrds = machine->initrds,
-        .initrd_count = machine->config.initrd_count,
+        .initrd_count = machine->initrd_count,
+        .module_texts =
+            machine->module_texts[0] ? (const char *const *)machine->module_texts : NULL,
         .cmdline = machine->config.cmdline,
         .map = &map,
         .rsdp_gpa = rsdp_gpa,
@@ -287,6 +284,52 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
+static bool open_initrd(struct machine *machine, const char *what, const char *path,
+                        struct error *err)
+{
+    if (machine->initrd_count == MACHINE_MAX_INITRDS)
+        return error_usage(err, "cannot make a machine", NULL,
+                           "there are too many modules: at most %d", MACHINE_MAX_INITRDS);
+    machine->initrds[machine->initrd_count] = boot_file_open(what, path, err);
+    return machine->initrds[machine->initrd_count++];
+}
+
+/* The next of "FILE ARGUMENTS,FILE ARGUMENTS", where ",," is a comma; *list moves on, to NULL after
+ * the last. The caller frees it; NULL: out of memory. */
+static char *next_module(const char **list)
+{
+    const char *at = *list;
+    char *text = malloc(strlen(at) + 1);
+    char *out = text;
+    if (!text)
+        return NULL;
+    while (*at && (*at != ',' || at[1] == ',')) {
+        at += *at == ',';
+        *out++ = *at++;
+    }
+    *out = '\0';
+    *list = *at ? at + 1 : NULL;
+    return text;
+}
+
+/* The kernel is told the whole text, as by QEMU. */
+static bool open_modules(struct machine *machine, const char *list, struct error *err)
+{
+    while (list) {
+        char *text = next_module(&list);
+        char *path = text ? strndup(text, strcspn(text, " ")) : NULL;
+        bool ok = path ? open_initrd(machine, "module", path, err)
+                       : error_errno(err, "cannot open module", NULL, ENOMEM);
+        free(path);
+        if (!ok) {
+            free(text);
+            return false;
+        }
+        machine->module_texts[machine->initrd_count - 1] = text;
+    }
+    return true;
+}
+
 static bool open_boot_files(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
@@ -297,11 +340,11 @@ static bool open_boot_files(struct machine *machine, struct error *err)
     machine->kernel = boot_file_open("kernel", config->kernel, err);
     if (!machine->kernel)
         return false;
-    for (unsigned i = 0; i < config->initrd_count; i++) {
-        machine->initrds[i] = boot_file_open("initrd", config->initrds[i], err);
-        if (!machine->initrds[i])
+    bool takes_modules = boot_takes_modules(machine->kernel);
+    for (unsigned i = 0; i < config->initrd_count; i++)
+        if (!(takes_modules ? open_modules(machine, config->initrds[i], err)
+                            : open_initrd(machine, "initrd", config->initrds[i], err)))
             return false;
-    }
     return true;
 }
 
@@ -366,8 +409,6 @@ static bool build(struct machine *machine, struct error *err)
     if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
         return false;
     take_uuid(config);
-    if (!config->cmdline)
-        config->cmdline = machine_default_cmdline();
     if (!open_boot_files(machine, err) || !open_requests(machine, err))
         return false;
     machine->ram = ram_create(config->memory_bytes, err);
@@ -430,8 +471,10 @@ void machine_destroy(struct machine *machine)
         bus_destroy(machine->bus);
     ram_destroy(machine->ram);
     boot_file_close(machine->kernel);
-    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++)
+    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
         boot_file_close(machine->initrds[i]);
+        free(machine->module_texts[i]);
+    }
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)

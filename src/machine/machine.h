@@ -64,10 +64,12 @@ struct machine_config {
     uint64_t memory_bytes;
     uint8_t uuid[16]; /* all zero: random */
 
-    const char *kernel; /* a bzImage or an ELF vmlinux */
+    const char *kernel; /* a bzImage, an ELF vmlinux, or a Multiboot kernel */
+    /* A file each; for a Multiboot kernel modules, as "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…", where
+     * ",," is a comma. */
     const char *initrds[MACHINE_MAX_INITRDS];
     unsigned initrd_count;
-    const char *cmdline; /* NULL: machine_default_cmdline() */
+    const char *cmdline; /* NULL: BOOT_LINUX_CMDLINE; for a Multiboot kernel nothing */
 
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
@@ -149,9 +151,6 @@ void machine_terminal_resized(struct machine *machine);
 /* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
 const char *machine_serial_path(const struct machine *machine, unsigned index);
 const char *machine_console_path(const struct machine *machine, unsigned index);
-
-/* What is added when no command line is given. */
-const char *machine_default_cmdline(void);
 
 /* The whole state, memory included, appended as sections. The machine must be paused. */
 bool machine_save(struct machine *machine, struct save *save, struct error *err);

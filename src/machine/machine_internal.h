@@ -62,6 +62,8 @@ struct machine {
     struct virtio_device *console; /* the board's; NULL: none */
     struct boot_file *kernel;
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
+    unsigned initrd_count;
+    char *module_texts[MACHINE_MAX_INITRDS]; /* of a Multiboot kernel */
 
     int request_fd; /* an eventfd: there are requests */
     struct loop_watch *request_watch;

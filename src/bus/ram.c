@@ -209,6 +209,21 @@ bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
     return true;
 }
 
+/* MAP_FIXED replaces a mapping in one step: an access in between waits for it. */
+bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
+{
+    uint8_t *hva = ram_hva(ram, gpa, size_bytes);
+    if (!hva || ((gpa | size_bytes) & (RAM_PAGE_BYTES - 1)))
+        return false;
+    void *mapped = mmap(hva, size_bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ram->fd, (off_t)(hva - ram->hva));
+    if (mapped == MAP_FAILED)
+        return false;
+    madvise(hva, size_bytes, MADV_DONTDUMP);
+    ram_written(ram, gpa, size_bytes);
+    return true;
+}
+
 void ram_clear(struct ram *ram)
 {
     if (!punch(ram, 0, ram->size_bytes))

@@ -11,14 +11,17 @@
 
 static const unsigned long long default_memory_bytes = 512ULL << 20;
 
+enum { MAX_DEVICES = 8 };
+
 /* What the options ask for. Strings point into argv, or into `copies`. */
 struct request {
     struct vm_config vm;
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
     bool no_net, has_console, stats, help;
+    unsigned device_count;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + 1];
+                 MACHINE_MAX_FORWARDS + MAX_DEVICES + 2];
     unsigned copy_count;
 };
 
@@ -67,6 +70,12 @@ static bool store_memory(void *target, const char *value, struct error *err)
         return error_hint(err, "write a unit: -m 512M; a bare number counts MiB");
     }
     ((struct request *)target)->vm.machine.memory_bytes = bytes & ~4095ULL;
+    return true;
+}
+
+static bool store_rom(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.rom = value;
     return true;
 }
 
@@ -276,10 +285,70 @@ static bool store_debugcon(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_post(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.post = value;
+    return true;
+}
+
+/* A path may hold commas: only this one ending is an option. */
+static bool store_parallel(void *target, const char *value, struct error *err)
+{
+    static const char no_strobe[] = ",strobe=off";
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->parallel)
+        return too_many("parallel ports", 1, err);
+    char *where = copy_value(request, value);
+    size_t length = strlen(where), end = sizeof(no_strobe) - 1;
+    machine->parallel = where;
+    if (length > end && !strcmp(where + length - end, no_strobe)) {
+        where[length - end] = '\0';
+        machine->parallel_ignores_strobe = true;
+    }
+    return true;
+}
+
 static bool store_exit_port(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.has_exit_port = true;
     return true;
+}
+
+static bool debug_exit_options(struct machine_config *machine, char *rest, struct error *err)
+{
+    machine->has_exit_port = true;
+    while (rest) {
+        const char *piece = next_piece(&rest);
+        if (strncmp(piece, "port=", 5)) {
+            error_usage(err, "option of debug-exit", piece, "it is not known");
+            return error_hint(err, "known is port=NUMBER");
+        }
+        if (!parse_io_port(piece + 5, 4, &machine->exit_port, err))
+            return false;
+    }
+    return true;
+}
+
+static bool store_device(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->device_count == MAX_DEVICES)
+        return too_many("devices", MAX_DEVICES, err);
+    request->device_count++;
+    char *rest = copy_value(request, value);
+    const char *kind = next_piece(&rest);
+    if (!strcmp(kind, "debug-exit"))
+        return debug_exit_options(machine, rest, err);
+    if (!strcmp(kind, "testdev") && !rest) {
+        machine->has_testdev = true;
+        return true;
+    }
+    if (!strcmp(kind, "testdev"))
+        return error_usage(err, "option of testdev", rest, "it has none");
+    error_usage(err, "device", kind, "there is no such kind");
+    return error_hint(err, "the kinds are debug-exit[,port=NUMBER] and testdev");
 }
 
 static bool store_no_reboot(void *target, const char *value, struct error *err)
@@ -316,8 +385,15 @@ static const struct option_spec options[] = {
     {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
     {"cpus", 'c', "N", "number of processors (1)", store_cpus},
     {"memory", 'm', "SIZE", "memory, as 512M or 2G (512M)", store_memory},
-    {"kernel", 0, "FILE", "a Linux bzImage, or an ELF kernel with a PVH note", store_kernel},
-    {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
+    {"kernel", 0, "FILE",
+     "a Linux bzImage, an ELF kernel with a PVH note,\n"
+     "or a Multiboot kernel",
+     store_kernel},
+    {"rom", 0, "FILE", "a flat image, started at the reset vector", store_rom},
+    {"initrd", 0, "FILE",
+     "an initial root; several are joined. For Multiboot\n"
+     "modules: FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…",
+     store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
     {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]",
@@ -337,7 +413,14 @@ static const struct option_spec options[] = {
      "/dev/virtio-ports/NAME",
      store_virtio_console},
     {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
-    {"exit-port", 0, NULL, "a write of N to port 0xf4 ends skep with status 2N+1", store_exit_port},
+    {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
+    {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
+     store_parallel},
+    {"device", 0, "KIND[,OPTION]…",
+     "for test programs: debug-exit[,port=0xf4], a write\n"
+     "of N ends skep with status 2N+1; testdev, as QEMU's",
+     store_device},
+    {"exit-port", 0, NULL, "the same as --device debug-exit", store_exit_port},
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
     {"no-rng", 0, NULL, "no source of entropy", store_no_rng},
@@ -349,7 +432,9 @@ static const struct option_spec options[] = {
 static bool complete(struct request *request, struct error *err)
 {
     struct machine_config *machine = &request->vm.machine;
-    if (!machine->kernel) {
+    if (machine->rom && !machine->kernel && machine->initrd_count)
+        return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
+    if (!machine->kernel && !machine->rom) {
         error_usage(err, "nothing to run", NULL, "no kernel was given");
         return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
     }

@@ -55,6 +55,8 @@ struct acpi_config {
     uint16_t pit_port, pic_port[2], elcr_port;
     uint16_t keyboard_port[2];
     uint8_t keyboard_irq, mouse_irq;
+    uint16_t parallel_port; /* 0: none */
+    uint8_t parallel_irq;
 };
 
 /* Composes the tables for guest address `gpa` (a multiple of 64) into `out`, which must be empty;

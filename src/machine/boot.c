@@ -88,19 +88,44 @@ bool boot_initrd_refuse(const struct boot_config *config, uint64_t size_bytes, u
         mib_up(floor_gpa + size_bytes));
 }
 
-bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
-                       uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
-                       struct error *err)
+uint64_t boot_initrd_size_bytes(const struct boot_config *config)
 {
-    *initrd = (struct boot_initrd){0};
     uint64_t size_bytes = 0;
     for (unsigned i = 0; i < config->initrd_count; i++) {
         uint64_t file_bytes = boot_file_size_bytes(config->initrds[i]);
         size_bytes = (size_bytes + 3) & ~UINT64_C(3);
         if (file_bytes > UINT64_MAX / 4 || size_bytes > UINT64_MAX / 4)
-            file_bytes = UINT64_MAX / 4; /* refused below; keeps the sum from wrapping */
+            file_bytes = UINT64_MAX / 4; /* refused later; keeps the sum from wrapping */
         size_bytes += file_bytes;
     }
+    return size_bytes;
+}
+
+bool boot_initrd_read(const struct boot_config *config, uint64_t offset, uint8_t *out,
+                      size_t size_bytes)
+{
+    uint64_t start = 0; /* of this file in the whole */
+    memset(out, 0, size_bytes);
+    for (unsigned i = 0; i < config->initrd_count; i++) {
+        uint64_t file_bytes = boot_file_size_bytes(config->initrds[i]);
+        start = (start + 3) & ~UINT64_C(3);
+        uint64_t first = offset > start ? offset : start, end = start + file_bytes;
+        if (end > offset + size_bytes)
+            end = offset + size_bytes;
+        if (first < end && !boot_file_read(config->initrds[i], first - start,
+                                           out + (first - offset), (size_t)(end - first), NULL))
+            return false;
+        start += file_bytes;
+    }
+    return true;
+}
+
+bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
+                       uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
+                       struct error *err)
+{
+    *initrd = (struct boot_initrd){0};
+    uint64_t size_bytes = boot_initrd_size_bytes(config);
     if (!size_bytes)
         return true;
     uint64_t top_gpa = memory_map_usable_end(config->map, BOOT_KERNEL_MIN_GPA);

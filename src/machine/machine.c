@@ -6,6 +6,7 @@
 #include "machine/machine.h"
 
 #include "machine/boot.h"
+#include "machine/fw_items.h"
 #include "machine/machine_internal.h"
 
 #include <errno.h>
@@ -106,25 +107,32 @@ static bool set_states(struct machine *machine, const struct x86_state *bsp, str
     return true;
 }
 
-/* From the state after power-on to where the kernel is entered; memory is clear. */
-static bool boot(struct machine *machine, struct error *err)
+static struct boot_config boot_config(struct machine *machine, const struct memory_map *map)
 {
-    struct memory_map map;
-    uint64_t rsdp_gpa;
-    struct x86_state bsp;
-    if (!q35_boot(machine->board, &map, &rsdp_gpa, err))
-        return false;
-    const struct boot_config config = {
+    return (struct boot_config){
         .kernel = machine->kernel,
         .initrds = machine->initrds,
         .initrd_count = machine->initrd_count,
         .module_texts =
             machine->module_texts[0] ? (const char *const *)machine->module_texts : NULL,
         .cmdline = machine->config.cmdline,
-        .map = &map,
-        .rsdp_gpa = rsdp_gpa,
+        .map = map,
     };
+}
+
+/* From the state after power-on to where the kernel is entered; memory is clear. */
+static bool boot(struct machine *machine, struct error *err)
+{
+    struct memory_map map;
+    struct boot_config config = boot_config(machine, &map);
+    struct x86_state bsp;
     x86_state_reset(&bsp, true);
+    if (machine->rom.bytes) {
+        boot_rom_shadow(&machine->rom, machine->ram);
+        return set_states(machine, &bsp, err);
+    }
+    if (!q35_boot(machine->board, &map, &config.rsdp_gpa, err))
+        return false;
     return boot_load(&config, machine->ram, &bsp, err) && set_states(machine, &bsp, err);
 }
 
@@ -333,6 +341,10 @@ static bool open_modules(struct machine *machine, const char *list, struct error
 static bool open_boot_files(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
+    if (config->rom && !boot_rom_open(&machine->rom, config->rom, err))
+        return false;
+    if (config->rom && !config->kernel)
+        return true;
     if (!config->kernel) {
         error_usage(err, "cannot make a machine", NULL, "no kernel is given");
         return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
@@ -367,6 +379,10 @@ static bool open_engine(struct machine *machine, struct error *err)
     machine->vm = machine->engine->vm_open(&engine, err);
     if (!machine->vm)
         return false;
+    if (machine->rom.bytes &&
+        !machine->engine->map_ram(machine->vm, boot_rom_gpa(&machine->rom), machine->rom.bytes,
+                                  machine->rom.size_bytes, true, err))
+        return false;
     const struct vcpus_config vcpus = {
         .engine = machine->engine,
         .vm = machine->vm,
@@ -376,6 +392,20 @@ static bool open_engine(struct machine *machine, struct error *err)
     };
     machine->vcpus = vcpus_create(&vcpus, err);
     return machine->vcpus;
+}
+
+static bool tell_firmware(struct machine *machine, struct error *err)
+{
+    q35_memory_map(machine->board, &machine->fw_map);
+    machine->fw_boot = boot_config(machine, &machine->fw_map);
+    const struct fw_items items = {
+        .vcpu_count = machine->config.vcpu_count,
+        .memory_bytes = machine->config.memory_bytes,
+        .uuid = machine->config.uuid,
+        .map = &machine->fw_map,
+        .boot = machine->kernel ? &machine->fw_boot : NULL,
+    };
+    return fw_items_put(q35_fw_cfg(machine->board), &items, err);
 }
 
 static bool make_board(struct machine *machine, struct error *err)
@@ -393,14 +423,20 @@ static bool make_board(struct machine *machine, struct error *err)
         .log = machine->log,
         .uart_count = config->serial_count < Q35_MIN_UARTS ? Q35_MIN_UARTS : config->serial_count,
         .debugcon = backends_char(&machine->backends.debugcon),
+        .post = backends_char(&machine->backends.post),
+        .parallel = backends_char(&machine->backends.parallel),
+        .parallel_ignores_strobe = config->parallel_ignores_strobe,
         .has_exit_port = config->has_exit_port,
+        .exit_port = config->exit_port,
+        .has_testdev = config->has_testdev,
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)
         board.uart[i] = backends_char(&machine->backends.serial[i]);
     machine->board = q35_create(&board, err);
-    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err);
+    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err) &&
+           tell_firmware(machine, err);
 }
 
 static bool build(struct machine *machine, struct error *err)
@@ -470,6 +506,7 @@ void machine_destroy(struct machine *machine)
     if (machine->bus)
         bus_destroy(machine->bus);
     ram_destroy(machine->ram);
+    boot_rom_close(&machine->rom);
     boot_file_close(machine->kernel);
     for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
         boot_file_close(machine->initrds[i]);

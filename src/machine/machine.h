@@ -64,6 +64,9 @@ struct machine_config {
     uint64_t memory_bytes;
     uint8_t uuid[16]; /* all zero: random */
 
+    /* A ROM to start in at the reset vector: then it gets the kernel, if there is one, by fw_cfg.
+     * NULL: the kernel is started. */
+    const char *rom;
     const char *kernel; /* a bzImage, an ELF vmlinux, or a Multiboot kernel */
     /* A file each; for a Multiboot kernel modules, as "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…", where
      * ",," is a comma. */
@@ -81,11 +84,16 @@ struct machine_config {
     unsigned serial_count;
     struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
-    const char *debugcon; /* port 0xe9; NULL: none */
+    const char *debugcon;         /* port 0xe9; NULL: none */
+    const char *post;             /* ports 0x80 and 0x190; NULL: what is written there is dropped */
+    const char *parallel;         /* the parallel port; NULL: there is none */
+    bool parallel_ignores_strobe; /* prints all that is written to its data register */
 
     bool no_balloon, no_rng;
-    bool no_reboot;     /* a reboot ends the machine */
-    bool has_exit_port; /* 0xf4 */
+    bool no_reboot; /* a reboot ends the machine */
+    bool has_exit_port;
+    uint16_t exit_port; /* 0: 0xf4 */
+    bool has_testdev;
 
     /* The key after the terminal's escape. */
     void (*escape)(void *opaque, char key);

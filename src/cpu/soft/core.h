@@ -211,6 +211,13 @@ void stack_push_all(struct cpu *cpu, const uint64_t *values, unsigned count, uns
 /* The value `index` places above the top, left there. */
 uint64_t stack_peek(struct cpu *cpu, unsigned index, unsigned size_bytes);
 
+/* --- cpu.c: NMI ----------------------------------------------------------------------------- */
+
+void cpu_post_nmi(struct cpu *cpu); /* any thread */
+void cpu_take_nmi(struct cpu *cpu); /* the run loop delivers one: NMIs are blocked until IRET */
+void cpu_unblock_nmi(struct cpu *cpu);
+void cpu_drop_nmi(struct cpu *cpu, uint8_t most);
+
 /* --- far.c, iret.c -------------------------------------------------------------------------- */
 
 bool bind_far(const struct insn *insn, struct op *op);

@@ -150,9 +150,51 @@ void cpu_init(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     take_common(cpu, &state);
     cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
-    cpu_withdraw(cpu, REQUEST_NMI);
+    cpu_drop_nmi(cpu, 0);
     settle(cpu);
 }
+
+/* --- NMI ------------------------------------------------------------------------------------ */
+
+/* A processor remembers one NMI while it serves another (SDM 3A 6.7.1). One that comes before an
+ * earlier one is delivered is not lost in it: so two may be pending while none is served. */
+void cpu_post_nmi(struct cpu *cpu)
+{
+    uint8_t count = atomic_load(&cpu->nmi_count);
+    while (count < 2 && !atomic_compare_exchange_weak(&cpu->nmi_count, &count, count + 1))
+        ;
+    cpu_request(cpu, REQUEST_NMI);
+}
+
+/* Leaves at most `most`, 0 or 1, pending. The request goes first: one that is posted meanwhile
+ * stays. */
+void cpu_drop_nmi(struct cpu *cpu, uint8_t most)
+{
+    cpu_withdraw(cpu, REQUEST_NMI);
+    uint8_t count = atomic_load(&cpu->nmi_count);
+    while (count > most && !atomic_compare_exchange_weak(&cpu->nmi_count, &count, most))
+        ;
+    if (atomic_load(&cpu->nmi_count))
+        cpu_request(cpu, REQUEST_NMI);
+}
+
+void cpu_take_nmi(struct cpu *cpu)
+{
+    cpu->nmi_blocked = true;
+    cpu_withdraw(cpu, REQUEST_NMI);
+    if (atomic_fetch_sub(&cpu->nmi_count, 1) > 1)
+        cpu_request(cpu, REQUEST_NMI);
+}
+
+void cpu_unblock_nmi(struct cpu *cpu)
+{
+    if (!cpu->nmi_blocked)
+        return;
+    cpu->nmi_blocked = false;
+    cpu_drop_nmi(cpu, 1);
+}
+
+/* --- reset ---------------------------------------------------------------------------------- */
 
 void cpu_reset(struct cpu *cpu)
 {
@@ -160,7 +202,8 @@ void cpu_reset(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     vector_reset(cpu);
     cpu_set_state(cpu, &state);
-    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
+    cpu_drop_nmi(cpu, 0);
+    cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
 }
 
 /* --- state in and out ----------------------------------------------------------------------- */
@@ -272,7 +315,7 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
         cpu->cpl =
             (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));
     if (state->pending.nmi)
-        cpu_request(cpu, REQUEST_NMI);
+        cpu_post_nmi(cpu);
     settle(cpu);
     return true;
 }

@@ -188,6 +188,7 @@ struct cpu {
     uint64_t code_base;  /* of CS outside 64-bit mode, as the jump cache was filled with, */
     uint32_t code_limit; /* and its limit */
     _Atomic uint8_t sipi_vector;
+    _Atomic uint8_t nmi_count; /* pending ones, 0 to 2: see cpu_post_nmi() */
 
     /* Between threads, see code_page.c: whether run() is under way, and the page whose write tags
      * another processor wants dropped (1: all pages). */

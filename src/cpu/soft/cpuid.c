@@ -234,6 +234,17 @@ static struct cpuid_result identity(const struct cpu *cpu, uint32_t max_leaf)
     return r;
 }
 
+/* CPUID tells of an APIC only while IA32_APIC_BASE enables it: SDM 3A 11.4.3. */
+static bool is_apic_enabled(const struct cpu *cpu)
+{
+    enum { MSR_APIC_BASE = 0x1b, ENABLED = 1 << 11 };
+    const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    uint64_t base;
+    return !callbacks->read_msr ||
+           !callbacks->read_msr(callbacks->opaque, cpu->index, MSR_APIC_BASE, &base) ||
+           (base & ENABLED);
+}
+
 static struct cpuid_result features(const struct cpu *cpu)
 {
     const struct cpuid_features *f = &cpu->system->features;
@@ -244,6 +255,8 @@ static struct cpuid_result features(const struct cpu *cpu)
         .ecx = f->leaf1_ecx | (cpu->cr4 & CR4_OSXSAVE ? ECX_OSXSAVE : 0),
         .edx = f->leaf1_edx | (count > 1 ? EDX_HTT : 0),
     };
+    if (!is_apic_enabled(cpu))
+        r.edx &= ~(uint32_t)EDX_APIC;
     return r;
 }
 
@@ -382,6 +395,13 @@ static struct cpuid_result extended_amd(const struct cpu *cpu, uint32_t leaf, ui
     }
 }
 
+/* AMD's repeats the APIC's bit of leaf 1. */
+static uint32_t extended_edx(const struct cpu *cpu)
+{
+    uint32_t edx = cpu->system->features.extended_edx;
+    return is_apic_enabled(cpu) ? edx : edx & ~(uint32_t)EDX_APIC;
+}
+
 static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
 {
     enum { INVARIANT_TSC = 1 << 8 };
@@ -392,7 +412,7 @@ static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32
     case 0x80000001:
         return (struct cpuid_result){f->is_amd ? SIGNATURE_AMD : 0, 0,
                                      f->extended_ecx | (is_multicore_amd ? ECXE_CMP_LEGACY : 0),
-                                     f->extended_edx};
+                                     extended_edx(cpu)};
     case 0x80000002:
     case 0x80000003:
     case 0x80000004: return brand(leaf - 0x80000002);

@@ -228,6 +228,8 @@ static bool is_ignored(const struct cpu *cpu, uint32_t msr, uint64_t value)
 bool msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
 {
     const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    if (msr == MSR_APIC_BASE && value >> cpu->system->features.physical_bits)
+        return false;
     if (is_hooked(msr))
         return callbacks->write_msr(callbacks->opaque, cpu->index, msr, value);
     if (kvmclock_write_msr(cpu, msr, value))

@@ -254,6 +254,7 @@ bool bind_syscall(const struct insn *insn, struct op *op);   /* syscall.c */
 bool bind_selector(const struct insn *insn, struct op *op);  /* selector.c */
 bool bind_interrupt(const struct insn *insn, struct op *op); /* interrupt.c: INT n, IRET */
 bool bind_cpuid(const struct insn *insn, struct op *op);     /* cpuid.c */
+bool bind_hypercall(const struct insn *insn, struct op *op); /* hypercall.c */
 
 /* Operands of system instructions: register or memory. */
 uint64_t operand_read(struct cpu *cpu, const struct op *op, unsigned operand, unsigned size_bytes);

@@ -18,10 +18,11 @@ struct request {
     struct vm_config vm;
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
-    bool no_net, has_console, stats, help;
+    unsigned pin_count;
+    bool no_net, has_console, has_cpus, stats, help;
     unsigned device_count;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + MAX_DEVICES + 2];
+                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + 3];
     unsigned copy_count;
 };
 
@@ -50,12 +51,92 @@ static bool store_engine(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
+static char *next_piece(char **rest)
+{
+    return strsep(rest, ",");
+}
+
+static bool cpus_option(struct engine_topology *topology, const char *piece, struct error *err)
+{
+    const struct {
+        const char *name;
+        unsigned *value;
+    } known[] = {{"sockets=", &topology->sockets},
+                 {"cores=", &topology->cores},
+                 {"threads=", &topology->threads}};
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        size_t length = strlen(known[i].name);
+        unsigned long count;
+        if (strncmp(piece, known[i].name, length) != 0)
+            continue;
+        if (!parse_number(piece + length, known[i].name, 1, MACHINE_MAX_VCPUS, &count, err))
+            return false;
+        *known[i].value = (unsigned)count;
+        return true;
+    }
+    error_usage(err, "option of processors", piece, "it is not known");
+    return error_hint(err, "known are sockets=N, cores=N and threads=N");
+}
+
+/* What is left out of the topology follows from the rest: first the cores, then the sockets. */
+static void complete_topology(struct engine_topology *topology, unsigned count)
+{
+    if (!topology->threads)
+        topology->threads = 1;
+    if (!topology->cores && !topology->sockets)
+        topology->sockets = 1;
+    if (!topology->cores)
+        topology->cores = count / (topology->sockets * topology->threads);
+    if (!topology->sockets && topology->cores)
+        topology->sockets = count / (topology->cores * topology->threads);
+}
+
 static bool store_cpus(void *target, const char *value, struct error *err)
 {
+    struct request *request = target;
+    struct engine_topology topology = {0};
     unsigned long count;
-    if (!parse_number(value, "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
+    if (request->has_cpus)
+        return error_usage(err, "number of processors", value, "it was given already");
+    request->has_cpus = true;
+    char *rest = copy_value(request, value);
+    if (!parse_number(next_piece(&rest), "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
         return false;
-    ((struct request *)target)->vm.machine.vcpu_count = (unsigned)count;
+    while (rest)
+        if (!cpus_option(&topology, next_piece(&rest), err))
+            return false;
+    complete_topology(&topology, (unsigned)count);
+    request->vm.machine.vcpu_count = (unsigned)count;
+    request->vm.machine.topology = topology;
+    if ((unsigned long)topology.sockets * topology.cores * topology.threads == count)
+        return true;
+    error_usage(err, "processors", value, "sockets, cores and threads do not make %lu of them",
+                count);
+    return error_hint(err, "as -c 8,sockets=1,cores=4,threads=2");
+}
+
+/* VCPU:HOSTCPU, each vCPU once. */
+static bool store_pin(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->pin_count == MACHINE_MAX_VCPUS)
+        return too_many("pinned processors", MACHINE_MAX_VCPUS, err);
+    char *host = copy_value(request, value);
+    request->pin_count++;
+    const char *vcpu = strsep(&host, ":");
+    unsigned long from, to;
+    if (!host) {
+        error_usage(err, "pin", value, "it is not of the form VCPU:HOSTCPU");
+        return error_hint(err, "--pin 0:2 keeps processor 0 on the host's processor 2");
+    }
+    if (!parse_number(vcpu, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, &from, err) ||
+        !parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, &to, err))
+        return false;
+    if (machine->pins[from])
+        return error_usage(err, "pin", value, "this processor is pinned already");
+    machine->pins[from] = (uint16_t)(to + 1);
     return true;
 }
 
@@ -98,12 +179,6 @@ static bool store_cmdline(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.cmdline = value;
     return true;
-}
-
-/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
-static char *next_piece(char **rest)
-{
-    return strsep(rest, ",");
 }
 
 static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
@@ -383,7 +458,9 @@ static bool store_help(void *target, const char *value, struct error *err)
 
 static const struct option_spec options[] = {
     {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
-    {"cpus", 'c', "N", "number of processors (1)", store_cpus},
+    {"cpus", 'c', "N[,sockets=S][,cores=C][,threads=T]",
+     "number of processors (1), and how they are told", store_cpus},
+    {"pin", 0, "VCPU:HOSTCPU", "keep a processor on one of the host's", store_pin},
     {"memory", 'm', "SIZE", "memory, as 512M or 2G (512M)", store_memory},
     {"kernel", 0, "FILE",
      "a Linux bzImage, an ELF kernel with a PVH note,\n"

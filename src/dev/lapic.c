@@ -59,7 +59,7 @@ void lapic_init_state(struct lapic *apic)
 static void reset_one(struct lapic *apic)
 {
     lapic_set_base(apic, apic->all->config.base | BASE_ENABLED);
-    lapic_set_xapic_id(apic, (uint8_t)apic->id);
+    lapic_set_xapic_id(apic, apic->x2apic_id);
     lapic_init_state(apic);
     if (apic->id == 0)
         apic->lvt[LVT_LINT0] = DELIVERY_EXTINT << LVT_DELIVERY_SHIFT;
@@ -121,8 +121,8 @@ static bool read_xapic(struct lapic *apic, unsigned number, uint64_t *value)
 static bool read_x2apic(struct lapic *apic, unsigned number, uint64_t *value)
 {
     switch (number) {
-    case LAPIC_ID: *value = apic->id; return true;
-    case LAPIC_LDR: *value = lapic_x2apic_ldr(apic->id); return true;
+    case LAPIC_ID: *value = apic->x2apic_id; return true;
+    case LAPIC_LDR: *value = lapic_x2apic_ldr(apic->x2apic_id); return true;
     case LAPIC_ICR: *value = apic->icr; return true;
     default: return read_common(apic, number, value);
     }
@@ -380,6 +380,7 @@ static bool open_all(struct lapics *all, struct error *err)
         struct lapic *apic = &all->apic[i];
         apic->all = all;
         apic->id = i;
+        apic->x2apic_id = all->config.ids ? all->config.ids[i] : (uint8_t)i;
         pthread_mutex_init(&apic->lock, NULL);
         apic->timer.host = clock_timer_open(all->config.clock, lapic_timer_expired, apic);
         if (!apic->timer.host)

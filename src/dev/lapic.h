@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The local APICs of all processors of a machine (SDM 3A chapter 11, xAPIC and x2APIC). One object
- * holds them all, since interprocessor interrupts cross from one to another; the APIC id of a
- * processor is its index, until the guest writes its xAPIC id. Every function may be called from
- * any thread unless it says otherwise.
+ * holds them all, since interprocessor interrupts cross from one to another. Every function may be
+ * called from any thread unless it says otherwise.
  *
  * Locks: each local APIC has its own, and no two are ever held at once. The callbacks to the
  * processor run under the lock of the APIC concerned; those to the 8259 and the I/O APIC run
@@ -37,6 +36,7 @@ struct lapic_cpu {
 
 struct lapic_config {
     unsigned vcpu_count; /* 1 … LAPIC_MAX_VCPUS; number 0 is the bootstrap processor */
+    const uint8_t *ids;  /* APIC ids of the processors, all different; NULL: their numbers */
     struct bus *bus;
     uint64_t base; /* of the 4 KiB of MMIO; LAPIC_DEFAULT_BASE */
     struct clock *clock;

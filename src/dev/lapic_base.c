@@ -129,7 +129,7 @@ bool lapic_write_base(struct lapic *apic, uint64_t value)
         return false;
     lapic_set_base(apic, value);
     if (old == LAPIC_OFF || !enable)
-        lapic_set_xapic_id(apic, (uint8_t)apic->id);
+        lapic_set_xapic_id(apic, apic->x2apic_id);
     if (old != LAPIC_OFF && !enable)
         lapic_init_state(apic);
     lapic_update(apic);

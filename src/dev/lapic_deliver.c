@@ -73,7 +73,7 @@ static bool extint_wanted(const struct lapic *apic)
 static void publish_address(struct lapic *apic)
 {
     enum lapic_mode mode = lapic_mode(apic);
-    uint64_t ldr = mode == LAPIC_X2APIC ? lapic_x2apic_ldr(apic->id) : apic->ldr;
+    uint64_t ldr = mode == LAPIC_X2APIC ? lapic_x2apic_ldr(apic->x2apic_id) : apic->ldr;
     uint64_t address =
         mode | ldr << ADDRESS_LDR_SHIFT | (uint64_t)lapic_apr(apic) << ADDRESS_PRIORITY_SHIFT;
     address |= (uint64_t)apic->xapic_id << ADDRESS_ID_SHIFT;
@@ -221,7 +221,7 @@ static uint64_t physical_targets(struct lapics *all, uint32_t destination)
     if (!atomic_load_explicit(&all->has_own_ids, memory_order_relaxed))
         return destination < all->config.vcpu_count ? UINT64_C(1) << destination : 0;
     for (unsigned i = 0; i < all->config.vcpu_count; i++)
-        if (matches_physical(load_address(&all->apic[i]), i, destination))
+        if (matches_physical(load_address(&all->apic[i]), all->apic[i].x2apic_id, destination))
             targets |= UINT64_C(1) << i;
     return targets;
 }

@@ -111,7 +111,8 @@ struct lapic_timer {
 struct lapic {
     _Alignas(64) pthread_mutex_t lock;
     struct lapics *all;
-    unsigned id; /* the x2APIC id, and the xAPIC id after reset */
+    unsigned id;       /* the processor's number */
+    uint8_t x2apic_id; /* and the xAPIC id after reset */
     uint8_t xapic_id;
 
     uint64_t base; /* IA32_APIC_BASE */
@@ -142,7 +143,7 @@ struct lapics {
     struct lapic_config config;
     pthread_mutex_t window_lock;               /* taken within an APIC's lock */
     struct lapic_window window[LAPIC_WINDOWS]; /* the first is always on the bus */
-    atomic_bool has_own_ids;                   /* some xAPIC id was written */
+    atomic_bool has_own_ids;                   /* some xAPIC id is not its processor's number */
     void (*eoi)(void *opaque, uint8_t vector);
     void *eoi_opaque;
     uint64_t timer_ns_mul, tsc_ns_mul; /* ns per tick, 32.32 fixed point, rounded up */

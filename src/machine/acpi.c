@@ -194,7 +194,7 @@ static void put_madt(struct tables *tables)
         bytes_u8(out, MADT_LAPIC);
         bytes_u8(out, 8);
         bytes_u8(out, (uint8_t)i); /* _UID of the processor's device */
-        bytes_u8(out, (uint8_t)i);
+        bytes_u8(out, config->apic_ids ? config->apic_ids[i] : (uint8_t)i);
         bytes_u32(out, ENABLED);
     }
     bytes_u8(out, MADT_IOAPIC);

@@ -32,7 +32,8 @@ struct acpi_pm_ports {
 };
 
 struct acpi_config {
-    unsigned vcpu_count; /* APIC id = index, 0 … 254 */
+    unsigned vcpu_count;
+    const uint8_t *apic_ids; /* of vcpu_count, 0 … 254; NULL: their numbers */
     uint32_t lapic_base;
     uint32_t ioapic_base;
     uint8_t ioapic_id;

@@ -272,6 +272,11 @@ static bool take_topology(struct machine_config *config, struct error *err)
         config->vcpu_count = 1;
     if (!topology->sockets && !topology->cores && !topology->threads)
         *topology = (struct engine_topology){1, config->vcpu_count, 1};
+    for (unsigned i = config->vcpu_count; i < MACHINE_MAX_VCPUS; i++)
+        if (config->pins[i])
+            return error_usage(err, "cannot make a machine", NULL,
+                               "vCPU %u is to be pinned, but there are only %u", i,
+                               config->vcpu_count);
     uint64_t product = (uint64_t)topology->sockets * topology->cores;
     if (product <= MACHINE_MAX_VCPUS && product * topology->threads == config->vcpu_count)
         return true;
@@ -387,6 +392,7 @@ static bool open_engine(struct machine *machine, struct error *err)
         .engine = machine->engine,
         .vm = machine->vm,
         .count = config->vcpu_count,
+        .pins = config->pins,
         .event = vcpu_event,
         .opaque = machine,
     };

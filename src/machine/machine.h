@@ -18,6 +18,7 @@
 
 enum {
     MACHINE_MAX_VCPUS = ENGINE_MAX_VCPUS,
+    MACHINE_MAX_HOST_CPU = 1023, /* the last that can be named */
     MACHINE_MAX_INITRDS = 16,
     MACHINE_MAX_DISKS = 22,
     MACHINE_MAX_NETS = 4,
@@ -58,9 +59,10 @@ struct machine_net {
 
 /* All that it points to must stay until machine_destroy(). */
 struct machine_config {
-    const char *engine;              /* "auto", "soft", "kvm", with ",options"; NULL: auto */
-    unsigned vcpu_count;             /* 0: 1 */
-    struct engine_topology topology; /* all zero: one socket, a core each */
+    const char *engine;               /* "auto", "soft", "kvm", with ",options"; NULL: auto */
+    unsigned vcpu_count;              /* 0: 1 */
+    struct engine_topology topology;  /* all zero: one socket, a core each */
+    uint16_t pins[MACHINE_MAX_VCPUS]; /* the host's processor that a vCPU stays on, + 1; 0: any */
     uint64_t memory_bytes;
     uint8_t uuid[16]; /* all zero: random */
 

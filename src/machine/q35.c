@@ -6,6 +6,7 @@
  */
 #include "machine/q35.h"
 
+#include "cpu/topology.h"
 #include "dev/acpi_pm.h"
 #include "dev/debugcon.h"
 #include "dev/exit_port.h"
@@ -141,6 +142,7 @@ struct q35 {
     uint8_t pirq_levels;                   /* bit n: PIRQ n is up */
     uint8_t pirq_irq[ICH9_LPC_PIRQ_COUNT]; /* of the 8259 pair; 0: none */
 
+    uint8_t apic_ids[ENGINE_MAX_VCPUS];
     struct bytes acpi, smbios;
 };
 
@@ -318,6 +320,7 @@ static bool make_lapics(struct q35 *board, struct error *err)
     const struct q35_config *config = &board->config;
     const struct lapic_config lapic = {
         .vcpu_count = config->vcpu_count,
+        .ids = board->apic_ids,
         .bus = config->bus,
         .base = LAPIC_BASE,
         .clock = config->clock,
@@ -673,6 +676,9 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
         return NULL;
     }
     board->config = *config;
+    for (unsigned i = 0; i < config->vcpu_count; i++)
+        board->apic_ids[i] =
+            (uint8_t)topology_apic_id(config->topology.cores, config->topology.threads, i);
     pthread_mutex_init(&board->irq_lock, NULL);
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
@@ -741,6 +747,7 @@ static bool make_acpi(struct q35 *board, struct error *err)
     const struct hpet_config hpet = hpet_config(board);
     struct acpi_config acpi = {
         .vcpu_count = board->config.vcpu_count,
+        .apic_ids = board->apic_ids,
         .lapic_base = LAPIC_BASE,
         .ioapic_base = IOAPIC_BASE,
         .ioapic_id = IOAPIC_ID,

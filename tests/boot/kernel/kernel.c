@@ -266,7 +266,8 @@ static const struct {
 } cases[] = {
     {"loader", test_loader}, {"devices", test_devices}, {"apic", test_apic},
     {"timers", test_timers}, {"nmi", test_nmi},         {"ioapic", test_ioapic},
-    {"smp", test_smp},       {"init", test_init},       {"clock", test_clock},
+    {"ids", test_ids},       {"smp", test_smp},         {"init", test_init},
+    {"clock", test_clock},
 };
 
 /* Whether the words behind the first, the kernel's name, have this one; or there is none. */

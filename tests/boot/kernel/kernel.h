@@ -182,6 +182,7 @@ void test_apic(void);
 void test_timers(void);
 void test_nmi(void);
 void test_ioapic(void);
+void test_ids(void);
 void test_smp(void);
 void test_init(void);
 void test_loader(void);

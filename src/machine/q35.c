@@ -533,6 +533,21 @@ struct fw_cfg *q35_fw_cfg(struct q35 *board)
     return board->fw_cfg;
 }
 
+/* Last: its port may be the user's choice, and another device's. */
+static bool make_exit_port(struct q35 *board, struct error *err)
+{
+    const struct q35_config *config = &board->config;
+    if (!config->has_exit_port)
+        return true;
+    const struct exit_port_config exit = {config->exit_port ? config->exit_port : EXIT_PORT,
+                                          config->callbacks.exit, config->callbacks.opaque};
+    struct exit_port *port = exit_port_create(&exit, config->bus, err);
+    if (!port)
+        return error_hint(err, "choose another port for the debug exit");
+    add(board, &exit_port_ops, port);
+    return true;
+}
+
 static bool make_debug_ports(struct q35 *board, struct error *err)
 {
     const struct q35_config *config = &board->config;
@@ -543,15 +558,7 @@ static bool make_debug_ports(struct q35 *board, struct error *err)
             return false;
         add(board, &debugcon_ops, debugcon);
     }
-    if (config->has_exit_port) {
-        const struct exit_port_config exit = {config->exit_port ? config->exit_port : EXIT_PORT,
-                                              config->callbacks.exit, config->callbacks.opaque};
-        struct exit_port *port = exit_port_create(&exit, config->bus, err);
-        if (!port)
-            return false;
-        add(board, &exit_port_ops, port);
-    }
-    return make_post(board, err) && make_testdev(board, err);
+    return make_post(board, err);
 }
 
 /* ---- keyboard and serial ports ---- */
@@ -683,7 +690,8 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
         !make_i8042(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
-        !make_fw_cfg(board, err) || !make_pci(board, err)) {
+        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
+        !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }

@@ -56,10 +56,12 @@ class ProcessorsTest:
 
     def still_works(self):
         """Interrupts reach every processor after it."""
+        self.guest.run("cd /")
         self.guest.run("u() { taskset $(printf %x $((1<<$1))) true || echo bad $1; }")
         _, text = self.guest.run("for i in $(seq 0 15); do u $i; done")
         expect_equal(text, "", "processors that run nothing")
-        _, text = self.guest.run("dmesg | grep -ciE 'soft lockup|rcu.*stall|call trace'")
+        self.guest.run("dmesg >/tmp/d")
+        _, text = self.guest.run("grep -ciE 'lockup|stall|call trace' /tmp/d")
         expect_equal(text, "0", "complaints of the kernel")
 
     def power_off(self):

@@ -144,6 +144,8 @@ def main():
                             lambda e=engine, c=case: test.run_kernel(e, 2, c))
         checks.case("one processor", lambda: test.run_kernel("soft", 1, ""))
         checks.case("5 processors", lambda: test.run_kernel("soft", 5, "apic ids smp"))
+        checks.case("33 processors, three clusters of x2APIC",
+                    lambda: test.run_kernel("soft", 33, "apic ids smp"))
         checks.case("64 processors",
                     lambda: test.run_kernel("soft", 64, "loader devices ids"))
         for topology in ("12,sockets=2,cores=3,threads=2", "3,cores=3", "12,sockets=4,threads=3",

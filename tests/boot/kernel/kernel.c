@@ -158,7 +158,7 @@ static struct {
     uint32_t offset_high, zero;
 } idt[256];
 
-static void load_idt(void)
+void load_idt(void)
 {
     struct __attribute__((packed)) {
         uint16_t limit;
@@ -307,10 +307,4 @@ void kernel_main(uint32_t magic, uint32_t info)
             cases[i].run();
     print(failures ? "FAILED\n" : "DONE\n");
     finish(failures);
-}
-
-void ap_load_idt(void);
-void ap_load_idt(void)
-{
-    load_idt();
 }

@@ -99,6 +99,7 @@ void check(bool ok, const char *what);
 void check_equal(uint64_t got, uint64_t wanted, const char *what);
 
 typedef void handler_fn(struct frame *frame);
+void load_idt(void);                          /* on each processor */
 void handle(uint8_t vector, handler_fn *fn);  /* NULL: a mistake, which ends the kernel */
 bool rdmsr_ok(uint32_t msr, uint64_t *value); /* false: #GP */
 bool wrmsr_ok(uint32_t msr, uint64_t value);

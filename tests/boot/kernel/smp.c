@@ -17,7 +17,6 @@ static struct {
 } work[256];
 
 void ap_main(void);
-void ap_load_idt(void);
 
 uint64_t fw_cfg_number(uint16_t key, unsigned size_bytes)
 {
@@ -46,7 +45,7 @@ static void on_work(struct frame *frame)
 
 void ap_main(void)
 {
-    ap_load_idt();
+    load_idt();
     apic_enable();
     __atomic_fetch_add(&processors_online, 1, __ATOMIC_SEQ_CST);
     for (;;)

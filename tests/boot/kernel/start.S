@@ -212,7 +212,6 @@ boot_magic:
     .skip 4
 boot_info:
     .skip 4
-    .globl ap_stacks_taken
 ap_stacks_taken:
     .skip 4
     .section .note.GNU-stack, "", @progbits

@@ -216,7 +216,6 @@ uint64_t stack_peek(struct cpu *cpu, unsigned index, unsigned size_bytes);
 void cpu_post_nmi(struct cpu *cpu); /* any thread */
 void cpu_take_nmi(struct cpu *cpu); /* the run loop delivers one: NMIs are blocked until IRET */
 void cpu_unblock_nmi(struct cpu *cpu);
-void cpu_drop_nmi(struct cpu *cpu, uint8_t most);
 
 /* --- far.c, iret.c -------------------------------------------------------------------------- */
 

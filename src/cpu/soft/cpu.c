@@ -150,48 +150,37 @@ void cpu_init(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     take_common(cpu, &state);
     cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
-    cpu_drop_nmi(cpu, 0);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN);
     settle(cpu);
 }
 
 /* --- NMI ------------------------------------------------------------------------------------ */
 
 /* A processor remembers one NMI while it serves another (SDM 3A 6.7.1). One that comes before an
- * earlier one is delivered is not lost in it: so two may be pending while none is served. */
+ * earlier one is delivered is not lost in it: so two may be pending while none is served. Both are
+ * bits of one word, so that no thread sees half of a change. */
 void cpu_post_nmi(struct cpu *cpu)
 {
-    uint8_t count = atomic_load(&cpu->nmi_count);
-    while (count < 2 && !atomic_compare_exchange_weak(&cpu->nmi_count, &count, count + 1))
-        ;
-    cpu_request(cpu, REQUEST_NMI);
-}
-
-/* Leaves at most `most`, 0 or 1, pending. The request goes first: one that is posted meanwhile
- * stays. */
-void cpu_drop_nmi(struct cpu *cpu, uint8_t most)
-{
-    cpu_withdraw(cpu, REQUEST_NMI);
-    uint8_t count = atomic_load(&cpu->nmi_count);
-    while (count > most && !atomic_compare_exchange_weak(&cpu->nmi_count, &count, most))
-        ;
-    if (atomic_load(&cpu->nmi_count))
-        cpu_request(cpu, REQUEST_NMI);
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now | (now & REQUEST_NMI ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
 }
 
 void cpu_take_nmi(struct cpu *cpu)
 {
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now & ~(uint32_t)(now & REQUEST_NMI_AGAIN ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
     cpu->nmi_blocked = true;
-    cpu_withdraw(cpu, REQUEST_NMI);
-    if (atomic_fetch_sub(&cpu->nmi_count, 1) > 1)
-        cpu_request(cpu, REQUEST_NMI);
 }
 
 void cpu_unblock_nmi(struct cpu *cpu)
 {
-    if (!cpu->nmi_blocked)
-        return;
+    if (cpu->nmi_blocked)
+        cpu_withdraw(cpu, REQUEST_NMI_AGAIN);
     cpu->nmi_blocked = false;
-    cpu_drop_nmi(cpu, 1);
 }
 
 /* --- reset ---------------------------------------------------------------------------------- */
@@ -202,8 +191,7 @@ void cpu_reset(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     vector_reset(cpu);
     cpu_set_state(cpu, &state);
-    cpu_drop_nmi(cpu, 0);
-    cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
 }
 
 /* --- state in and out ----------------------------------------------------------------------- */

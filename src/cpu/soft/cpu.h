@@ -104,9 +104,10 @@ enum {
     REQUEST_NMI = 1 << 2,
     REQUEST_INIT = 1 << 3,
     REQUEST_SIPI = 1 << 4,
-    REQUEST_SHOOTDOWN = 1 << 5, /* drop write tags of a page that came to hold code */
-    REQUEST_TRAP = 1 << 6,      /* single step or a shadow: see interrupt.c */
-    REQUEST_VOID = 1 << 7,      /* translated code may have become void: see translator/ */
+    REQUEST_SHOOTDOWN = 1 << 5,  /* drop write tags of a page that came to hold code */
+    REQUEST_TRAP = 1 << 6,       /* single step or a shadow: see interrupt.c */
+    REQUEST_NMI_AGAIN = 1 << 16, /* a second one, only beside REQUEST_NMI: see cpu_post_nmi() */
+    REQUEST_VOID = 1 << 7,       /* translated code may have become void: see translator/ */
 };
 
 /* Code size and the other things that decoding depends on: part of a block's key. */
@@ -188,7 +189,6 @@ struct cpu {
     uint64_t code_base;  /* of CS outside 64-bit mode, as the jump cache was filled with, */
     uint32_t code_limit; /* and its limit */
     _Atomic uint8_t sipi_vector;
-    _Atomic uint8_t nmi_count; /* pending ones, 0 to 2: see cpu_post_nmi() */
 
     /* Between threads, see code_page.c: whether run() is under way, and the page whose write tags
      * another processor wants dropped (1: all pages). */

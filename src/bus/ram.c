@@ -224,6 +224,36 @@ bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
     return true;
 }
 
+/* What an overlay's pages hold is nowhere else, so their mapping stays. A change of its rights that
+ * takes none away is a change all the same for who follows it. */
+static bool touch_overlay(void *hva, uint64_t size_bytes)
+{
+    return mprotect(hva, size_bytes, PROT_READ | PROT_WRITE | PROT_EXEC) == 0 &&
+           mprotect(hva, size_bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+/* MAP_FIXED replaces a mapping in one step: an access in between waits for it. */
+static bool map_again(struct ram *ram, uint8_t *hva, uint64_t size_bytes)
+{
+    void *mapped = mmap(hva, size_bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ram->fd, (off_t)(hva - ram->hva));
+    if (mapped == MAP_FAILED)
+        return false;
+    madvise(hva, size_bytes, MADV_DONTDUMP);
+    return true;
+}
+
+bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
+{
+    uint8_t *hva = ram_hva(ram, gpa, size_bytes);
+    if (!hva || ((gpa | size_bytes) & (RAM_PAGE_BYTES - 1)))
+        return false;
+    if (!(ram->has_overlay ? touch_overlay(hva, size_bytes) : map_again(ram, hva, size_bytes)))
+        return false;
+    ram_written(ram, gpa, size_bytes);
+    return true;
+}
+
 static void all_written(struct ram *ram)
 {
     for (unsigned i = 0; i < ram->region_count; i++)

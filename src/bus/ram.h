@@ -58,6 +58,11 @@ void ram_set_watcher(struct ram *ram, ram_watch_fn *fn, void *opaque);
 /* Gives whole pages inside the range back to the host; they read as zero after. */
 bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
 
+/* Takes the host's mapping of whole pages away and makes it anew at the same place, contents kept:
+ * whoever follows the mapping (KVM) or remembers what is there (ram_set_watcher) looks again. Other
+ * threads may use the memory meanwhile. False: not whole pages of RAM, or the host refuses. */
+bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
+
 /* Zeroes all of RAM by giving it back; an overlay is gone. */
 void ram_clear(struct ram *ram);
 

@@ -30,6 +30,10 @@ static void fill_backends(struct machine_config *config, const struct machine_co
     }
     if (!config->debugcon)
         config->debugcon = saved->debugcon;
+    if (!config->post)
+        config->post = saved->post;
+    if (!config->parallel)
+        config->parallel = saved->parallel;
 }
 
 void restore_fill(struct machine_config *config, const struct restore_given *given)
@@ -40,11 +44,16 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
         memcpy(config->initrds, saved->initrds, sizeof(config->initrds));
         config->initrd_count = saved->initrd_count;
     }
+    if (!config->rom)
+        config->rom = saved->rom;
     if (!config->cmdline)
         config->cmdline = saved->cmdline;
     fill_backends(config, saved, given);
     config->no_balloon = saved->no_balloon;
     config->no_rng = saved->no_rng;
     config->has_exit_port = saved->has_exit_port;
+    config->exit_port = saved->exit_port;
+    config->has_testdev = saved->has_testdev;
+    config->parallel_ignores_strobe = saved->parallel_ignores_strobe;
     config->no_reboot |= saved->no_reboot;
 }

@@ -13,16 +13,20 @@
 
 static const unsigned long long default_memory_bytes = 512ULL << 20;
 
+enum { MAX_DEVICES = 8 };
+
 /* What the options ask for. Strings point into argv, or into `copies`. */
 struct request {
     struct vm_config vm;
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
-    bool no_net, has_console, has_serial, stats, help;
+    unsigned pin_count;
+    bool no_net, has_console, has_serial, has_cpus, stats, help;
+    unsigned device_count;
     const char *restore; /* a saved machine; NULL: boot */
     struct machine_saved *saved;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + VM_SAVES_MAX + 2];
+                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 4];
     unsigned copy_count;
 };
 
@@ -51,12 +55,92 @@ static bool store_engine(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
+static char *next_piece(char **rest)
+{
+    return strsep(rest, ",");
+}
+
+static bool cpus_option(struct engine_topology *topology, const char *piece, struct error *err)
+{
+    const struct {
+        const char *name;
+        unsigned *value;
+    } known[] = {{"sockets=", &topology->sockets},
+                 {"cores=", &topology->cores},
+                 {"threads=", &topology->threads}};
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        size_t length = strlen(known[i].name);
+        unsigned long count;
+        if (strncmp(piece, known[i].name, length) != 0)
+            continue;
+        if (!parse_number(piece + length, known[i].name, 1, MACHINE_MAX_VCPUS, &count, err))
+            return false;
+        *known[i].value = (unsigned)count;
+        return true;
+    }
+    error_usage(err, "option of processors", piece, "it is not known");
+    return error_hint(err, "known are sockets=N, cores=N and threads=N");
+}
+
+/* What is left out of the topology follows from the rest: first the cores, then the sockets. */
+static void complete_topology(struct engine_topology *topology, unsigned count)
+{
+    if (!topology->threads)
+        topology->threads = 1;
+    if (!topology->cores && !topology->sockets)
+        topology->sockets = 1;
+    if (!topology->cores)
+        topology->cores = count / (topology->sockets * topology->threads);
+    if (!topology->sockets && topology->cores)
+        topology->sockets = count / (topology->cores * topology->threads);
+}
+
 static bool store_cpus(void *target, const char *value, struct error *err)
 {
+    struct request *request = target;
+    struct engine_topology topology = {0};
     unsigned long count;
-    if (!parse_number(value, "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
+    if (request->has_cpus)
+        return error_usage(err, "number of processors", value, "it was given already");
+    request->has_cpus = true;
+    char *rest = copy_value(request, value);
+    if (!parse_number(next_piece(&rest), "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
         return false;
-    ((struct request *)target)->vm.machine.vcpu_count = (unsigned)count;
+    while (rest)
+        if (!cpus_option(&topology, next_piece(&rest), err))
+            return false;
+    complete_topology(&topology, (unsigned)count);
+    request->vm.machine.vcpu_count = (unsigned)count;
+    request->vm.machine.topology = topology;
+    if ((unsigned long)topology.sockets * topology.cores * topology.threads == count)
+        return true;
+    error_usage(err, "processors", value, "sockets, cores and threads do not make %lu of them",
+                count);
+    return error_hint(err, "as -c 8,sockets=1,cores=4,threads=2");
+}
+
+/* VCPU:HOSTCPU, each vCPU once. */
+static bool store_pin(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->pin_count == MACHINE_MAX_VCPUS)
+        return too_many("pinned processors", MACHINE_MAX_VCPUS, err);
+    char *host = copy_value(request, value);
+    request->pin_count++;
+    const char *vcpu = strsep(&host, ":");
+    unsigned long from, to;
+    if (!host) {
+        error_usage(err, "pin", value, "it is not of the form VCPU:HOSTCPU");
+        return error_hint(err, "--pin 0:2 keeps processor 0 on the host's processor 2");
+    }
+    if (!parse_number(vcpu, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, &from, err) ||
+        !parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, &to, err))
+        return false;
+    if (machine->pins[from])
+        return error_usage(err, "pin", value, "this processor is pinned already");
+    machine->pins[from] = (uint16_t)(to + 1);
     return true;
 }
 
@@ -71,6 +155,12 @@ static bool store_memory(void *target, const char *value, struct error *err)
         return error_hint(err, "write a unit: -m 512M; a bare number counts MiB");
     }
     ((struct request *)target)->vm.machine.memory_bytes = bytes & ~4095ULL;
+    return true;
+}
+
+static bool store_rom(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.rom = value;
     return true;
 }
 
@@ -93,12 +183,6 @@ static bool store_cmdline(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.cmdline = value;
     return true;
-}
-
-/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
-static char *next_piece(char **rest)
-{
-    return strsep(rest, ",");
 }
 
 static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
@@ -281,10 +365,70 @@ static bool store_debugcon(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_post(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.post = value;
+    return true;
+}
+
+/* A path may hold commas: only this one ending is an option. */
+static bool store_parallel(void *target, const char *value, struct error *err)
+{
+    static const char no_strobe[] = ",strobe=off";
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->parallel)
+        return too_many("parallel ports", 1, err);
+    char *where = copy_value(request, value);
+    size_t length = strlen(where), end = sizeof(no_strobe) - 1;
+    machine->parallel = where;
+    if (length > end && !strcmp(where + length - end, no_strobe)) {
+        where[length - end] = '\0';
+        machine->parallel_ignores_strobe = true;
+    }
+    return true;
+}
+
 static bool store_exit_port(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.has_exit_port = true;
     return true;
+}
+
+static bool debug_exit_options(struct machine_config *machine, char *rest, struct error *err)
+{
+    machine->has_exit_port = true;
+    while (rest) {
+        const char *piece = next_piece(&rest);
+        if (strncmp(piece, "port=", 5)) {
+            error_usage(err, "option of debug-exit", piece, "it is not known");
+            return error_hint(err, "known is port=NUMBER");
+        }
+        if (!parse_io_port(piece + 5, 4, &machine->exit_port, err))
+            return false;
+    }
+    return true;
+}
+
+static bool store_device(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->device_count == MAX_DEVICES)
+        return too_many("devices", MAX_DEVICES, err);
+    request->device_count++;
+    char *rest = copy_value(request, value);
+    const char *kind = next_piece(&rest);
+    if (!strcmp(kind, "debug-exit"))
+        return debug_exit_options(machine, rest, err);
+    if (!strcmp(kind, "testdev") && !rest) {
+        machine->has_testdev = true;
+        return true;
+    }
+    if (!strcmp(kind, "testdev"))
+        return error_usage(err, "option of testdev", rest, "it has none");
+    error_usage(err, "device", kind, "there is no such kind");
+    return error_hint(err, "the kinds are debug-exit[,port=NUMBER] and testdev");
 }
 
 static bool store_no_reboot(void *target, const char *value, struct error *err)
@@ -403,10 +547,19 @@ static bool store_help(void *target, const char *value, struct error *err)
 
 static const struct option_spec options[] = {
     {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
-    {"cpus", 'c', "N", "number of processors (1)", store_cpus},
+    {"cpus", 'c', "N[,sockets=S][,cores=C][,threads=T]",
+     "number of processors (1), and how they are told", store_cpus},
+    {"pin", 0, "VCPU:HOSTCPU", "keep a processor on one of the host's", store_pin},
     {"memory", 'm', "SIZE", "memory, as 512M or 2G (512M)", store_memory},
-    {"kernel", 0, "FILE", "a Linux bzImage, or an ELF kernel with a PVH note", store_kernel},
-    {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
+    {"kernel", 0, "FILE",
+     "a Linux bzImage, an ELF kernel with a PVH note,\n"
+     "or a Multiboot kernel",
+     store_kernel},
+    {"rom", 0, "FILE", "a flat image, started at the reset vector", store_rom},
+    {"initrd", 0, "FILE",
+     "an initial root; several are joined. For Multiboot\n"
+     "modules: FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…",
+     store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
     {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]",
@@ -426,7 +579,14 @@ static const struct option_spec options[] = {
      "/dev/virtio-ports/NAME",
      store_virtio_console},
     {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
-    {"exit-port", 0, NULL, "a write of N to port 0xf4 ends skep with status 2N+1", store_exit_port},
+    {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
+    {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
+     store_parallel},
+    {"device", 0, "KIND[,OPTION]…",
+     "for test programs: debug-exit[,port=0xf4], a write\n"
+     "of N ends skep with status 2N+1; testdev, as QEMU's",
+     store_device},
+    {"exit-port", 0, NULL, "the same as --device debug-exit", store_exit_port},
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
     {"no-rng", 0, NULL, "no source of entropy", store_no_rng},
@@ -494,7 +654,9 @@ static bool complete(struct request *request, struct error *err)
         return complete_saved(request, err);
     if (!machine->memory_bytes)
         machine->memory_bytes = default_memory_bytes;
-    if (!machine->kernel) {
+    if (machine->rom && !machine->kernel && machine->initrd_count)
+        return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
+    if (!machine->kernel && !machine->rom) {
         error_usage(err, "nothing to run", NULL, "no kernel was given");
         return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
     }

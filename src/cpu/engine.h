@@ -48,7 +48,7 @@ struct engine_topology {
 };
 
 struct engine_config {
-    unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC id = index */
+    unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC ids: topology.h */
     struct engine_topology topology;
     struct ram *ram; /* mapped by the engine as it is; other memory by map_ram */
     struct bus *bus;

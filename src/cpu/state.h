@@ -59,6 +59,7 @@ struct x86_pending {
     uint8_t vector;
     uint32_t error_code;
     bool nmi;           /* latched, not yet delivered */
+    bool nmi_again;     /* a second one behind it */
     bool nmi_blocked;   /* until IRET */
     bool sti_shadow;    /* interrupts held off for one instruction after STI */
     bool mov_ss_shadow; /* likewise after MOV SS, debug traps too */

@@ -31,9 +31,13 @@ struct field {
     }
 
 static const struct field strings[] = {FIELD(machine_config, cmdline)};
+/* Where bytes go: host/chardev.h. */
+static const struct field places[] = {FIELD(machine_config, debugcon), FIELD(machine_config, post),
+                                      FIELD(machine_config, parallel)};
 static const struct field flags[] = {
-    FIELD(machine_config, no_balloon), FIELD(machine_config, no_rng),
-    FIELD(machine_config, no_reboot), FIELD(machine_config, has_exit_port)};
+    FIELD(machine_config, no_balloon),  FIELD(machine_config, no_rng),
+    FIELD(machine_config, no_reboot),   FIELD(machine_config, has_exit_port),
+    FIELD(machine_config, has_testdev), FIELD(machine_config, parallel_ignores_strobe)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const char **string_at(struct machine_config *config, const struct field *field)
@@ -58,6 +62,28 @@ static json_t *path_of(const char *path)
     char *absolute = path ? realpath(path, NULL) : NULL;
     json_t *value = string_of(absolute ? absolute : path);
     free(absolute);
+    return value;
+}
+
+/* A file; or, for a Multiboot kernel, files with arguments behind commas, each with the folder of a
+ * relative name (machine.h). */
+static json_t *initrd_of(const char *text)
+{
+    char *absolute = realpath(text, NULL), *folder = getcwd(NULL, 0);
+    json_t *value = absolute || !folder ? string_of(absolute ? absolute : text) : json_string("");
+    bool begins = true;
+    for (const char *at = text; !absolute && folder && *at; at++) {
+        bool is_comma = *at == ',' && at[1] == ',';
+        json_t *more =
+            json_sprintf("%s%s%s%.*s", json_string_value(value), begins && *at != '/' ? folder : "",
+                         begins && *at != '/' ? "/" : "", is_comma ? 2 : 1, at);
+        json_decref(value);
+        value = more;
+        begins = *at == ',' && !is_comma;
+        at += is_comma;
+    }
+    free(absolute);
+    free(folder);
     return value;
 }
 
@@ -147,18 +173,21 @@ static json_t *uuid_of(const struct machine_config *config)
 char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
-    json_t *root = json_pack(
-        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "cpus", config->vcpu_count,
-        "topology", config->topology.sockets, config->topology.cores, config->topology.threads,
-        "memory", (json_int_t)config->memory_bytes, "uuid", uuid_of(config), "kernel",
-        path_of(config->kernel), "initrds", list_of(config->initrds, config->initrd_count, path_of),
-        "disks", disks_of(config), "nets", nets_of(config), "serials",
-        list_of(config->serials, config->serial_count, where_of), "consoles", consoles_of(config),
-        "debugcon", where_of(config->debugcon));
+    json_t *root =
+        json_pack("{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i}", "cpus",
+                  config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
+                  config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
+                  uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom),
+                  "initrds", list_of(config->initrds, config->initrd_count, initrd_of), "disks",
+                  disks_of(config), "nets", nets_of(config), "serials",
+                  list_of(config->serials, config->serial_count, where_of), "consoles",
+                  consoles_of(config), "exit_port", config->exit_port);
     if (!root)
         return NULL;
     for (size_t i = 0; i < COUNT(strings); i++)
         json_object_set_new(root, strings[i].name, string_of(*string_at(&copy, &strings[i])));
+    for (size_t i = 0; i < COUNT(places); i++)
+        json_object_set_new(root, places[i].name, where_of(*string_at(&copy, &places[i])));
     for (size_t i = 0; i < COUNT(flags); i++)
         json_object_set_new(root, flags[i].name, json_boolean(*flag_at(&copy, &flags[i])));
     char *text = json_dumps(root, JSON_COMPACT);
@@ -321,6 +350,9 @@ static bool take_shape(struct machine_config *config, const json_t *root)
     if (!take_number(json_object_get(root, "memory"), MACHINE_MIN_MEMORY_BYTES, INT64_MAX, &number))
         return false;
     config->memory_bytes = (uint64_t)number;
+    if (!take_number(json_object_get(root, "exit_port"), 0, UINT16_MAX, &number))
+        return false;
+    config->exit_port = (uint16_t)number;
     return take_uuid(config, root);
 }
 
@@ -328,6 +360,9 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 {
     for (size_t i = 0; i < COUNT(strings); i++)
         if (!take_string(json_object_get(root, strings[i].name), string_at(config, &strings[i])))
+            return false;
+    for (size_t i = 0; i < COUNT(places); i++)
+        if (!take_string(json_object_get(root, places[i].name), string_at(config, &places[i])))
             return false;
     for (size_t i = 0; i < COUNT(flags); i++)
         if (!take_flag(json_object_get(root, flags[i].name), flag_at(config, &flags[i])))
@@ -338,8 +373,8 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 11; /* those of take_all() that are not plain */
-    if (json_object_size(root) == own + COUNT(strings) + COUNT(flags))
+    const size_t own = 12; /* those of take_all() that are not plain */
+    if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
     return error_hint(err, "use the version of skep that saved it");
@@ -350,14 +385,13 @@ static bool take_all(struct description *description, const json_t *root)
     struct machine_config *config = &description->config;
     return take_shape(config, root) &&
            take_string(json_object_get(root, "kernel"), &config->kernel) &&
+           take_string(json_object_get(root, "rom"), &config->rom) &&
            take_strings(root, "initrds", config->initrds, MACHINE_MAX_INITRDS,
                         &config->initrd_count) &&
            take_disks(config, root) && take_nets(description, root) &&
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
-           take_consoles(config, root) &&
-           take_string(json_object_get(root, "debugcon"), &config->debugcon) &&
-           take_plain(config, root);
+           take_consoles(config, root) && take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

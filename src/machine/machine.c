@@ -7,6 +7,7 @@
 
 #include "machine/boot.h"
 #include "machine/debug.h"
+#include "machine/fw_items.h"
 #include "machine/machine_internal.h"
 #include "machine/mtrr.h"
 
@@ -18,11 +19,6 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
-
-const char *machine_default_cmdline(void)
-{
-    return "console=ttyS0";
-}
 
 /* ---- requests from any thread ---- */
 
@@ -107,40 +103,51 @@ void machine_power_button(struct machine *machine)
 /* ---- boot and reset ---- */
 
 /* Firmware gives all processors the same memory types; a kernel that is booted without takes them
- * to be disabled otherwise. */
+ * to be disabled otherwise. A ROM does that itself. */
 static bool set_states(struct machine *machine, struct x86_state *bsp, struct error *err)
 {
     struct x86_state ap;
     unsigned physical_bits = machine->engine->physical_bits(machine->vm);
     x86_state_reset(&ap, false);
-    mtrr_fill(&ap, physical_bits);
-    mtrr_fill(bsp, physical_bits);
+    if (!machine->rom.bytes) {
+        mtrr_fill(&ap, physical_bits);
+        mtrr_fill(bsp, physical_bits);
+    }
     for (unsigned i = 0; i < machine->config.vcpu_count; i++)
         if (!vcpus_set_state(machine->vcpus, i, i ? &ap : bsp, err))
             return false;
     return true;
 }
 
+static struct boot_config boot_config(struct machine *machine, const struct memory_map *map)
+{
+    return (struct boot_config){
+        .kernel = machine->kernel,
+        .initrds = machine->initrds,
+        .initrd_count = machine->initrd_count,
+        .module_texts =
+            machine->module_texts[0] ? (const char *const *)machine->module_texts : NULL,
+        .cmdline = machine->config.cmdline,
+        .map = map,
+    };
+}
+
 /* From the state after power-on to where the kernel is entered; memory is clear. */
 static bool boot(struct machine *machine, struct error *err)
 {
     struct memory_map map;
-    uint64_t rsdp_gpa;
+    struct boot_config config = boot_config(machine, &map);
     struct x86_state bsp;
-    if (!machine->kernel)
+    if (!machine->kernel && (machine->config.kernel || !machine->rom.bytes))
         return error_set(err, "cannot start the guest again", machine->config.kernel,
                          "its kernel could not be opened");
-    if (!q35_boot(machine->board, &map, &rsdp_gpa, err))
-        return false;
-    const struct boot_config config = {
-        .kernel = machine->kernel,
-        .initrds = machine->initrds,
-        .initrd_count = machine->config.initrd_count,
-        .cmdline = machine->config.cmdline,
-        .map = &map,
-        .rsdp_gpa = rsdp_gpa,
-    };
     x86_state_reset(&bsp, true);
+    if (machine->rom.bytes) {
+        boot_rom_shadow(&machine->rom, machine->ram);
+        return set_states(machine, &bsp, err);
+    }
+    if (!q35_boot(machine->board, &map, &config.rsdp_gpa, err))
+        return false;
     return boot_load(&config, machine->ram, &bsp, err) && set_states(machine, &bsp, err);
 }
 
@@ -299,6 +306,11 @@ static bool take_topology(struct machine_config *config, struct error *err)
         config->vcpu_count = 1;
     if (!topology->sockets && !topology->cores && !topology->threads)
         *topology = (struct engine_topology){1, config->vcpu_count, 1};
+    for (unsigned i = config->vcpu_count; i < MACHINE_MAX_VCPUS; i++)
+        if (config->pins[i])
+            return error_usage(err, "cannot make a machine", NULL,
+                               "vCPU %u is to be pinned, but there are only %u", i,
+                               config->vcpu_count);
     uint64_t product = (uint64_t)topology->sockets * topology->cores;
     if (product <= MACHINE_MAX_VCPUS && product * topology->threads == config->vcpu_count)
         return true;
@@ -319,11 +331,61 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
-/* A saved machine needs them only when its guest starts again: that they are gone is told then. */
-static bool open_boot_files(struct machine *machine, struct error *err)
+static bool open_initrd(struct machine *machine, const char *what, const char *path,
+                        struct error *err)
+{
+    if (machine->initrd_count == MACHINE_MAX_INITRDS)
+        return error_usage(err, "cannot make a machine", NULL,
+                           "there are too many modules: at most %d", MACHINE_MAX_INITRDS);
+    machine->initrds[machine->initrd_count] = boot_file_open(what, path, err);
+    return machine->initrds[machine->initrd_count++];
+}
+
+/* The next of "FILE ARGUMENTS,FILE ARGUMENTS", where ",," is a comma; *list moves on, to NULL after
+ * the last. The caller frees it; NULL: out of memory. */
+static char *next_module(const char **list)
+{
+    const char *at = *list;
+    char *text = malloc(strlen(at) + 1);
+    char *out = text;
+    if (!text)
+        return NULL;
+    while (*at && (*at != ',' || at[1] == ',')) {
+        at += *at == ',';
+        *out++ = *at++;
+    }
+    *out = '\0';
+    *list = *at ? at + 1 : NULL;
+    return text;
+}
+
+/* The kernel is told the whole text, as by QEMU. */
+static bool open_modules(struct machine *machine, const char *list, struct error *err)
+{
+    while (list) {
+        char *text = next_module(&list);
+        char *path = text ? strndup(text, strcspn(text, " ")) : NULL;
+        bool ok = path ? open_initrd(machine, "module", path, err)
+                       : error_errno(err, "cannot open module", NULL, ENOMEM);
+        free(path);
+        if (!ok) {
+            free(text);
+            return false;
+        }
+        machine->module_texts[machine->initrd_count - 1] = text;
+    }
+    return true;
+}
+
+static bool open_rom(struct machine *machine, struct error *err)
+{
+    return !machine->config.rom || boot_rom_open(&machine->rom, machine->config.rom, err);
+}
+
+static bool open_kernel(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
-    if (!config->kernel && config->saved)
+    if (!config->kernel && config->rom)
         return true;
     if (!config->kernel) {
         error_usage(err, "cannot make a machine", NULL, "no kernel is given");
@@ -332,11 +394,11 @@ static bool open_boot_files(struct machine *machine, struct error *err)
     machine->kernel = boot_file_open("kernel", config->kernel, err);
     if (!machine->kernel)
         return false;
-    for (unsigned i = 0; i < config->initrd_count; i++) {
-        machine->initrds[i] = boot_file_open("initrd", config->initrds[i], err);
-        if (!machine->initrds[i])
+    bool takes_modules = boot_takes_modules(machine->kernel);
+    for (unsigned i = 0; i < config->initrd_count; i++)
+        if (!(takes_modules ? open_modules(machine, config->initrds[i], err)
+                            : open_initrd(machine, "initrd", config->initrds[i], err)))
             return false;
-    }
     return true;
 }
 
@@ -361,15 +423,34 @@ static bool open_engine(struct machine *machine, struct error *err)
     machine->vm = machine->engine->vm_open(&engine, err);
     if (!machine->vm)
         return false;
+    if (machine->rom.bytes &&
+        !machine->engine->map_ram(machine->vm, boot_rom_gpa(&machine->rom), machine->rom.bytes,
+                                  machine->rom.size_bytes, true, err))
+        return false;
     const struct vcpus_config vcpus = {
         .engine = machine->engine,
         .vm = machine->vm,
         .count = config->vcpu_count,
+        .pins = config->pins,
         .event = vcpu_event,
         .opaque = machine,
     };
     machine->vcpus = vcpus_create(&vcpus, err);
     return machine->vcpus;
+}
+
+static bool tell_firmware(struct machine *machine, struct error *err)
+{
+    q35_memory_map(machine->board, &machine->fw_map);
+    machine->fw_boot = boot_config(machine, &machine->fw_map);
+    const struct fw_items items = {
+        .vcpu_count = machine->config.vcpu_count,
+        .memory_bytes = machine->config.memory_bytes,
+        .uuid = machine->config.uuid,
+        .map = &machine->fw_map,
+        .boot = machine->kernel ? &machine->fw_boot : NULL,
+    };
+    return fw_items_put(q35_fw_cfg(machine->board), &items, err);
 }
 
 static bool make_board(struct machine *machine, struct error *err)
@@ -387,21 +468,28 @@ static bool make_board(struct machine *machine, struct error *err)
         .log = machine->log,
         .uart_count = config->serial_count < Q35_MIN_UARTS ? Q35_MIN_UARTS : config->serial_count,
         .debugcon = backends_char(&machine->backends.debugcon),
+        .post = backends_char(&machine->backends.post),
+        .parallel = backends_char(&machine->backends.parallel),
+        .parallel_ignores_strobe = config->parallel_ignores_strobe,
         .has_exit_port = config->has_exit_port,
+        .exit_port = config->exit_port,
+        .has_testdev = config->has_testdev,
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)
         board.uart[i] = backends_char(&machine->backends.serial[i]);
     machine->board = q35_create(&board, err);
-    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err);
+    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err) &&
+           tell_firmware(machine, err);
 }
 
-/* Boot files that can't be had any more are missed at the guest's next start only. */
-static bool open_boot_files_again(struct machine *machine)
+/* A saved machine needs its kernel only when its guest starts again: that it is gone is missed
+ * then. A ROM is a part of the guest's memory. */
+static bool open_kernel_again(struct machine *machine)
 {
-    struct error error;
-    if (open_boot_files(machine, &error))
+    struct error error = {0};
+    if (open_kernel(machine, &error))
         return true;
     log_write(machine->log, LOG_WARNING, "machine",
               "the guest will not be able to reboot: %s %s: %s", error.what, error.where,
@@ -419,14 +507,16 @@ static bool build(struct machine *machine, struct error *err)
     if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
         return false;
     take_uuid(config);
-    if (!config->cmdline)
-        config->cmdline = machine_default_cmdline();
-    if (config->saved ? !open_boot_files_again(machine) : !open_boot_files(machine, err))
+    if (!open_rom(machine, err))
+        return false;
+    if (config->saved ? !open_kernel_again(machine) : !open_kernel(machine, err))
         return false;
     if (!open_requests(machine, err))
         return false;
     machine->ram = ram_create(config->memory_bytes, err);
-    if (!machine->ram || (config->saved && !snapshot_map_memory(machine, err)))
+    if (!machine->ram)
+        return false;
+    if (config->saved && (!snapshot_check_rom(machine, err) || !snapshot_map_memory(machine, err)))
         return false;
     machine->bus = bus_create(machine->log);
     if (!machine->bus)
@@ -489,9 +579,12 @@ void machine_destroy(struct machine *machine)
     if (machine->bus)
         bus_destroy(machine->bus);
     ram_destroy(machine->ram);
+    boot_rom_close(&machine->rom);
     boot_file_close(machine->kernel);
-    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++)
+    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
         boot_file_close(machine->initrds[i]);
+        free(machine->module_texts[i]);
+    }
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)

@@ -17,6 +17,7 @@
 
 enum {
     MACHINE_MAX_VCPUS = ENGINE_MAX_VCPUS,
+    MACHINE_MAX_HOST_CPU = 1023, /* the last that can be named */
     MACHINE_MAX_INITRDS = 16,
     MACHINE_MAX_DISKS = 22,
     MACHINE_MAX_NETS = 4,
@@ -59,17 +60,23 @@ struct machine_saved;
 
 /* All that it points to must stay until machine_destroy(). */
 struct machine_config {
-    bool counts_instructions;        /* as in engine_config */
-    const char *engine;              /* "auto", "soft", "kvm", with ",options"; NULL: auto */
-    unsigned vcpu_count;             /* 0: 1 */
-    struct engine_topology topology; /* all zero: one socket, a core each */
+    bool counts_instructions;         /* as in engine_config */
+    const char *engine;               /* "auto", "soft", "kvm", with ",options"; NULL: auto */
+    unsigned vcpu_count;              /* 0: 1 */
+    struct engine_topology topology;  /* all zero: one socket, a core each */
+    uint16_t pins[MACHINE_MAX_VCPUS]; /* the host's processor that a vCPU stays on, + 1; 0: any */
     uint64_t memory_bytes;
     uint8_t uuid[16]; /* all zero: random */
 
-    const char *kernel; /* a bzImage or an ELF vmlinux */
+    /* A ROM to start in at the reset vector: then it gets the kernel, if there is one, by fw_cfg.
+     * NULL: the kernel is started. */
+    const char *rom;
+    const char *kernel; /* a bzImage, an ELF vmlinux, or a Multiboot kernel */
+    /* A file each; for a Multiboot kernel modules, as "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…", where
+     * ",," is a comma. */
     const char *initrds[MACHINE_MAX_INITRDS];
     unsigned initrd_count;
-    const char *cmdline; /* NULL: machine_default_cmdline() */
+    const char *cmdline; /* NULL: BOOT_LINUX_CMDLINE; for a Multiboot kernel nothing */
 
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
@@ -81,11 +88,16 @@ struct machine_config {
     unsigned serial_count;
     struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
-    const char *debugcon; /* port 0xe9; NULL: none */
+    const char *debugcon;         /* port 0xe9; NULL: none */
+    const char *post;             /* ports 0x80 and 0x190; NULL: what is written there is dropped */
+    const char *parallel;         /* the parallel port; NULL: there is none */
+    bool parallel_ignores_strobe; /* prints all that is written to its data register */
 
     bool no_balloon, no_rng;
-    bool no_reboot;     /* a reboot ends the machine */
-    bool has_exit_port; /* 0xf4 */
+    bool no_reboot; /* a reboot ends the machine */
+    bool has_exit_port;
+    uint16_t exit_port; /* 0: 0xf4 */
+    bool has_testdev;
 
     /* NULL: it is booted. Otherwise it goes on where this one was saved: of the above, processors,
      * memory (0: as saved) and uuid are taken from there, the rest must make the same devices. */
@@ -159,9 +171,6 @@ void machine_terminal_resized(struct machine *machine);
 /* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
 const char *machine_serial_path(const struct machine *machine, unsigned index);
 const char *machine_console_path(const struct machine *machine, unsigned index);
-
-/* What is added when no command line is given. */
-const char *machine_default_cmdline(void);
 
 /* ---- saved machines: docs/snapshot.md ---- */
 

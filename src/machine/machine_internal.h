@@ -13,7 +13,8 @@
 #include "bus/net.h"
 #include "bus/ram.h"
 #include "host/chardev.h"
-#include "machine/boot_file.h"
+#include "machine/boot.h"
+#include "machine/boot_rom.h"
 #include "machine/machine.h"
 #include "machine/q35.h"
 #include "machine/vcpus.h"
@@ -33,6 +34,8 @@ struct backends {
     struct machine_char serial[MACHINE_MAX_SERIALS];
     struct machine_char console[MACHINE_MAX_CONSOLES];
     struct machine_char debugcon;
+    struct machine_char post;
+    struct machine_char parallel;
 };
 
 /* What vCPU threads ask of the loop's thread, in the order of their weight. */
@@ -63,8 +66,13 @@ struct machine {
     struct q35 *board;
     struct backends backends;
     struct virtio_device *console; /* the board's; NULL: none */
-    struct boot_file *kernel;
+    struct boot_rom rom;
+    struct boot_file *kernel; /* NULL: only a ROM */
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
+    unsigned initrd_count;
+    struct boot_config fw_boot; /* what the firmware configuration device reads from */
+    struct memory_map fw_map;
+    char *module_texts[MACHINE_MAX_INITRDS]; /* of a Multiboot kernel */
 
     int request_fd; /* an eventfd: there are requests */
     struct loop_watch *request_watch;
@@ -112,6 +120,7 @@ void machine_serve_requests(struct machine *machine);
 uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not known */
 /* Steps of making a machine that was saved, in this order; snapshot.c. */
 bool snapshot_take_shape(struct machine *machine, struct error *err);
+bool snapshot_check_rom(const struct machine *machine, struct error *err);
 bool snapshot_map_memory(struct machine *machine, struct error *err);
 bool snapshot_check_engine(const struct machine *machine, struct error *err);
 bool snapshot_load(struct machine *machine, struct error *err);

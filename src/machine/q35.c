@@ -6,6 +6,7 @@
  */
 #include "machine/q35.h"
 
+#include "cpu/topology.h"
 #include "dev/acpi_pm.h"
 #include "dev/debugcon.h"
 #include "dev/exit_port.h"
@@ -17,9 +18,12 @@
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/mc146818.h"
+#include "dev/parallel.h"
 #include "dev/pci.h"
 #include "dev/pci_host.h"
+#include "dev/post_port.h"
 #include "dev/reset_cf9.h"
+#include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "dev/virtio/pci.h"
 #include "machine/acpi.h"
@@ -51,6 +55,7 @@ enum {
 #define IOAPIC_BASE  UINT64_C(0xfec00000)
 #define HPET_BASE    UINT64_C(0xfed00000)
 #define LAPIC_BASE   UINT64_C(0xfee00000)
+#define TESTDEV_BASE UINT64_C(0xff000000)
 #define MMIO64_BASE  (256 * GIB)
 #define MMIO64_BYTES (256 * GIB) /* up to what 39 address lines reach */
 
@@ -65,12 +70,18 @@ enum {
     RTC_PORT = 0x70,
     POST_PORT = 0x80,
     PIC_SLAVE_PORT = 0xa0,
+    TESTDEV_VALUE_PORT = 0xe0,
+    TESTDEV_FLUSH_PORT = 0xe4,
     DEBUGCON_PORT = 0xe9,
     EXIT_PORT = 0xf4,
+    POST_PORT_PS2 = 0x190,
+    PARALLEL_PORT = 0x378,
     ELCR_PORT = 0x4d0,
+    FW_CFG_PORT = 0x510,
     PM_PORT = 0x600,
     PCI_ADDRESS_PORT = 0xcf8,
     RESET_PORT = 0xcf9,
+    TESTDEV_GSI_PORT = 0x2000,
     PCI_IO_BASE = 0xc000,
     PCI_IO_BYTES = 0x4000,
 };
@@ -81,6 +92,7 @@ enum {
     IRQ_PIT = 0,
     IRQ_KEYBOARD = 1,
     IRQ_CASCADE = 2,
+    IRQ_PARALLEL = 7,
     IRQ_RTC = 8,
     IRQ_SCI = 9,
     IRQ_MOUSE = 12,
@@ -124,13 +136,16 @@ struct q35 {
     struct acpi_pm *acpi_pm;
     struct mc146818 *rtc;
     struct pci_bus *pci;
+    struct fw_cfg *fw_cfg;
 
     /* The sources of each ISA interrupt, since some are shared: a bit each. */
     pthread_mutex_t irq_lock;
     uint32_t isa_sources[ISA_IRQS];
+    uint32_t test_levels;                  /* of the GSIs, by the test device */
     uint8_t pirq_levels;                   /* bit n: PIRQ n is up */
     uint8_t pirq_irq[ICH9_LPC_PIRQ_COUNT]; /* of the 8259 pair; 0: none */
 
+    uint8_t apic_ids[ENGINE_MAX_VCPUS];
     struct bytes acpi, smbios;
 };
 
@@ -151,7 +166,7 @@ static void label_virtio(struct q35 *board, const struct virtio_device *device, 
 /* ---- interrupt wiring ---- */
 
 /* Sources of an ISA interrupt: the devices on it and the PIRQs that are routed to it. */
-enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT };
+enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT, SOURCE_TEST = 16 };
 
 /* With irq_lock held. */
 static void drive_pic(struct q35 *board, unsigned irq)
@@ -220,7 +235,23 @@ static void set_pirq(void *opaque, unsigned pirq, bool level)
         set_source(board, irq, SOURCE_PIRQ + pirq, level);
         drive_pic(board, irq);
     }
-    drive_gsi(board, GSI_PCI + pirq, level);
+    drive_gsi(board, GSI_PCI + pirq, level || board->test_levels >> (GSI_PCI + pirq) & 1);
+    pthread_mutex_unlock(&board->irq_lock);
+}
+
+/* The test device raises any input of the I/O APIC, and with those of ISA interrupts the 8259
+ * pair's. It is one source beside the devices. */
+static void set_test_gsi(void *opaque, unsigned gsi, bool level)
+{
+    struct q35 *board = opaque;
+    if (gsi < ISA_IRQS && gsi != IRQ_CASCADE) {
+        set_isa(board, gsi | SOURCE_TEST << 8, level);
+        return;
+    }
+    pthread_mutex_lock(&board->irq_lock);
+    uint32_t bit = UINT32_C(1) << gsi;
+    board->test_levels = level ? board->test_levels | bit : board->test_levels & ~bit;
+    drive_gsi(board, gsi, level || (gsi >= GSI_PCI && board->pirq_levels >> (gsi - GSI_PCI) & 1));
     pthread_mutex_unlock(&board->irq_lock);
 }
 
@@ -300,6 +331,7 @@ static bool make_lapics(struct q35 *board, struct error *err)
     const struct q35_config *config = &board->config;
     const struct lapic_config lapic = {
         .vcpu_count = config->vcpu_count,
+        .ids = board->apic_ids,
         .bus = config->bus,
         .base = LAPIC_BASE,
         .clock = config->clock,
@@ -463,6 +495,70 @@ static bool make_reset(struct q35 *board, struct error *err)
     return true;
 }
 
+static bool make_post(struct q35 *board, struct error *err)
+{
+    const struct post_port_config config = {
+        .ports = {POST_PORT, POST_PORT_PS2},
+        .port_count = 2,
+        .backend = board->config.post,
+        .log = board->config.log,
+    };
+    struct post_port *post = post_port_create(&config, board->config.bus, err);
+    if (!post)
+        return false;
+    add(board, &post_port_ops, post);
+    return true;
+}
+
+static bool make_testdev(struct q35 *board, struct error *err)
+{
+    if (!board->config.has_testdev)
+        return true;
+    const struct testdev_config config = {
+        .gsi_base = TESTDEV_GSI_PORT,
+        .value_base = TESTDEV_VALUE_PORT,
+        .flush_base = TESTDEV_FLUSH_PORT,
+        .memory_base = TESTDEV_BASE,
+        .gsi = {set_test_gsi, board, 0},
+        .ram = board->config.ram,
+    };
+    struct testdev *testdev = testdev_create(&config, board->config.bus, err);
+    if (!testdev)
+        return false;
+    add(board, &testdev_ops, testdev);
+    return true;
+}
+
+static bool make_fw_cfg(struct q35 *board, struct error *err)
+{
+    const struct fw_cfg_config config = {.base = FW_CFG_PORT, .ram = board->config.ram};
+    board->fw_cfg = fw_cfg_create(&config, board->config.bus, err);
+    if (!board->fw_cfg)
+        return false;
+    add(board, &fw_cfg_ops, board->fw_cfg);
+    return true;
+}
+
+struct fw_cfg *q35_fw_cfg(struct q35 *board)
+{
+    return board->fw_cfg;
+}
+
+/* Last: its port may be the user's choice, and another device's. */
+static bool make_exit_port(struct q35 *board, struct error *err)
+{
+    const struct q35_config *config = &board->config;
+    if (!config->has_exit_port)
+        return true;
+    const struct exit_port_config exit = {config->exit_port ? config->exit_port : EXIT_PORT,
+                                          config->callbacks.exit, config->callbacks.opaque};
+    struct exit_port *port = exit_port_create(&exit, config->bus, err);
+    if (!port)
+        return error_hint(err, "choose another port for the debug exit");
+    add(board, &exit_port_ops, port);
+    return true;
+}
+
 static bool make_debug_ports(struct q35 *board, struct error *err)
 {
     const struct q35_config *config = &board->config;
@@ -473,17 +569,7 @@ static bool make_debug_ports(struct q35 *board, struct error *err)
             return false;
         add(board, &debugcon_ops, debugcon);
     }
-    if (config->has_exit_port) {
-        const struct exit_port_config exit = {EXIT_PORT, config->callbacks.exit,
-                                              config->callbacks.opaque};
-        struct exit_port *port = exit_port_create(&exit, config->bus, err);
-        if (!port)
-            return false;
-        add(board, &exit_port_ops, port);
-    }
-    /* The port of POST codes, which kernels write to pass some time. */
-    const struct bus_range post = {"post", BUS_PORT, POST_PORT, 1, NULL, NULL, NULL};
-    return bus_map(config->bus, &post, err);
+    return make_post(board, err);
 }
 
 /* ---- keyboard and serial ports ---- */
@@ -520,6 +606,24 @@ static bool make_uarts(struct q35 *board, struct error *err)
             return false;
         add(board, &uart16550_ops, uart);
     }
+    return true;
+}
+
+static bool make_parallel(struct q35 *board, struct error *err)
+{
+    if (!board->config.parallel)
+        return true;
+    const struct parallel_config config = {
+        .base = PARALLEL_PORT,
+        .irq = isa_line(board, IRQ_PARALLEL),
+        .ignores_strobe = board->config.parallel_ignores_strobe,
+        .backend = board->config.parallel,
+        .log = board->config.log,
+    };
+    struct parallel *parallel = parallel_create(&config, board->config.bus, err);
+    if (!parallel)
+        return false;
+    add(board, &parallel_ops, parallel);
     return true;
 }
 
@@ -591,10 +695,15 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
         return NULL;
     }
     board->config = *config;
+    for (unsigned i = 0; i < config->vcpu_count; i++)
+        board->apic_ids[i] =
+            (uint8_t)topology_apic_id(config->topology.cores, config->topology.threads, i);
     pthread_mutex_init(&board->irq_lock, NULL);
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
-        !make_i8042(board, err) || !make_uarts(board, err) || !make_pci(board, err)) {
+        !make_i8042(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
+        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
+        !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }
@@ -658,6 +767,7 @@ static bool make_acpi(struct q35 *board, struct error *err)
     const struct hpet_config hpet = hpet_config(board);
     struct acpi_config acpi = {
         .vcpu_count = board->config.vcpu_count,
+        .apic_ids = board->apic_ids,
         .lapic_base = LAPIC_BASE,
         .ioapic_base = IOAPIC_BASE,
         .ioapic_id = IOAPIC_ID,
@@ -684,6 +794,8 @@ static bool make_acpi(struct q35 *board, struct error *err)
         .keyboard_port = {KEYBOARD_DATA_PORT, KEYBOARD_COMMAND_PORT},
         .keyboard_irq = IRQ_KEYBOARD,
         .mouse_irq = IRQ_MOUSE,
+        .parallel_port = board->config.parallel ? PARALLEL_PORT : 0,
+        .parallel_irq = IRQ_PARALLEL,
     };
     static_assert((int)Q35_MAX_UARTS == (int)ACPI_MAX_UARTS, "as many places for them");
     memcpy(acpi.uart, uarts, sizeof(uarts));
@@ -707,7 +819,7 @@ bool q35_finish(struct q35 *board, struct error *err)
            smbios_build(&smbios, SMBIOS_GPA, SMBIOS_BYTES, &board->smbios, err);
 }
 
-static void map_memory(const struct q35 *board, struct memory_map *map)
+void q35_memory_map(const struct q35 *board, struct memory_map *map)
 {
     uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
     *map = (struct memory_map){0};
@@ -735,7 +847,7 @@ bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, str
         ram_write(board->config.ram, SMBIOS_GPA, board->smbios.data, board->smbios.size_bytes);
     assert(is_ram);
     (void)is_ram;
-    map_memory(board, map);
+    q35_memory_map(board, map);
     *rsdp_gpa = ACPI_GPA;
     return true;
 }
@@ -754,12 +866,14 @@ void q35_press_power_button(struct q35 *board)
 }
 
 static const char wiring_section[] = "q35";
+enum { WIRING_VERSION = 2 };
 
 static void save_wiring(const struct q35 *board, struct save *save)
 {
-    save_begin(save, wiring_section, 1);
+    save_begin(save, wiring_section, WIRING_VERSION);
     for (unsigned i = 0; i < ISA_IRQS; i++)
         save_u32(save, board->isa_sources[i]);
+    save_u32(save, board->test_levels);
     save_u8(save, board->pirq_levels);
     save_bytes(save, board->pirq_irq, sizeof(board->pirq_irq));
     save_end(save);
@@ -768,10 +882,11 @@ static void save_wiring(const struct q35 *board, struct save *save)
 static bool load_wiring(struct q35 *board, struct load *load)
 {
     uint32_t version;
-    if (!load_begin(load, wiring_section, &version) || version != 1)
+    if (!load_begin(load, wiring_section, &version) || version != WIRING_VERSION)
         return false;
     for (unsigned i = 0; i < ISA_IRQS; i++)
         board->isa_sources[i] = load_u32(load);
+    board->test_levels = load_u32(load);
     board->pirq_levels = load_u8(load);
     load_bytes(load, board->pirq_irq, sizeof(board->pirq_irq));
     for (unsigned i = 0; i < ICH9_LPC_PIRQ_COUNT; i++)

@@ -4,6 +4,7 @@
  * processors can do, its disks, then processors, the engine's own part and devices. Memory is a
  * part of its own of the file. Runs on the loop's thread while the machine is paused.
  */
+#include "base/crc32c.h"
 #include "machine/description.h"
 #include "machine/machine_internal.h"
 #include "machine/saved_file.h"
@@ -30,6 +31,8 @@ struct machine_saved {
     bool has_irqchip;
     uint64_t clock_ns, tsc_hz;
     uint32_t reboots;
+    uint64_t rom_bytes; /* 0: no ROM */
+    uint32_t rom_sum;
 };
 
 /* Opens a section of `load` in the one version that there is so far. */
@@ -77,6 +80,11 @@ static bool load_description(struct machine_saved *saved, struct load *load, str
     return saved->description && end(load, description_section, err);
 }
 
+static uint32_t rom_sum(const struct machine *machine)
+{
+    return machine->rom.bytes ? crc32c(machine->rom.bytes, machine->rom.size_bytes) : 0;
+}
+
 static void save_shape(struct machine *machine, struct save *save)
 {
     char engine[sizeof(((struct machine_saved *)0)->engine)] = {0};
@@ -87,6 +95,8 @@ static void save_shape(struct machine *machine, struct save *save)
     save_u64(save, clock_now_ns(machine->clock));
     save_u64(save, machine->engine->tsc_hz(machine->vm));
     save_u32(save, machine->reboots);
+    save_u64(save, machine->rom.size_bytes);
+    save_u32(save, rom_sum(machine));
     save_end(save);
 }
 
@@ -100,6 +110,8 @@ static bool load_shape(struct machine_saved *saved, struct load *load, struct er
     saved->clock_ns = load_u64(load);
     saved->tsc_hz = load_u64(load);
     saved->reboots = load_u32(load);
+    saved->rom_bytes = load_u64(load);
+    saved->rom_sum = load_u32(load);
     return end(load, shape_section, err);
 }
 
@@ -122,7 +134,7 @@ static const struct feature_word {
     {0xd, 1, 0, EAX, "EAX"},
     {0x40000001, 0, 0, EAX, "EAX"},
     {0x80000001, 0, 0, ECX, "ECX"},
-    {0x80000001, 0, 0, EDX, "EDX"},
+    {0x80000001, 0, 1 << 9 /* APIC */, EDX, "EDX"},
     {0x80000008, 0, 0, EBX, "EBX"},
 };
 enum { FEATURE_WORDS = sizeof(feature_words) / sizeof(feature_words[0]), VENDOR_BYTES = 12 };
@@ -344,6 +356,17 @@ bool snapshot_map_memory(struct machine *machine, struct error *err)
     const struct saved_file *file = &machine->config.saved->file;
     return ram_overlay(machine->ram, file->fd, file->memory_offset, err) &&
            saved_file_check_memory(file, ram_bytes(machine->ram), err);
+}
+
+/* It is a part of memory that is not in the file. */
+bool snapshot_check_rom(const struct machine *machine, struct error *err)
+{
+    const struct machine_saved *saved = machine->config.saved;
+    if (machine->rom.size_bytes == saved->rom_bytes && rom_sum(machine) == saved->rom_sum)
+        return true;
+    return error_set(err, "cannot restore the machine with ROM",
+                     machine->config.rom ? machine->config.rom : "none",
+                     "it is not the one that the machine was saved with");
 }
 
 uint64_t snapshot_tsc_hz(const struct machine *machine)

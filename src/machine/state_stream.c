@@ -129,6 +129,7 @@ static void walk_pending(struct walk *walk, struct x86_state *state)
     walk_u8(walk, &state->pending.vector);
     walk_u32(walk, &state->pending.error_code);
     walk_bool(walk, &state->pending.nmi);
+    walk_bool(walk, &state->pending.nmi_again);
     walk_bool(walk, &state->pending.nmi_blocked);
     walk_bool(walk, &state->pending.sti_shadow);
     walk_bool(walk, &state->pending.mov_ss_shadow);

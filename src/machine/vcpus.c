@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -136,11 +137,33 @@ static void run_once(struct vcpu *vcpu)
     }
 }
 
+/* Before anything is opened, so that the engine's memory is near. */
+static bool pin(const struct vcpu *vcpu, struct error *err)
+{
+    const uint16_t *pins = vcpu->vcpus->config.pins;
+    char where[48];
+    cpu_set_t set;
+    if (!pins || !pins[vcpu->index])
+        return true;
+    unsigned host_cpu = pins[vcpu->index] - 1u;
+    CPU_ZERO(&set);
+    CPU_SET(host_cpu, &set);
+    int number = pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    if (!number)
+        return true;
+    snprintf(where, sizeof(where), "%u to processor %u of the host", vcpu->index, host_cpu);
+    error_errno(err, "cannot pin vCPU", where, number);
+    return error_hint(err, "the host has no such processor, or this process may not use it: "
+                           "see `taskset -p $$`");
+}
+
 static bool open_vcpu(struct vcpu *vcpu)
 {
     const struct vcpus_config *config = &vcpu->vcpus->config;
     struct error error = {0};
-    struct engine_vcpu *opened = config->engine->vcpu_open(config->vm, vcpu->index, &error);
+    struct engine_vcpu *opened = NULL;
+    if (pin(vcpu, &error))
+        opened = config->engine->vcpu_open(config->vm, vcpu->index, &error);
     pthread_mutex_lock(&vcpu->lock);
     vcpu->engine_vcpu = opened;
     vcpu->error = error;

@@ -26,6 +26,7 @@ struct vcpus_config {
     const struct engine *engine;
     struct engine_vm *vm; /* must outlive the vCPUs */
     unsigned count;
+    const uint16_t *pins; /* of each: the host's processor that it stays on, + 1; NULL, 0: any */
     /* On the vCPU's thread, after all vCPUs were asked to pause. */
     void (*event)(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error);
     void *opaque;

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
@@ -182,6 +183,45 @@ class ControlTest:
             expect_equal(self.verb("stop", "--now", "two")[0], 0, "status of stop")
             expect_equal(other.wait_exit(60), 0, "exit status")
 
+    def rom(self):
+        """A machine in a ROM, with the devices of test programs; another ROM is refused."""
+        rom, saved, post = (os.path.join(self.folder, name) for name in ("rom", "saved", "post"))
+        # mov ecx, 2000000; 1: dec ecx; jnz 1b; out 80h, al; jmp to the start
+        code = bytes.fromhex("66b980841e00 6649 75fc e680 ebf2")
+        image = bytearray(4096)
+        image[-16:-16 + len(code)] = code
+        with open(rom, "wb") as file:
+            file.write(image)
+
+        def wait_for_post(machine):
+            while not os.path.exists(post) or not os.path.getsize(post):
+                expect(machine.poll() is None, "the machine has ended")
+                time.sleep(0.05)
+
+        def run(*arguments):
+            return subprocess.Popen([self.skep, "run", "--name", "rom", "--console", "null",
+                                     *arguments], stderr=subprocess.DEVNULL)
+
+        with run("--rom", rom, "--post", f"file:{post}", "--parallel", "null", "-m", "16M",
+                 "--device", "testdev", "--device", "debug-exit,port=0xf5") as machine:
+            wait_for_post(machine)
+            expect_equal(self.verb("save", "--stop", "rom", saved)[0], 0, "status of save")
+            expect_equal(machine.wait(60), 0, "exit status")
+        os.unlink(post)
+        with run("--restore", saved) as machine:
+            wait_for_post(machine)
+            expect_equal(self.verb("stop", "--now", "rom")[0], 0, "status of stop")
+            expect_equal(machine.wait(60), 0, "exit status")
+        for what in ("another", "no"):
+            if what == "another":
+                with open(rom, "r+b") as file:
+                    file.write(b"x")
+            else:
+                os.unlink(rom)
+            status, _, errors = self.verb("run", "--restore", saved)
+            expect_equal(status, 1, f"status with {what} ROM")
+            expect("ROM" in errors, errors)
+
     def debugger(self):
         """Who has stopped the guest with a debugger decides when it runs on."""
         def state():
@@ -236,7 +276,7 @@ def main():
         checks.case("start", test.start)
         if not checks.failed:
             for name in ("second_of_a_name", "status", "pause_and_resume", "protocol", "long_line",
-                         "many_peers", "save", "debugger", "no_machine", "stop"):
+                         "many_peers", "save", "rom", "debugger", "no_machine", "stop"):
                 checks.case(name.replace("_", " "), getattr(test, name))
     finally:
         test.close()

@@ -117,6 +117,24 @@ class Errors:
         self.run_fails(["-c", "0"], 2, "processors")
         self.run_fails(["-c", "65"], 2, "processors")
         self.run_fails(["-c", "two"], 2, "two")
+        self.run_fails(["-c", "8,sockets=3"], 2, "do not make 8")
+        self.run_fails(["-c", "8,cores=0"], 2, "cores")
+        self.run_fails(["-c", "8,dies=2"], 2, "dies=2")
+        self.run_fails(["-c", "64,sockets=64,cores=64,threads=64"], 2, "do not make 64")
+        self.run_fails(["--pin", "0"], 2, "VCPU:HOSTCPU")
+        self.run_fails(["--pin", "0:1023"], 1, "pin vCPU")
+
+    def test_devices(self):
+        self.run_fails(["--device", "toaster"], 2, "toaster")
+        self.run_fails(["--device", "debug-exit,iobase=1"], 2, "iobase")
+        self.run_fails(["--device", "debug-exit,port=0x10000"], 2, "0x10000")
+        # A port that something else has.
+        self.run_fails(["--device", "debug-exit,port=0x3f8"], 1, "exit_port")
+        self.run_fails(["--parallel", "carrier:pigeon"], 2, "carrier")
+        self.run_fails(["--post", "file:/nonexistent/x"], 1, "/nonexistent/x")
+        rom = self.path("rom", bytes(100))
+        self.fails(["run", "--rom", rom], 1, rom, "4096")
+        self.fails(["run", "--rom", os.path.join(self.folder, "missing")], 1, "missing")
 
     def disks(self):
         self.run_fails(["--disk", os.path.join(self.folder, "missing.img")], 1, "missing.img")
@@ -170,7 +188,7 @@ def main():
     errors = Errors(sys.argv[1])
     try:
         for name in ("usage", "help_and_version", "doctor", "kernels", "memory", "processors",
-                     "disks", "ports", "places", "debuggers"):
+                     "test_devices", "disks", "ports", "places", "debuggers"):
             checks.case(name.replace("_", " "), getattr(errors, name))
     finally:
         errors.close()

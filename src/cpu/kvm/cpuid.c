@@ -6,6 +6,7 @@
  * vCPU is made.
  */
 #include "cpu/kvm/kvm.h"
+#include "cpu/topology.h"
 
 #include <asm/kvm_para.h>
 #include <errno.h>
@@ -132,20 +133,16 @@ static void limit_xsave(struct kvm_cpuid_table *table)
         e->ecx = e->eax & 4 ? XSAVE_BYTES : 512 + 64;
 }
 
-/* Bits that hold the numbers 0 … count - 1. */
-static unsigned width(unsigned count)
-{
-    return count > 1 ? 32 - __builtin_clz(count - 1) : 0;
-}
-
 static void set_topology(struct kvm_cpuid_table *table, const struct engine_topology *t,
-                         unsigned id)
+                         unsigned index)
 {
+    unsigned id = topology_apic_id(t->cores, t->threads, index);
     unsigned threads = t->threads, in_package = t->cores * t->threads;
-    unsigned thread_bits = width(threads), package_bits = width(in_package);
+    unsigned thread_bits = topology_bits(threads);
+    unsigned package_bits = topology_socket_shift(t->cores, threads);
     struct kvm_cpuid_entry2 *e = find(table, 1, 0);
     if (e) {
-        e->ebx = (e->ebx & 0xffff) | id << 24 | (in_package & 0xff) << 16;
+        e->ebx = (e->ebx & 0xffff) | id << 24 | (1u << package_bits) << 16;
         e->edx = in_package > 1 ? e->edx | BIT(28) : e->edx & ~BIT(28);
     }
     const uint32_t extended[] = {0xb, 0x1f};
@@ -166,16 +163,16 @@ static void set_topology(struct kvm_cpuid_table *table, const struct engine_topo
     e = find(table, 0x8000001e, 0);
     if (e) {
         e->eax = id;
-        e->ebx = (threads - 1) << 8 | ((id / threads) & 0xff);
-        e->ecx = id / in_package;
+        e->ebx = (threads - 1) << 8 | (index / threads % t->cores);
+        e->ecx = index / in_package;
     }
 }
 
 /* Which processors share a cache: the first two levels a core's threads, the others a package. */
 static void set_caches(struct kvm_cpuid_table *table, const struct engine_topology *t)
 {
-    unsigned thread_ids = 1u << width(t->threads);
-    unsigned package_ids = 1u << width(t->cores * t->threads);
+    unsigned thread_ids = 1u << topology_bits(t->threads);
+    unsigned package_ids = 1u << topology_socket_shift(t->cores, t->threads);
     for (unsigned i = 0; i < table->nent; i++) {
         struct kvm_cpuid_entry2 *e = &table->entries[i];
         if ((e->function != 4 && e->function != 0x8000001d) || !(e->eax & 0x1f))
@@ -183,7 +180,7 @@ static void set_caches(struct kvm_cpuid_table *table, const struct engine_topolo
         unsigned sharers = (e->eax >> 5 & 7) >= 3 ? package_ids : thread_ids;
         e->eax = (e->eax & 0x3fff) | (sharers - 1) << 14;
         if (e->function == 4)
-            e->eax |= ((1u << width(t->cores)) - 1) << 26;
+            e->eax |= ((1u << topology_bits(t->cores)) - 1) << 26;
     }
 }
 

@@ -6,6 +6,7 @@
  * was under way, so the state is whole after KICKED.
  */
 #include "cpu/kvm/kvm.h"
+#include "cpu/topology.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -35,7 +36,10 @@ bool kvm_install_signal(struct error *err)
 static bool open_fd(struct engine_vcpu *vcpu, struct error *err)
 {
     static const char what[] = "cannot make a virtual processor";
-    vcpu->fd = kvm_ioctl_value(vcpu->vm->vm_fd, KVM_CREATE_VCPU, vcpu->index);
+    const struct engine_topology *topology = &vcpu->vm->topology;
+    /* KVM's number of a vCPU is its APIC id. */
+    unsigned id = topology_apic_id(topology->cores, topology->threads, vcpu->index);
+    vcpu->fd = kvm_ioctl_value(vcpu->vm->vm_fd, KVM_CREATE_VCPU, id);
     if (vcpu->fd < 0)
         return error_errno(err, what, "KVM_CREATE_VCPU", errno);
     void *run =

@@ -219,6 +219,12 @@ void stack_push_all(struct cpu *cpu, const uint64_t *values, unsigned count, uns
 /* The value `index` places above the top, left there. */
 uint64_t stack_peek(struct cpu *cpu, unsigned index, unsigned size_bytes);
 
+/* --- cpu.c: NMI ----------------------------------------------------------------------------- */
+
+void cpu_post_nmi(struct cpu *cpu); /* any thread */
+void cpu_take_nmi(struct cpu *cpu); /* the run loop delivers one: NMIs are blocked until IRET */
+void cpu_unblock_nmi(struct cpu *cpu);
+
 /* --- stack_switch.c ------------------------------------------------------------------------- */
 
 /* A stack to push on that is not loaded yet. */
@@ -303,6 +309,7 @@ bool bind_syscall(const struct insn *insn, struct op *op);   /* syscall.c */
 bool bind_selector(const struct insn *insn, struct op *op);  /* selector.c */
 bool bind_interrupt(const struct insn *insn, struct op *op); /* interrupt.c: INT n, IRET */
 bool bind_cpuid(const struct insn *insn, struct op *op);     /* cpuid.c */
+bool bind_hypercall(const struct insn *insn, struct op *op); /* hypercall.c */
 
 /* Operands of system instructions: register or memory. */
 uint64_t operand_read(struct cpu *cpu, const struct op *op, unsigned operand, unsigned size_bytes);

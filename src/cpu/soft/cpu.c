@@ -180,9 +180,40 @@ void cpu_init(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     take_common(cpu, &state);
     cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
-    cpu_withdraw(cpu, REQUEST_NMI);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN);
     settle(cpu);
 }
+
+/* --- NMI ------------------------------------------------------------------------------------ */
+
+/* A processor remembers one NMI while it serves another (SDM 3A 6.7.1). One that comes before an
+ * earlier one is delivered is not lost in it: so two may be pending while none is served. Both are
+ * bits of one word, so that no thread sees half of a change. */
+void cpu_post_nmi(struct cpu *cpu)
+{
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now | (now & REQUEST_NMI ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
+}
+
+void cpu_take_nmi(struct cpu *cpu)
+{
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now & ~(uint32_t)(now & REQUEST_NMI_AGAIN ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
+    cpu->nmi_blocked = true;
+}
+
+void cpu_unblock_nmi(struct cpu *cpu)
+{
+    if (cpu->nmi_blocked)
+        cpu_withdraw(cpu, REQUEST_NMI_AGAIN);
+    cpu->nmi_blocked = false;
+}
+
+/* --- reset ---------------------------------------------------------------------------------- */
 
 void cpu_reset(struct cpu *cpu)
 {
@@ -190,7 +221,7 @@ void cpu_reset(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     vector_reset(cpu);
     cpu_set_state(cpu, &state);
-    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
 }
 
 /* --- state in and out ----------------------------------------------------------------------- */
@@ -246,6 +277,7 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     state->pending = cpu->pending;
     unsigned requests = atomic_load(&cpu->requests);
     state->pending.nmi = requests & REQUEST_NMI;
+    state->pending.nmi_again = requests & REQUEST_NMI_AGAIN;
     state->pending.init = requests & REQUEST_INIT;
     state->pending.sipi = requests & REQUEST_SIPI;
     state->pending.sipi_vector = atomic_load(&cpu->sipi_vector);
@@ -306,7 +338,7 @@ static void set_requests(struct cpu *cpu, const struct x86_pending *pending)
     cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI);
     atomic_store(&cpu->sipi_vector, pending->sipi_vector);
     if (pending->nmi)
-        cpu_request(cpu, REQUEST_NMI);
+        cpu_request(cpu, REQUEST_NMI | (pending->nmi_again ? REQUEST_NMI_AGAIN : 0));
     if (pending->init)
         cpu_request(cpu, REQUEST_INIT);
     if (pending->sipi)

@@ -113,9 +113,10 @@ enum {
     REQUEST_NMI = 1 << 2,
     REQUEST_INIT = 1 << 3,
     REQUEST_SIPI = 1 << 4,
-    REQUEST_SHOOTDOWN = 1 << 5, /* drop write tags of a page that came to hold code */
-    REQUEST_TRAP = 1 << 6,      /* single step or a shadow: see interrupt.c */
-    REQUEST_VOID = 1 << 7,      /* translated code may have become void: see translator/ */
+    REQUEST_SHOOTDOWN = 1 << 5,  /* drop write tags of a page that came to hold code */
+    REQUEST_TRAP = 1 << 6,       /* single step or a shadow: see interrupt.c */
+    REQUEST_NMI_AGAIN = 1 << 16, /* a second one, only beside REQUEST_NMI: see cpu_post_nmi() */
+    REQUEST_VOID = 1 << 7,       /* translated code may have become void: see translator/ */
 };
 
 /* Code size and the other things that decoding depends on: part of a block's key. */

@@ -8,6 +8,7 @@
 #include "cpu/soft/core.h"
 
 #include "cpu/soft/vector/vector.h"
+#include "cpu/topology.h"
 
 #include <cpuid.h>
 
@@ -171,14 +172,16 @@ uint64_t cpuid_cr4_allowed(const struct cpu *cpu)
     return allowed;
 }
 
-/* --- topology: APIC ids are socket, core, thread in bit fields ------------------------------- */
+/* --- topology: see cpu/topology.h ------------------------------------------------------------- */
 
-static unsigned bits_for(unsigned count)
+static unsigned apic_id(const struct cpu *cpu)
 {
-    unsigned bits = 0;
-    while (1u << bits < count)
-        bits++;
-    return bits;
+    return topology_apic_id(cpu->system->cores, cpu->system->threads, cpu->index);
+}
+
+static unsigned socket_shift(const struct soft_system *system)
+{
+    return topology_socket_shift(system->cores, system->threads);
 }
 
 static unsigned cpus_in_socket(const struct soft_system *system)
@@ -189,14 +192,14 @@ static unsigned cpus_in_socket(const struct soft_system *system)
 static struct cpuid_result topology(const struct cpu *cpu, uint32_t subleaf)
 {
     const struct soft_system *system = cpu->system;
-    unsigned thread_bits = bits_for(system->threads);
-    struct cpuid_result r = {.ecx = subleaf & 0xff, .edx = cpu->index};
+    unsigned thread_bits = topology_bits(system->threads);
+    struct cpuid_result r = {.ecx = subleaf & 0xff, .edx = apic_id(cpu)};
     if (subleaf == 0) {
         r.eax = thread_bits;
         r.ebx = system->threads;
         r.ecx |= 1 << 8;
     } else if (subleaf == 1) {
-        r.eax = thread_bits + bits_for(system->cores);
+        r.eax = socket_shift(system);
         r.ebx = cpus_in_socket(system);
         r.ecx |= 2 << 8;
     }
@@ -217,11 +220,12 @@ static struct cpuid_result cache(const struct cpu *cpu, uint32_t subleaf)
     if (subleaf >= sizeof(caches) / sizeof(caches[0]))
         return (struct cpuid_result){0};
     const struct soft_system *system = cpu->system;
-    unsigned sharing = caches[subleaf].is_shared ? cpus_in_socket(system) : system->threads;
+    unsigned shared_bits =
+        caches[subleaf].is_shared ? socket_shift(system) : topology_bits(system->threads);
     uint32_t eax = caches[subleaf].type | (uint32_t)caches[subleaf].level << 5 | 1 << 8 |
-                   ((1u << bits_for(sharing)) - 1) << 14;
+                   ((1u << shared_bits) - 1) << 14;
     if (!system->features.is_amd)
-        eax |= ((1u << bits_for(system->cores)) - 1) << 26;
+        eax |= ((1u << topology_bits(system->cores)) - 1) << 26;
     return (struct cpuid_result){eax, 63 | (caches[subleaf].ways - 1u) << 22,
                                  caches[subleaf].sets - 1, 0};
 }
@@ -238,16 +242,30 @@ static struct cpuid_result identity(const struct cpu *cpu, uint32_t max_leaf)
     return r;
 }
 
+/* CPUID tells of an APIC only while IA32_APIC_BASE enables it: SDM 3A 11.4.3. */
+static bool is_apic_enabled(const struct cpu *cpu)
+{
+    enum { MSR_APIC_BASE = 0x1b, ENABLED = 1 << 11 };
+    const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    uint64_t base;
+    return !callbacks->read_msr ||
+           !callbacks->read_msr(callbacks->opaque, cpu->index, MSR_APIC_BASE, &base) ||
+           (base & ENABLED);
+}
+
 static struct cpuid_result features(const struct cpu *cpu)
 {
     const struct cpuid_features *f = &cpu->system->features;
     unsigned count = cpus_in_socket(cpu->system);
     struct cpuid_result r = {
         .eax = f->is_amd ? SIGNATURE_AMD : SIGNATURE_INTEL,
-        .ebx = cpu->index << 24 | (1u << bits_for(count)) << 16 | 8 << 8, /* 64-byte lines */
+        .ebx = apic_id(cpu) << 24 | (1u << socket_shift(cpu->system)) << 16 |
+               8 << 8, /* 64-byte lines */
         .ecx = f->leaf1_ecx | (cpu->cr4 & CR4_OSXSAVE ? ECX_OSXSAVE : 0),
         .edx = f->leaf1_edx | (count > 1 ? EDX_HTT : 0),
     };
+    if (!is_apic_enabled(cpu))
+        r.edx &= ~(uint32_t)EDX_APIC;
     return r;
 }
 
@@ -347,7 +365,7 @@ static struct cpuid_result sizes(const struct cpu *cpu)
     struct cpuid_result r = {.eax = f->physical_bits | 48 << 8};
     if (f->is_amd) {
         r.ebx = EBX_AMD_SSB_NO;
-        r.ecx = (count - 1) | bits_for(count) << 12;
+        r.ecx = (count - 1) | socket_shift(cpu->system) << 12;
     }
     return r;
 }
@@ -373,14 +391,21 @@ static struct cpuid_result extended_amd(const struct cpu *cpu, uint32_t leaf, ui
                                      32u << 18 | 8 << 12 | 1 << 8 | 64};
     case 0x8000001d: return cache(cpu, subleaf);
     case 0x8000001e:
-        return (struct cpuid_result){cpu->index,
-                                     cpu->index / system->threads | (system->threads - 1) << 8,
-                                     cpu->index / cpus_in_socket(system), 0};
+        return (struct cpuid_result){
+            apic_id(cpu), cpu->index / system->threads % system->cores | (system->threads - 1) << 8,
+            cpu->index / cpus_in_socket(system), 0};
     case 0x80000021:
         return (struct cpuid_result){LFENCE_SERIAL | NULL_CLEARS | AUTO_IBRS | SRSO_NO, 0,
                                      TSA_SQ_NO | TSA_L1_NO, 0};
     default: return (struct cpuid_result){0};
     }
+}
+
+/* AMD's repeats the APIC's bit of leaf 1. */
+static uint32_t extended_edx(const struct cpu *cpu)
+{
+    uint32_t edx = cpu->system->features.extended_edx;
+    return is_apic_enabled(cpu) ? edx : edx & ~(uint32_t)EDX_APIC;
 }
 
 static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
@@ -393,7 +418,7 @@ static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32
     case 0x80000001:
         return (struct cpuid_result){f->is_amd ? SIGNATURE_AMD : 0, 0,
                                      f->extended_ecx | (is_multicore_amd ? ECXE_CMP_LEGACY : 0),
-                                     f->extended_edx};
+                                     extended_edx(cpu)};
     case 0x80000002:
     case 0x80000003:
     case 0x80000004: return brand(leaf - 0x80000002);

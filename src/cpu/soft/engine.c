@@ -267,8 +267,11 @@ static void soft_inject(struct engine_vcpu *vcpu, enum engine_event event, unsig
         else
             cpu_withdraw(cpu, REQUEST_INTR);
         break;
-    case ENGINE_NMI: cpu_request(cpu, REQUEST_NMI); break;
-    case ENGINE_INIT: cpu_request(cpu, REQUEST_INIT); break;
+    case ENGINE_NMI: cpu_post_nmi(cpu); break;
+    case ENGINE_INIT:
+        cpu_withdraw(cpu, REQUEST_SIPI); /* one that came before starts nothing after it */
+        cpu_request(cpu, REQUEST_INIT);
+        break;
     case ENGINE_SIPI:
         atomic_store(&cpu->sipi_vector, (uint8_t)value);
         cpu_request(cpu, REQUEST_SIPI);

@@ -248,7 +248,7 @@ static uint64_t iret_flags_mask(const struct cpu *cpu, unsigned size_bytes)
 
 static void iret_done(struct cpu *cpu, uint64_t flags, uint64_t mask)
 {
-    cpu->nmi_blocked = false;
+    cpu_unblock_nmi(cpu);
     flags_load(cpu, flags, mask & ~(uint64_t)RFLAGS_RF);
     cpu_update_mode(cpu);
     if (flags & mask & RFLAGS_RF)

@@ -189,8 +189,7 @@ static void take_interrupt(struct cpu *cpu, uint32_t requests)
     const struct soft_callbacks *callbacks = &cpu->system->callbacks;
     cpu->run_state = X86_RUNNING;
     if ((requests & REQUEST_NMI) && !cpu->nmi_blocked) {
-        cpu_withdraw(cpu, REQUEST_NMI);
-        cpu->nmi_blocked = true;
+        cpu_take_nmi(cpu);
         deliver_external(cpu, VECTOR_NMI);
         return;
     }

@@ -274,7 +274,7 @@ void task_return(struct cpu *cpu, const struct op *op)
         raise_tss(cpu, link);
     if (!(tss.attributes & SEGMENT_P))
         raise_selector(cpu, VECTOR_NP, link);
-    cpu->nmi_blocked = false;
+    cpu_unblock_nmi(cpu);
     uint64_t flags = cpu_get_rflags(cpu) & ~(uint64_t)RFLAGS_NT;
     task_switch(cpu, link, &tss, TASK_RETURN, op_next_rip(cpu, op), flags);
 }

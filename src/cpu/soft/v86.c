@@ -35,7 +35,7 @@ void v86_enter(struct cpu *cpu)
         frame[i] = (uint32_t)stack_peek(cpu, i, 4);
     if (frame[0] > UINT16_MAX)
         gp(cpu);
-    cpu->nmi_blocked = false;
+    cpu_unblock_nmi(cpu);
     cpu->cpl = 3;
     cpu->rip = frame[0];
     cpu->gpr[RSP] = frame[3];

@@ -2,7 +2,8 @@
  *
  * Fuzz target: the boot loaders on kernels and initrds of any content. The input's first byte
  * chooses the memory's size and what the rest is: a kernel as it is, or one behind a start that
- * makes it a bzImage or an ELF file, so that more than the first checks is reached.
+ * makes it a bzImage, an ELF file or a Multiboot kernel, so that more than the first checks is
+ * reached.
  */
 #include "machine/boot.h"
 #include "machine/bytes.h"
@@ -15,7 +16,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { AS_IT_IS, BZIMAGE, ELF_FILE, KINDS, HEAD_BYTES = 0x290 };
+enum { AS_IT_IS, BZIMAGE, ELF_FILE, MULTIBOOT, KINDS, HEAD_BYTES = 0x290 };
 
 /* The marks without which a loader looks no further. */
 static void mark(uint8_t *image, size_t size_bytes, unsigned kind)
@@ -36,13 +37,18 @@ static void mark(uint8_t *image, size_t size_bytes, unsigned kind)
         le16_put(image + offsetof(Elf64_Ehdr, e_machine), EM_X86_64);
         le16_put(image + offsetof(Elf64_Ehdr, e_phentsize), sizeof(Elf64_Phdr));
         memset(image + offsetof(Elf64_Ehdr, e_phoff) + 2, 0, 6);
+    } else if (kind == MULTIBOOT && size_bytes >= 32) {
+        uint32_t flags = le32_get(image + 4) & 0x10007;
+        le32_put(image, 0x1badb002);
+        le32_put(image + 4, flags);
+        le32_put(image + 8, -(0x1badb002 + flags));
     }
 }
 
 /* What a loader that succeeded must have left: an entry into what it loaded. */
 static void check(const struct ram *ram, const struct x86_state *bsp)
 {
-    assert(bsp->rip >= 0x100000);
+    assert(bsp->rip >= 0x100000 || bsp->gpr[RAX] == 0x2badb002);
     assert(ram_hva(ram, bsp->rip, 1));
     assert(bsp->gpr[RSI] || bsp->gpr[RBX]);
 }

@@ -32,6 +32,9 @@ struct block_info {
     bool can_discard;
     uint32_t physical_block_bytes; /* 512 or more */
     uint32_t discard_granularity_bytes;
+    /* When the contents were last changed, as far as the host's file system tells: nanoseconds of
+     * UTC; 0: it doesn't (block devices). Asked anew by each info(). */
+    int64_t changed_ns;
 };
 
 struct block_backend {

@@ -246,12 +246,12 @@ uint64_t clock_now_ns(struct clock *clock)
     }
 }
 
-/* Makes the time `now_ns`, running or paused. With the lock held. */
-static void set_time(struct clock *clock, uint64_t now_ns, bool is_paused)
+/* Makes the time `now_ns` at the moment `monotonic`, running or paused. With the lock held. */
+static void set_time(struct clock *clock, uint64_t monotonic, uint64_t now_ns, bool is_paused)
 {
     atomic_fetch_add(&clock->sequence, 1);
     atomic_store(&clock->frozen_ns, now_ns);
-    atomic_store(&clock->origin_ns, monotonic_ns() - now_ns);
+    atomic_store(&clock->origin_ns, monotonic - now_ns);
     atomic_store(&clock->is_paused, is_paused);
     atomic_fetch_add(&clock->sequence, 1);
     pthread_cond_signal(&clock->wake);
@@ -262,28 +262,32 @@ static bool on_clock_thread(const struct clock *clock)
     return pthread_equal(pthread_self(), clock->thread);
 }
 
-void clock_pause(struct clock *clock)
+uint64_t clock_pause(struct clock *clock)
 {
     pthread_mutex_lock(&clock->lock);
+    uint64_t at = monotonic_ns();
     if (!atomic_load(&clock->is_paused))
-        set_time(clock, clock_now_ns(clock), true);
+        set_time(clock, at, at - atomic_load(&clock->origin_ns), true);
     while (clock->firing && !on_clock_thread(clock))
         pthread_cond_wait(&clock->idle, &clock->lock);
     pthread_mutex_unlock(&clock->lock);
+    return at;
 }
 
-void clock_resume(struct clock *clock)
+uint64_t clock_resume(struct clock *clock)
 {
     pthread_mutex_lock(&clock->lock);
+    uint64_t at = monotonic_ns();
     if (atomic_load(&clock->is_paused))
-        set_time(clock, atomic_load(&clock->frozen_ns), false);
+        set_time(clock, at, atomic_load(&clock->frozen_ns), false);
     pthread_mutex_unlock(&clock->lock);
+    return at;
 }
 
 void clock_set_ns(struct clock *clock, uint64_t now_ns)
 {
     pthread_mutex_lock(&clock->lock);
-    set_time(clock, now_ns, atomic_load(&clock->is_paused));
+    set_time(clock, monotonic_ns(), now_ns, atomic_load(&clock->is_paused));
     pthread_mutex_unlock(&clock->lock);
 }
 

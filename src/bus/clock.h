@@ -21,9 +21,11 @@ void clock_destroy(struct clock *clock);       /* all timers must be closed */
 
 uint64_t clock_now_ns(struct clock *clock);
 /* Time stands still and no timer fires, whatever its deadline. Waits for a callback that is under
- * way (unless called from it): do not hold a lock that one takes. */
-void clock_pause(struct clock *clock);
-void clock_resume(struct clock *clock);
+ * way (unless called from it): do not hold a lock that one takes. Both give the moment of
+ * CLOCK_MONOTONIC at which they took effect, for other clocks that are to stop and start with it;
+ * again while paused (or running): that of now. */
+uint64_t clock_pause(struct clock *clock);
+uint64_t clock_resume(struct clock *clock);
 void clock_set_ns(struct clock *clock, uint64_t now_ns); /* when a saved machine is loaded */
 
 /* Seconds and nanoseconds of UTC as the host knows them, for the RTC. */

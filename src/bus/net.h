@@ -51,6 +51,9 @@ struct net_backend {
     bool (*link_up)(void *opaque);
     unsigned mtu_bytes;
     bool offers_offloads; /* send() takes needs_checksum and gso frames */
+    /* From now on, connections that the back end ends itself are reset, not closed: their other
+     * side must not take the end for a regular one. NULL: it has no connections. */
+    void (*reset_connections)(void *opaque);
     void (*close)(void *opaque);
     void *opaque;
 };

@@ -21,6 +21,7 @@ struct ram {
     uint64_t size_bytes;
     uint8_t *hva;
     int fd;
+    bool has_overlay;
     unsigned region_count;
     struct ram_region regions[REGION_MAX];
     _Atomic(ram_watch_fn *) watch;
@@ -192,6 +193,18 @@ static bool punch(struct ram *ram, uint64_t file_offset, uint64_t size_bytes)
     return result == 0;
 }
 
+/* Where an overlay may be, what is seen again is the memfd, which has a hole there. Neighbouring
+ * pieces become one mapping. If the host allows no more mappings: zeroes, at the price of pages. */
+static void uncover(struct ram *ram, uint64_t file_offset, uint64_t size_bytes)
+{
+    void *at = ram->hva + file_offset;
+    if (mmap(at, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+             ram->fd, (off_t)file_offset) == MAP_FAILED)
+        memset(at, 0, size_bytes);
+    else
+        madvise(at, size_bytes, MADV_DONTDUMP);
+}
+
 bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
 {
     uint8_t *hva = ram_hva(ram, gpa, size_bytes);
@@ -205,14 +218,90 @@ bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
     uint64_t file_offset = (uint64_t)(hva - ram->hva) + (first - gpa);
     if (!punch(ram, file_offset, end - first))
         return false;
+    if (ram->has_overlay)
+        uncover(ram, file_offset, end - first);
     ram_written(ram, first, end - first);
     return true;
 }
 
-void ram_clear(struct ram *ram)
+/* What an overlay's pages hold is nowhere else, so their mapping stays. A change of its rights that
+ * takes none away is a change all the same for who follows it. */
+static bool touch_overlay(void *hva, uint64_t size_bytes)
 {
-    if (!punch(ram, 0, ram->size_bytes))
-        memset(ram->hva, 0, ram->size_bytes);
+    return mprotect(hva, size_bytes, PROT_READ | PROT_WRITE | PROT_EXEC) == 0 &&
+           mprotect(hva, size_bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+/* MAP_FIXED replaces a mapping in one step: an access in between waits for it. */
+static bool map_again(struct ram *ram, uint8_t *hva, uint64_t size_bytes)
+{
+    void *mapped = mmap(hva, size_bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ram->fd, (off_t)(hva - ram->hva));
+    if (mapped == MAP_FAILED)
+        return false;
+    madvise(hva, size_bytes, MADV_DONTDUMP);
+    return true;
+}
+
+bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
+{
+    uint8_t *hva = ram_hva(ram, gpa, size_bytes);
+    if (!hva || ((gpa | size_bytes) & (RAM_PAGE_BYTES - 1)))
+        return false;
+    if (!(ram->has_overlay ? touch_overlay(hva, size_bytes) : map_again(ram, hva, size_bytes)))
+        return false;
+    ram_written(ram, gpa, size_bytes);
+    return true;
+}
+
+static void all_written(struct ram *ram)
+{
     for (unsigned i = 0; i < ram->region_count; i++)
         ram_written(ram, ram->regions[i].gpa, ram->regions[i].size_bytes);
+}
+
+void ram_clear(struct ram *ram)
+{
+    bool is_punched = punch(ram, 0, ram->size_bytes);
+    if (ram->has_overlay)
+        uncover(ram, 0, ram->size_bytes);
+    ram->has_overlay = false;
+    if (!is_punched)
+        memset(ram->hva, 0, ram->size_bytes);
+    all_written(ram);
+}
+
+bool ram_overlay(struct ram *ram, int fd, uint64_t offset, struct error *err)
+{
+    if (mmap(ram->hva, ram->size_bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+        return error_errno(err, "cannot map the guest's memory", NULL, errno);
+    madvise(ram->hva, ram->size_bytes, MADV_DONTDUMP);
+    ram->has_overlay = true;
+    all_written(ram);
+    return true;
+}
+
+const uint8_t *ram_bytes(const struct ram *ram)
+{
+    return ram->hva;
+}
+
+/* Under an overlay all counts: what of a private mapping was written is not to be asked cheaply,
+ * and reading a hole of a file costs no memory that the host can't take back. */
+bool ram_next_used(const struct ram *ram, uint64_t *offset, uint64_t *end)
+{
+    if (*offset >= ram->size_bytes)
+        return false;
+    *end = ram->size_bytes;
+    if (ram->has_overlay)
+        return true;
+    off_t data = lseek(ram->fd, (off_t)*offset, SEEK_DATA);
+    if (data < 0)
+        return errno != ENXIO; /* all of it, where the host can't tell */
+    off_t hole = lseek(ram->fd, data, SEEK_HOLE);
+    *offset = (uint64_t)data & ~(RAM_PAGE_BYTES - 1);
+    if (hole > data && (uint64_t)hole < ram->size_bytes)
+        *end = ((uint64_t)hole + RAM_PAGE_BYTES - 1) & ~(RAM_PAGE_BYTES - 1);
+    return true;
 }

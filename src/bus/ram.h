@@ -3,6 +3,9 @@
  * Guest RAM: one memfd, mapped once. The part below the PCI hole starts at gpa 0, the rest at
  * 4 GiB. Pages are given by the host when first touched. Everything a device reads or writes in
  * guest memory goes through here; addresses come from the guest and are not trusted.
+ *
+ * The memory of a saved machine can be laid over it: a private mapping of its file, of which pages
+ * come in as they are touched and the guest's writes are kept by this process alone.
  */
 #ifndef SKEP_BUS_RAM_H
 #define SKEP_BUS_RAM_H
@@ -31,7 +34,7 @@ struct ram *ram_create(uint64_t size_bytes, struct error *err);
 void ram_destroy(struct ram *ram);
 
 uint64_t ram_size_bytes(const struct ram *ram);
-int ram_fd(const struct ram *ram); /* stays ram's */
+int ram_fd(const struct ram *ram); /* stays ram's; after ram_overlay() not where the contents are */
 unsigned ram_region_count(const struct ram *ram);
 const struct ram_region *ram_region(const struct ram *ram, unsigned index);
 
@@ -55,7 +58,23 @@ void ram_set_watcher(struct ram *ram, ram_watch_fn *fn, void *opaque);
 /* Gives whole pages inside the range back to the host; they read as zero after. */
 bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
 
-/* Zeroes all of RAM by giving it back. */
+/* Takes the host's mapping of whole pages away and makes it anew at the same place, contents kept:
+ * whoever follows the mapping (KVM) or remembers what is there (ram_set_watcher) looks again. Other
+ * threads may use the memory meanwhile. False: not whole pages of RAM, or the host refuses. */
+bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
+
+/* Zeroes all of RAM by giving it back; an overlay is gone. */
 void ram_clear(struct ram *ram);
+
+/* Lays the file's bytes from `offset` (a multiple of 4096) over all of RAM, privately. The caller
+ * may close `fd`; the file must not change as long as the memory is in use. Before vCPUs run. */
+bool ram_overlay(struct ram *ram, int fd, uint64_t offset, struct error *err);
+
+/* RAM as one piece, both regions in the order of their addresses: how it lies in a file. */
+const uint8_t *ram_bytes(const struct ram *ram);
+
+/* The first run at or after *offset that may hold anything but zeroes: sets *offset and *end, in
+ * whole pages. False when there is none. Reading elsewhere would only make the host give pages. */
+bool ram_next_used(const struct ram *ram, uint64_t *offset, uint64_t *end);
 
 #endif

@@ -153,3 +153,16 @@ bool parse_number(const char *text, const char *what, unsigned long low, unsigne
     *value = number;
     return true;
 }
+
+bool parse_io_port(const char *text, unsigned port_count, uint16_t *port, struct error *err)
+{
+    char *end;
+    bool is_hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+    unsigned long number = strtoul(text, &end, is_hex ? 16 : 10);
+    if (!isdigit((unsigned char)text[0]) || *end || number == 0 || number + port_count > 0x10000) {
+        error_usage(err, "port", text, "it is no port of a PC");
+        return error_hint(err, "write a number as 0xf4, up to %#x", 0x10000 - port_count);
+    }
+    *port = (uint16_t)number;
+    return true;
+}

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 struct option_spec {
@@ -37,5 +38,8 @@ bool parse_size(const char *text, unsigned long long bare_unit, unsigned long lo
 /* A whole number from `low` to `high`; `what` names it in the error: "number of processors". */
 bool parse_number(const char *text, const char *what, unsigned long low, unsigned long high,
                   unsigned long *value, struct error *err);
+
+/* The first of port_count I/O ports, as 0xf4 or 244. */
+bool parse_io_port(const char *text, unsigned port_count, uint16_t *port, struct error *err);
 
 #endif

@@ -1,24 +1,32 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * skep run: a machine from the command line, with its console on the terminal. */
 #include "cli/cli.h"
+#include "cli/restore.h"
 #include "cli/stats.h"
 #include "vm/vm.h"
 
 #include <assert.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 static const unsigned long long default_memory_bytes = 512ULL << 20;
 
+enum { MAX_DEVICES = 8 };
+
 /* What the options ask for. Strings point into argv, or into `copies`. */
 struct request {
     struct vm_config vm;
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
-    bool no_net, has_console, stats, help;
+    unsigned pin_count;
+    bool no_net, has_console, has_serial, has_cpus, stats, help;
+    unsigned device_count;
+    const char *restore; /* a saved machine; NULL: boot */
+    struct machine_saved *saved;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + 1];
+                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 4];
     unsigned copy_count;
 };
 
@@ -47,12 +55,92 @@ static bool store_engine(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
+static char *next_piece(char **rest)
+{
+    return strsep(rest, ",");
+}
+
+static bool cpus_option(struct engine_topology *topology, const char *piece, struct error *err)
+{
+    const struct {
+        const char *name;
+        unsigned *value;
+    } known[] = {{"sockets=", &topology->sockets},
+                 {"cores=", &topology->cores},
+                 {"threads=", &topology->threads}};
+    for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        size_t length = strlen(known[i].name);
+        unsigned long count;
+        if (strncmp(piece, known[i].name, length) != 0)
+            continue;
+        if (!parse_number(piece + length, known[i].name, 1, MACHINE_MAX_VCPUS, &count, err))
+            return false;
+        *known[i].value = (unsigned)count;
+        return true;
+    }
+    error_usage(err, "option of processors", piece, "it is not known");
+    return error_hint(err, "known are sockets=N, cores=N and threads=N");
+}
+
+/* What is left out of the topology follows from the rest: first the cores, then the sockets. */
+static void complete_topology(struct engine_topology *topology, unsigned count)
+{
+    if (!topology->threads)
+        topology->threads = 1;
+    if (!topology->cores && !topology->sockets)
+        topology->sockets = 1;
+    if (!topology->cores)
+        topology->cores = count / (topology->sockets * topology->threads);
+    if (!topology->sockets && topology->cores)
+        topology->sockets = count / (topology->cores * topology->threads);
+}
+
 static bool store_cpus(void *target, const char *value, struct error *err)
 {
+    struct request *request = target;
+    struct engine_topology topology = {0};
     unsigned long count;
-    if (!parse_number(value, "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
+    if (request->has_cpus)
+        return error_usage(err, "number of processors", value, "it was given already");
+    request->has_cpus = true;
+    char *rest = copy_value(request, value);
+    if (!parse_number(next_piece(&rest), "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
         return false;
-    ((struct request *)target)->vm.machine.vcpu_count = (unsigned)count;
+    while (rest)
+        if (!cpus_option(&topology, next_piece(&rest), err))
+            return false;
+    complete_topology(&topology, (unsigned)count);
+    request->vm.machine.vcpu_count = (unsigned)count;
+    request->vm.machine.topology = topology;
+    if ((unsigned long)topology.sockets * topology.cores * topology.threads == count)
+        return true;
+    error_usage(err, "processors", value, "sockets, cores and threads do not make %lu of them",
+                count);
+    return error_hint(err, "as -c 8,sockets=1,cores=4,threads=2");
+}
+
+/* VCPU:HOSTCPU, each vCPU once. */
+static bool store_pin(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->pin_count == MACHINE_MAX_VCPUS)
+        return too_many("pinned processors", MACHINE_MAX_VCPUS, err);
+    char *host = copy_value(request, value);
+    request->pin_count++;
+    const char *vcpu = strsep(&host, ":");
+    unsigned long from, to;
+    if (!host) {
+        error_usage(err, "pin", value, "it is not of the form VCPU:HOSTCPU");
+        return error_hint(err, "--pin 0:2 keeps processor 0 on the host's processor 2");
+    }
+    if (!parse_number(vcpu, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, &from, err) ||
+        !parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, &to, err))
+        return false;
+    if (machine->pins[from])
+        return error_usage(err, "pin", value, "this processor is pinned already");
+    machine->pins[from] = (uint16_t)(to + 1);
     return true;
 }
 
@@ -67,6 +155,12 @@ static bool store_memory(void *target, const char *value, struct error *err)
         return error_hint(err, "write a unit: -m 512M; a bare number counts MiB");
     }
     ((struct request *)target)->vm.machine.memory_bytes = bytes & ~4095ULL;
+    return true;
+}
+
+static bool store_rom(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.rom = value;
     return true;
 }
 
@@ -89,12 +183,6 @@ static bool store_cmdline(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.cmdline = value;
     return true;
-}
-
-/* Takes "PATH,word,name=value,…" apart at commas: returns the next piece and moves *rest on. */
-static char *next_piece(char **rest)
-{
-    return strsep(rest, ",");
 }
 
 static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
@@ -243,6 +331,7 @@ static bool store_console(void *target, const char *value, struct error *err)
 static bool store_serial(void *target, const char *value, struct error *err)
 {
     struct machine_config *machine = &((struct request *)target)->vm.machine;
+    ((struct request *)target)->has_serial = true;
     if (machine->serial_count == 0)
         machine->serial_count = 1;
     if (machine->serial_count == MACHINE_MAX_SERIALS)
@@ -276,10 +365,70 @@ static bool store_debugcon(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_post(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.post = value;
+    return true;
+}
+
+/* A path may hold commas: only this one ending is an option. */
+static bool store_parallel(void *target, const char *value, struct error *err)
+{
+    static const char no_strobe[] = ",strobe=off";
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->parallel)
+        return too_many("parallel ports", 1, err);
+    char *where = copy_value(request, value);
+    size_t length = strlen(where), end = sizeof(no_strobe) - 1;
+    machine->parallel = where;
+    if (length > end && !strcmp(where + length - end, no_strobe)) {
+        where[length - end] = '\0';
+        machine->parallel_ignores_strobe = true;
+    }
+    return true;
+}
+
 static bool store_exit_port(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.has_exit_port = true;
     return true;
+}
+
+static bool debug_exit_options(struct machine_config *machine, char *rest, struct error *err)
+{
+    machine->has_exit_port = true;
+    while (rest) {
+        const char *piece = next_piece(&rest);
+        if (strncmp(piece, "port=", 5)) {
+            error_usage(err, "option of debug-exit", piece, "it is not known");
+            return error_hint(err, "known is port=NUMBER");
+        }
+        if (!parse_io_port(piece + 5, 4, &machine->exit_port, err))
+            return false;
+    }
+    return true;
+}
+
+static bool store_device(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (request->device_count == MAX_DEVICES)
+        return too_many("devices", MAX_DEVICES, err);
+    request->device_count++;
+    char *rest = copy_value(request, value);
+    const char *kind = next_piece(&rest);
+    if (!strcmp(kind, "debug-exit"))
+        return debug_exit_options(machine, rest, err);
+    if (!strcmp(kind, "testdev") && !rest) {
+        machine->has_testdev = true;
+        return true;
+    }
+    if (!strcmp(kind, "testdev"))
+        return error_usage(err, "option of testdev", rest, "it has none");
+    error_usage(err, "device", kind, "there is no such kind");
+    return error_hint(err, "the kinds are debug-exit[,port=NUMBER] and testdev");
 }
 
 static bool store_no_reboot(void *target, const char *value, struct error *err)
@@ -300,6 +449,89 @@ static bool store_no_rng(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool gdb_option(struct vm_config *vm, const char *piece, struct error *err)
+{
+    if (!strcmp(piece, "wait")) {
+        vm->gdb_waits = true;
+    } else if (!strcmp(piece, "i386")) {
+        vm->gdb_is_i386 = true;
+    } else {
+        error_usage(err, "GDB option", piece, "it is not known");
+        return error_hint(err, "known are wait and i386");
+    }
+    return true;
+}
+
+static bool store_gdb(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->vm.gdb)
+        return too_many("GDB servers", 1, err) || error_hint(err, "leave the second --gdb out");
+    char *rest = copy_value(request, value);
+    request->vm.gdb = next_piece(&rest);
+    while (rest)
+        if (!gdb_option(&request->vm, next_piece(&rest), err))
+            return false;
+    return true;
+}
+
+static bool store_control(void *target, const char *value, struct error *err)
+{
+    struct vm_config *vm = &((struct request *)target)->vm;
+    if (vm->control)
+        return error_usage(err, "control socket", value,
+                           "there is one: --name and --control are two ways to say where");
+    vm->control = value;
+    return true;
+}
+
+/* 0 for "stop"; -1: none of those that there are. */
+static int parse_moment(const char *text)
+{
+    static const struct {
+        const char *name;
+        int signal;
+    } moments[] = {{"stop", 0},     {"INT", SIGINT},   {"TERM", SIGTERM},
+                   {"HUP", SIGHUP}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2}};
+    if (!strncasecmp(text, "SIG", 3))
+        text += 3;
+    for (size_t i = 0; i < sizeof(moments) / sizeof(moments[0]); i++)
+        if (!strcasecmp(text, moments[i].name))
+            return moments[i].signal;
+    return -1;
+}
+
+static bool store_save_on(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct vm_config *vm = &request->vm;
+    if (vm->save_count == VM_SAVES_MAX)
+        return too_many("moments to save at", VM_SAVES_MAX, err);
+    char *text = copy_value(request, value);
+    char *path = strchr(text, ':');
+    if (path)
+        *path++ = '\0';
+    int moment = parse_moment(text);
+    if (!path || !*path || moment < 0) {
+        error_usage(err, "moment to save at", value, "it is not of the form WHEN:FILE");
+        return error_hint(err, "WHEN is stop, INT, TERM, HUP, USR1 or USR2");
+    }
+    vm->saves[vm->save_count++] = (struct vm_save_on){moment, path};
+    return true;
+}
+
+static bool store_restore(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->restore = value;
+    return true;
+}
+
+static bool store_trust_disks(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.trust_disks = true;
+    return true;
+}
+
 static bool store_stats(void *target, const char *value, struct error *err)
 {
     struct request *request = target;
@@ -315,10 +547,19 @@ static bool store_help(void *target, const char *value, struct error *err)
 
 static const struct option_spec options[] = {
     {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
-    {"cpus", 'c', "N", "number of processors (1)", store_cpus},
+    {"cpus", 'c', "N[,sockets=S][,cores=C][,threads=T]",
+     "number of processors (1), and how they are told", store_cpus},
+    {"pin", 0, "VCPU:HOSTCPU", "keep a processor on one of the host's", store_pin},
     {"memory", 'm', "SIZE", "memory, as 512M or 2G (512M)", store_memory},
-    {"kernel", 0, "FILE", "a Linux bzImage, or an ELF kernel with a PVH note", store_kernel},
-    {"initrd", 0, "FILE", "an initial root; several are joined", store_initrd},
+    {"kernel", 0, "FILE",
+     "a Linux bzImage, an ELF kernel with a PVH note,\n"
+     "or a Multiboot kernel",
+     store_kernel},
+    {"rom", 0, "FILE", "a flat image, started at the reset vector", store_rom},
+    {"initrd", 0, "FILE",
+     "an initial root; several are joined. For Multiboot\n"
+     "modules: FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…",
+     store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
     {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]",
@@ -338,26 +579,41 @@ static const struct option_spec options[] = {
      "/dev/virtio-ports/NAME",
      store_virtio_console},
     {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
-    {"exit-port", 0, NULL, "a write of N to port 0xf4 ends skep with status 2N+1", store_exit_port},
+    {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
+    {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
+     store_parallel},
+    {"device", 0, "KIND[,OPTION]…",
+     "for test programs: debug-exit[,port=0xf4], a write\n"
+     "of N ends skep with status 2N+1; testdev, as QEMU's",
+     store_device},
+    {"exit-port", 0, NULL, "the same as --device debug-exit", store_exit_port},
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
     {"no-rng", 0, NULL, "no source of entropy", store_no_rng},
+    {"gdb", 0, "WHERE[,wait][,i386]",
+     "a GDB server at [IP:]PORT (127.0.0.1) or unix:PATH; with wait\n"
+     "the guest starts when the debugger lets it",
+     store_gdb},
+    {"name", 0, "NAME", "a name under which skep status, pause, save … find the machine",
+     store_control},
+    {"control", 0, "unix:PATH", "a control socket at this path instead", store_control},
+    {"save-on", 0, "WHEN:FILE",
+     "save the machine to FILE instead of pressing its power\n"
+     "button (stop), or at a signal: INT, TERM or HUP end it\n"
+     "then, at USR1 and USR2 it goes on",
+     store_save_on},
+    {"restore", 0, "FILE", "go on where a machine was saved, as it was made then", store_restore},
+    {"trust-disks", 0, NULL, "restore although a disk seems to have changed since",
+     store_trust_disks},
     {"stats", 0, NULL, "at the end, print what the processors counted", store_stats},
     {"help", 'h', NULL, "print this", store_help},
 };
 
-/* Options that depend on one another, once all are known. */
-static bool complete(struct request *request, struct error *err)
+/* The user's network takes the forwarded ports; from a saved machine its own, unless others are
+ * given. */
+static bool place_forwards(struct request *request, struct error *err)
 {
     struct machine_config *machine = &request->vm.machine;
-    if (!machine->kernel) {
-        error_usage(err, "nothing to run", NULL, "no kernel was given");
-        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
-    }
-    if (request->no_net && machine->net_count)
-        return error_usage(err, "network", "none", "it was asked for beside another network");
-    if (!request->no_net && machine->net_count == 0)
-        machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     struct machine_net *user = NULL;
     for (unsigned i = 0; i < machine->net_count && !user; i++)
         if (machine->nets[i].kind == MACHINE_NET_USER)
@@ -366,15 +622,53 @@ static bool complete(struct request *request, struct error *err)
         error_usage(err, "port forward", NULL, "only the user network forwards ports");
         return error_hint(err, "leave -p out, or add --net user");
     }
-    if (user) {
+    if (user && (request->forward_count || !user->forwards)) {
         user->forwards = request->forwards;
         user->forward_count = request->forward_count;
     }
+    return true;
+}
+
+/* All that was not given is as it was. */
+static bool complete_saved(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    const struct restore_given given = {
+        .nets = machine->net_count || request->no_net,
+        .console = request->has_console,
+        .serials = request->has_serial,
+    };
+    request->saved = machine_saved_open(request->restore, err);
+    if (!request->saved)
+        return false;
+    machine->saved = request->saved;
+    restore_fill(machine, &given);
+    return place_forwards(request, err);
+}
+
+/* Options that depend on one another, once all are known. */
+static bool complete(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    if (request->restore)
+        return complete_saved(request, err);
+    if (!machine->memory_bytes)
+        machine->memory_bytes = default_memory_bytes;
+    if (machine->rom && !machine->kernel && machine->initrd_count)
+        return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
+    if (!machine->kernel && !machine->rom) {
+        error_usage(err, "nothing to run", NULL, "no kernel was given");
+        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
+    }
+    if (request->no_net && machine->net_count)
+        return error_usage(err, "network", "none", "it was asked for beside another network");
+    if (!request->no_net && machine->net_count == 0)
+        machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     if (!request->has_console)
         machine->serials[0] = "stdio";
     if (machine->serial_count == 0)
         machine->serial_count = 1;
-    return true;
+    return place_forwards(request, err);
 }
 
 static const char escape_help[] = "\r\nskep: Ctrl-] then  q  ends the machine at once\r\n"
@@ -405,7 +699,7 @@ static void on_key(void *opaque, struct vm *vm, char key)
 {
     switch (key) {
     case 'q': vm_quit(vm); break;
-    case 'p': vm_power_button(vm); break;
+    case 'p': vm_stop(vm); break;
     case 'r': vm_reset(vm); break;
     case 'i': print_info(vm); break;
     default: vm_print(vm, escape_help); break;
@@ -421,9 +715,30 @@ static void on_signal(void *opaque, struct vm *vm, bool is_ending)
         cli_progress(cli, "power button pressed; once more ends the machine at once");
 }
 
-/* Where a person reaches what is not the terminal: a pty's name is only known now. */
-static void tell_places(const struct cli *cli, const struct machine_config *config, struct vm *vm)
+static void on_saving(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
 {
+    const struct cli *cli = opaque;
+    if (!cli->quiet && isatty(STDERR_FILENO))
+        fprintf(stderr, "\rskep: saving, %3d %%%s", (int)(100 * done_bytes / total_bytes),
+                done_bytes == total_bytes ? "\r\n" : "");
+}
+
+static void on_saved(void *opaque, const char *path, const struct error *err)
+{
+    const struct cli *cli = opaque;
+    if (err)
+        cli_fail(cli, err);
+    else
+        cli_progress(cli, "saved to %s", path);
+}
+
+/* Where a person reaches what is not the terminal: a pty's name is only known now. */
+static void tell_places(const struct cli *cli, const struct request *request, struct vm *vm)
+{
+    const struct machine_config *config = &request->vm.machine;
+    if (vm_gdb_address(vm))
+        cli_progress(cli, "GDB server: target remote %s%s", vm_gdb_address(vm),
+                     request->vm.gdb_waits ? "; the guest waits for it" : "");
     for (unsigned i = 0; i < config->serial_count; i++) {
         const char *path = machine_serial_path(vm_machine(vm), i);
         if (path && path[0])
@@ -443,7 +758,7 @@ static int run_machine(const struct cli *cli, struct request *request, struct er
         return cli_fail(cli, err);
     cli_progress(cli, "engine %s%s", machine_engine_name(vm_machine(vm)),
                  vm_has_terminal(vm) ? "; Ctrl-] then ? lists the console's keys" : "");
-    tell_places(cli, &request->vm.machine, vm);
+    tell_places(cli, request, vm);
     struct machine_end end = {0};
     int status = vm_run(vm, &end);
     struct machine_stats stats;
@@ -460,9 +775,10 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
 {
     struct error err = {0};
     struct request request = {0};
-    request.vm.machine.memory_bytes = default_memory_bytes;
     request.vm.key = on_key;
     request.vm.signalled = on_signal;
+    request.vm.saving = on_saving;
+    request.vm.saved = on_saved;
     request.vm.opaque = cli;
     int operands;
     int status;
@@ -481,6 +797,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     } else {
         status = run_machine(cli, &request, &err);
     }
+    machine_saved_close(request.saved);
     for (unsigned i = 0; i < request.copy_count; i++)
         free(request.copies[i]);
     return status;
@@ -489,7 +806,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
 const struct verb verb_run = {
     .name = "run",
     .summary = "run a machine until its guest powers off",
-    .synopsis = "--kernel FILE [OPTION]…",
+    .synopsis = "--kernel FILE | --restore FILE [OPTION]…",
     .description = "Runs a machine until its guest powers off, with the console on the terminal.\n"
                    "Ctrl-] then q ends it at once, Ctrl-] then ? lists what else there is.",
     .options = options,

@@ -15,6 +15,7 @@
 #include "bus/irq.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
+#include "cpu/debug.h"
 #include "cpu/state.h"
 #include "cpu/stats.h"
 
@@ -47,12 +48,15 @@ struct engine_topology {
 };
 
 struct engine_config {
-    unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC id = index */
+    unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC ids: topology.h */
     struct engine_topology topology;
     struct ram *ram; /* mapped by the engine as it is; other memory by map_ram */
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
+    /* How fast the guest's time-stamp counter runs, which a restored guest has measured already;
+     * 0: as the host's. */
+    uint64_t tsc_hz;
     const char *options;      /* what follows the engine's name in --engine NAME,…; may be NULL */
     bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
@@ -65,11 +69,13 @@ enum engine_exit_reason {
     ENGINE_EXIT_HALTED,   /* HLT (or waiting for a SIPI): run again after inject() or kick() */
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
     ENGINE_EXIT_RESET,    /* the engine saw a reset request (KVM) */
+    ENGINE_EXIT_DEBUG,    /* what set_debug() asked for has happened: `stop` */
     ENGINE_EXIT_FAILED,   /* `error` tells why; the vCPU can't go on */
 };
 
 struct engine_exit {
     enum engine_exit_reason reason;
+    struct debug_stop stop;
     struct error error;
 };
 
@@ -126,10 +132,31 @@ struct engine {
     bool (*get_state)(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
     bool (*set_state)(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
 
-    /* The guest's time-stamp counter now, and its frequency, for the TSC deadline of the board's
-     * local APIC. Any thread, also from within hooks. NULL in engines with an irqchip. */
+    /* What a debugger wants of the vCPU from the next run() on; NULL: no more. Called as set_state
+     * is. Fails when the engine has not so many or no such breakpoints; what was asked for before
+     * stays then. Engines that can't debug at all leave it out. */
+    bool (*set_debug)(struct engine_vcpu *vcpu, const struct debug_request *request,
+                      struct error *err);
+    /* A software breakpoint must stand as INT3 in guest memory: whoever asks for it writes it. */
+    bool breaks_at_int3;
+
+    /* The guest's time-stamp counter now, for the TSC deadline of the board's local APIC. Any
+     * thread, also from within hooks. NULL in engines with an irqchip. */
     uint64_t (*read_tsc)(struct engine_vcpu *vcpu);
+    /* Its frequency; 0: the host doesn't tell (never without an irqchip). */
     uint64_t (*tsc_hz)(struct engine_vm *vm);
+
+    /* MAXPHYADDR, as CPUID tells the guest. Once a vCPU is open. */
+    unsigned (*physical_bits)(struct engine_vm *vm);
+    /* The time-stamp counters, and clocks of the engine's own that the guest reads, stand still
+     * between these two moments of CLOCK_MONOTONIC, which are those at which the machine's clock
+     * stopped and started. While no vCPU runs; states are read and set in between. */
+    void (*stop_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+    void (*start_time)(struct engine_vm *vm, uint64_t monotonic_ns);
+
+    /* CPUID as the first processor has it, so that a saved machine isn't resumed on a processor
+     * with less. */
+    void (*cpuid)(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 

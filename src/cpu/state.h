@@ -59,10 +59,18 @@ struct x86_pending {
     uint8_t vector;
     uint32_t error_code;
     bool nmi;           /* latched, not yet delivered */
+    bool nmi_again;     /* a second one behind it */
     bool nmi_blocked;   /* until IRET */
     bool sti_shadow;    /* interrupts held off for one instruction after STI */
     bool mov_ss_shadow; /* likewise after MOV SS, debug traps too */
+    uint32_t debug;     /* bits of DR6 of a #DB that is due, in the shadow of MOV SS */
+    bool init;          /* arrived, not yet taken */
+    bool sipi;          /* likewise, with its vector */
+    uint8_t sipi_vector;
 };
+
+/* Machine check banks; there is no IA32_MCG_CTL. */
+enum { X86_MC_BANKS = 10 };
 
 struct x86_state {
     uint64_t gpr[16];
@@ -87,6 +95,9 @@ struct x86_state {
     uint64_t spec_ctrl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     uint64_t kvm_system_time, kvm_wall_clock, kvm_eoi;
+    uint64_t debugctl;
+    uint64_t mcg_status, mc_bank[X86_MC_BANKS][4]; /* CTL STATUS ADDR MISC */
+    uint32_t pkru;
     uint8_t xsave[X86_XSAVE_BYTES];
     enum x86_run_state run_state;
     struct x86_pending pending;

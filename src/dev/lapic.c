@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * The local APIC's registers, by MMIO (xAPIC) and by MSR (x2APIC, SDM 3A 11.12), IA32_APIC_BASE,
- * and the life cycle of the object that holds all local APICs. Left out: moving the MMIO page,
- * changing the xAPIC id (read-only, as on current processors), LVT CMCI, extended (AMD) registers.
+ * The local APIC's registers, by MMIO (xAPIC) and by MSR (x2APIC, SDM 3A 11.12),
+ * and the life cycle of the object that holds all local APICs. The xAPIC id can be written, as
+ * on the processors that emulators and KVM look like. Left out: LVT CMCI, extended (AMD) registers,
+ * and spurious interrupts: a request that is withdrawn is never acknowledged here.
  * Register accesses run on the vCPU's thread.
  */
 #include "dev/lapic_internal.h"
@@ -57,7 +58,8 @@ void lapic_init_state(struct lapic *apic)
 /* The LINT pins are the board's and keep their levels. */
 static void reset_one(struct lapic *apic)
 {
-    apic->base = apic->all->config.base | BASE_ENABLED | (apic->id ? 0 : BASE_BSP);
+    lapic_set_base(apic, apic->all->config.base | BASE_ENABLED);
+    lapic_set_xapic_id(apic, apic->x2apic_id);
     lapic_init_state(apic);
     if (apic->id == 0)
         apic->lvt[LVT_LINT0] = DELIVERY_EXTINT << LVT_DELIVERY_SHIFT;
@@ -104,7 +106,7 @@ static bool read_common(struct lapic *apic, unsigned number, uint64_t *value)
 static bool read_xapic(struct lapic *apic, unsigned number, uint64_t *value)
 {
     switch (number) {
-    case LAPIC_ID: *value = (uint64_t)apic->id << 24; return true;
+    case LAPIC_ID: *value = (uint64_t)apic->xapic_id << 24; return true;
     case LAPIC_APR: *value = lapic_apr(apic); return true;
     case LAPIC_EOI:
     case LAPIC_RRD: *value = 0; return true;
@@ -119,8 +121,8 @@ static bool read_xapic(struct lapic *apic, unsigned number, uint64_t *value)
 static bool read_x2apic(struct lapic *apic, unsigned number, uint64_t *value)
 {
     switch (number) {
-    case LAPIC_ID: *value = apic->id; return true;
-    case LAPIC_LDR: *value = lapic_x2apic_ldr(apic->id); return true;
+    case LAPIC_ID: *value = apic->x2apic_id; return true;
+    case LAPIC_LDR: *value = lapic_x2apic_ldr(apic->x2apic_id); return true;
     case LAPIC_ICR: *value = apic->icr; return true;
     default: return read_common(apic, number, value);
     }
@@ -189,6 +191,7 @@ static bool write_xapic(struct lapic *apic, unsigned number, uint32_t value,
                         struct lapic_effect *effect)
 {
     switch (number) {
+    case LAPIC_ID: lapic_set_xapic_id(apic, (uint8_t)(value >> 24)); break;
     case LAPIC_LDR: apic->ldr = value & 0xff000000; break;
     case LAPIC_DFR: apic->dfr = value | 0x0fffffff; break;
     case LAPIC_ICR:
@@ -247,17 +250,10 @@ static bool write_x2apic(struct lapic *apic, unsigned number, uint64_t value,
 /* MMIO. An access that isn't 32 bits wide and aligned to 16 bytes is undefined: narrower reads get
  * their part, other writes are dropped. */
 
-static struct lapic *accessing(struct lapics *all)
+uint64_t lapic_mmio_read(struct lapic *apic, uint64_t offset, unsigned size_bytes)
 {
-    unsigned vcpu = all->config.current_vcpu(all->config.current_vcpu_opaque);
-    return vcpu < all->config.vcpu_count ? &all->apic[vcpu] : NULL;
-}
-
-static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size_bytes)
-{
-    struct lapic *apic = accessing(opaque);
     uint64_t value = UINT64_MAX;
-    if (!apic || offset >= PAGE_BYTES || (offset & 15) + size_bytes > 4)
+    if (offset >= PAGE_BYTES || (offset & 15) + size_bytes > 4)
         return value;
     pthread_mutex_lock(&apic->lock);
     if (lapic_mode(apic) == LAPIC_XAPIC && !read_xapic(apic, (unsigned)offset >> 4, &value)) {
@@ -268,11 +264,10 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size_bytes)
     return value >> (offset & 15) * 8;
 }
 
-static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned size_bytes)
+void lapic_mmio_write(struct lapic *apic, uint64_t offset, uint64_t value, unsigned size_bytes)
 {
-    struct lapic *apic = accessing(opaque);
     struct lapic_effect effect = {0};
-    if (!apic || offset >= PAGE_BYTES || (offset & 15) || size_bytes != 4)
+    if (offset >= PAGE_BYTES || (offset & 15) || size_bytes != 4)
         return;
     pthread_mutex_lock(&apic->lock);
     if (lapic_mode(apic) == LAPIC_XAPIC &&
@@ -283,23 +278,6 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 }
 
 /* MSRs. */
-
-/* SDM 3A 11.12.5: from off only to xAPIC, from xAPIC anywhere, from x2APIC only to off. */
-static bool write_base(struct lapic *apic, uint64_t value)
-{
-    uint64_t changeable = BASE_ENABLED | BASE_X2APIC;
-    if ((value & ~(changeable | BASE_BSP)) != apic->all->config.base)
-        return false;
-    enum lapic_mode old = lapic_mode(apic);
-    bool enable = value & BASE_ENABLED, x2apic = value & BASE_X2APIC;
-    if ((x2apic && (!enable || old == LAPIC_OFF)) || (old == LAPIC_X2APIC && enable && !x2apic))
-        return false;
-    apic->base = (apic->base & ~changeable) | (value & changeable);
-    if (old != LAPIC_OFF && !enable)
-        lapic_init_state(apic);
-    lapic_update(apic);
-    return true;
-}
 
 bool lapic_read_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_t *value)
 {
@@ -332,7 +310,7 @@ bool lapic_write_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_
         lapic_timer_set_deadline(apic, value);
         valid = true;
     } else if (msr == MSR_APIC_BASE) {
-        valid = write_base(apic, value);
+        valid = lapic_write_base(apic, value);
     }
     pthread_mutex_unlock(&apic->lock);
     lapic_perform(apic, &effect);
@@ -377,7 +355,7 @@ void lapic_set_eoi_listener(struct lapics *lapics, void (*eoi)(void *opaque, uin
 static void destroy(void *device)
 {
     struct lapics *all = device;
-    bus_unmap(all->config.bus, BUS_MMIO, all->config.base);
+    lapic_windows_close(all);
     for (unsigned i = 0; i < all->config.vcpu_count; i++) {
         if (all->apic[i].timer.host)
             clock_timer_close(all->apic[i].timer.host);
@@ -402,21 +380,13 @@ static bool open_all(struct lapics *all, struct error *err)
         struct lapic *apic = &all->apic[i];
         apic->all = all;
         apic->id = i;
+        apic->x2apic_id = all->config.ids ? all->config.ids[i] : (uint8_t)i;
         pthread_mutex_init(&apic->lock, NULL);
         apic->timer.host = clock_timer_open(all->config.clock, lapic_timer_expired, apic);
         if (!apic->timer.host)
             return error_set(err, "cannot make the local APIC", NULL, "out of memory");
     }
-    const struct bus_range range = {
-        .name = "lapic",
-        .space = BUS_MMIO,
-        .base = all->config.base,
-        .size_bytes = PAGE_BYTES,
-        .read = mmio_read,
-        .write = mmio_write,
-        .opaque = all,
-    };
-    return bus_map(all->config.bus, &range, err);
+    return lapic_windows_open(all, err);
 }
 
 struct lapics *lapic_create(const struct lapic_config *config, struct error *err)
@@ -433,6 +403,8 @@ struct lapics *lapic_create(const struct lapic_config *config, struct error *err
     }
     memset(all, 0, size);
     all->config = *config;
+    for (unsigned i = 0; i < config->vcpu_count; i++)
+        all->apic[i].base = config->base;
     if (!all->config.timer_hz)
         all->config.timer_hz = LAPIC_DEFAULT_HZ;
     lapic_timer_setup(all);
@@ -453,6 +425,7 @@ static void save_vectors(struct save *stream, const uint64_t bits[4])
 static void save_one(struct lapic *apic, struct save *stream)
 {
     save_u64(stream, apic->base);
+    save_u8(stream, apic->xapic_id);
     save_vectors(stream, apic->irr);
     save_vectors(stream, apic->isr);
     save_vectors(stream, apic->tmr);
@@ -505,10 +478,11 @@ static uint32_t load_masked(struct load *stream, uint32_t allowed)
 static void load_base(struct lapic *apic, struct load *stream)
 {
     uint64_t base = load_u64(stream), bits = base & (BASE_ENABLED | BASE_X2APIC);
-    if ((base & ~bits) != (apic->all->config.base | (apic->id ? 0 : BASE_BSP)) ||
-        bits == BASE_X2APIC)
+    if ((base & ~(bits | BASE_ADDRESS)) != (apic->id ? 0 : BASE_BSP) || bits == BASE_X2APIC)
         load_fail(stream);
-    apic->base = base;
+    lapic_set_xapic_id(apic, load_u8(stream));
+    if (!stream->failed)
+        lapic_set_base(apic, base);
 }
 
 static void load_timer(struct lapic *apic, struct load *stream)
@@ -578,7 +552,7 @@ static bool load(void *device, struct load *stream, uint32_t stream_version)
 
 const struct device_ops lapic_ops = {
     .name = "lapic",
-    .version = 1,
+    .version = 2,
     .reset = reset,
     .save = save,
     .load = load,

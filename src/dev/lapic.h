@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The local APICs of all processors of a machine (SDM 3A chapter 11, xAPIC and x2APIC). One object
- * holds them all, since interprocessor interrupts cross from one to another; the APIC id of a
- * processor is its index. Every function may be called from any thread unless it says otherwise.
+ * holds them all, since interprocessor interrupts cross from one to another. Every function may be
+ * called from any thread unless it says otherwise.
  *
  * Locks: each local APIC has its own, and no two are ever held at once. The callbacks to the
  * processor run under the lock of the APIC concerned; those to the 8259 and the I/O APIC run
@@ -36,6 +36,7 @@ struct lapic_cpu {
 
 struct lapic_config {
     unsigned vcpu_count; /* 1 … LAPIC_MAX_VCPUS; number 0 is the bootstrap processor */
+    const uint8_t *ids;  /* APIC ids of the processors, all different; NULL: their numbers */
     struct bus *bus;
     uint64_t base; /* of the 4 KiB of MMIO; LAPIC_DEFAULT_BASE */
     struct clock *clock;
@@ -87,7 +88,7 @@ uint64_t lapic_read_cr8(struct lapics *lapics, unsigned vcpu);
 void lapic_write_cr8(struct lapics *lapics, unsigned vcpu, uint64_t value);
 
 /* IA32_APIC_BASE (0x1b), IA32_TSC_DEADLINE (0x6e0), x2APIC (0x800–0x8ff). False: the access raises
- * #GP(0), also for any other MSR. Moving the MMIO base raises #GP. vCPU's thread. */
+ * #GP(0), also for any other MSR. vCPU's thread. */
 bool lapic_read_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_t *value);
 bool lapic_write_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_t value);
 

@@ -73,9 +73,10 @@ static bool extint_wanted(const struct lapic *apic)
 static void publish_address(struct lapic *apic)
 {
     enum lapic_mode mode = lapic_mode(apic);
-    uint64_t ldr = mode == LAPIC_X2APIC ? lapic_x2apic_ldr(apic->id) : apic->ldr;
+    uint64_t ldr = mode == LAPIC_X2APIC ? lapic_x2apic_ldr(apic->x2apic_id) : apic->ldr;
     uint64_t address =
         mode | ldr << ADDRESS_LDR_SHIFT | (uint64_t)lapic_apr(apic) << ADDRESS_PRIORITY_SHIFT;
+    address |= (uint64_t)apic->xapic_id << ADDRESS_ID_SHIFT;
     if (apic->svr & SVR_ENABLED)
         address |= ADDRESS_ENABLED;
     if (apic->dfr >> 28 == 0xf)
@@ -200,6 +201,31 @@ static uint64_t everyone(const struct lapics *all)
     return UINT64_MAX >> (64 - all->config.vcpu_count);
 }
 
+void lapic_set_xapic_id(struct lapic *apic, uint8_t id)
+{
+    apic->xapic_id = id;
+    if (id != apic->id)
+        atomic_store(&apic->all->has_own_ids, true);
+}
+
+static bool matches_physical(uint64_t address, unsigned id, uint32_t destination)
+{
+    if ((address & ADDRESS_MODE) == LAPIC_X2APIC)
+        return destination == id;
+    return destination == (address >> ADDRESS_ID_SHIFT & 0xff);
+}
+
+static uint64_t physical_targets(struct lapics *all, uint32_t destination)
+{
+    uint64_t targets = 0;
+    if (!atomic_load_explicit(&all->has_own_ids, memory_order_relaxed))
+        return destination < all->config.vcpu_count ? UINT64_C(1) << destination : 0;
+    for (unsigned i = 0; i < all->config.vcpu_count; i++)
+        if (matches_physical(load_address(&all->apic[i]), all->apic[i].x2apic_id, destination))
+            targets |= UINT64_C(1) << i;
+    return targets;
+}
+
 static void route(struct lapics *all, const struct lapic_ipi *ipi)
 {
     unsigned count = all->config.vcpu_count;
@@ -207,8 +233,7 @@ static void route(struct lapics *all, const struct lapic_ipi *ipi)
     if (is_broadcast(ipi)) {
         targets = everyone(all);
     } else if (!ipi->logical) {
-        if (ipi->destination < count)
-            targets = UINT64_C(1) << ipi->destination;
+        targets = physical_targets(all, ipi->destination);
     } else {
         for (unsigned i = 0; i < count; i++)
             if (matches_logical(load_address(&all->apic[i]), ipi))
@@ -217,14 +242,8 @@ static void route(struct lapics *all, const struct lapic_ipi *ipi)
     deliver_to(all, targets, ipi);
 }
 
-/* Which delivery modes a shorthand can carry: SDM table 11-3. NMI to oneself is let through. */
-static bool shorthand_carries(unsigned shorthand, unsigned delivery)
-{
-    if (shorthand == 3)
-        return true;
-    return delivery == DELIVERY_FIXED || (shorthand == 1 && delivery == DELIVERY_NMI);
-}
-
+/* SDM table 11-3 calls most delivery modes with the shorthands "self" and "all" invalid and leaves
+ * open what becomes of them; they are delivered, as KVM and QEMU do. */
 void lapic_send(struct lapics *all, unsigned from, uint64_t icr, bool x2apic)
 {
     struct lapic_ipi ipi = {
@@ -238,8 +257,7 @@ void lapic_send(struct lapics *all, unsigned from, uint64_t icr, bool x2apic)
     bool assert_level = icr >> 14 & 1, level = icr >> 15 & 1;
     if (ipi.delivery == DELIVERY_INIT && level && !assert_level)
         return; /* INIT level de-assert only sets arbitration ids, which there are none of */
-    if (ipi.delivery == DELIVERY_EXTINT ||
-        (shorthand && !shorthand_carries(shorthand, ipi.delivery)))
+    if (ipi.delivery == DELIVERY_EXTINT)
         return;
     if (ipi.delivery <= DELIVERY_LOWEST && ipi.vector < LAPIC_FIRST_VECTOR) {
         struct lapic *self = &all->apic[from];

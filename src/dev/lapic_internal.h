@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * What the files of the local APIC share: lapic.c (registers, life cycle), lapic_deliver.c
- * (interrupts in, between and out), lapic_timer.c. See lapic.h for the locks.
+ * What the files of the local APIC share: lapic.c (registers, life cycle), lapic_base.c (modes, the
+ * page's place), lapic_deliver.c (interrupts in, between and out), lapic_timer.c. See lapic.h for
+ * the locks.
  */
 #ifndef SKEP_DEV_LAPIC_INTERNAL_H
 #define SKEP_DEV_LAPIC_INTERNAL_H
@@ -63,6 +64,7 @@ enum {
 enum { SVR_ENABLED = 1 << 8, SVR_NO_EOI_BROADCAST = 1 << 12 };
 
 enum { BASE_BSP = 1 << 8, BASE_X2APIC = 1 << 10, BASE_ENABLED = 1 << 11 };
+#define BASE_ADDRESS UINT64_C(0xffffffffff000) /* MAXPHYADDR is the processor's to check */
 
 enum {
     ESR_SEND_ILLEGAL = 1 << 5,
@@ -94,6 +96,7 @@ enum lapic_mode { LAPIC_OFF, LAPIC_XAPIC, LAPIC_X2APIC };
 #define ADDRESS_FLAT           (UINT64_C(1) << 3)
 #define ADDRESS_PRIORITY_SHIFT 8
 #define ADDRESS_PRIORITY       (UINT64_C(0xff) << ADDRESS_PRIORITY_SHIFT)
+#define ADDRESS_ID_SHIFT       16 /* the xAPIC id */
 #define ADDRESS_LDR_SHIFT      32
 
 struct lapic_timer {
@@ -108,7 +111,9 @@ struct lapic_timer {
 struct lapic {
     _Alignas(64) pthread_mutex_t lock;
     struct lapics *all;
-    unsigned id;
+    unsigned id;       /* the processor's number */
+    uint8_t x2apic_id; /* and the xAPIC id after reset */
+    uint8_t xapic_id;
 
     uint64_t base; /* IA32_APIC_BASE */
     uint64_t irr[4], isr[4], tmr[4];
@@ -124,8 +129,21 @@ struct lapic {
     _Atomic uint64_t address;
 };
 
+/* A page on the bus that is some processors' registers. */
+struct lapic_window {
+    struct lapics *all;
+    uint64_t gpa;
+    unsigned users; /* processors whose page it is; under window_lock */
+    bool is_mapped;
+};
+
+enum { LAPIC_WINDOWS = LAPIC_MAX_VCPUS + 1 };
+
 struct lapics {
     struct lapic_config config;
+    pthread_mutex_t window_lock;               /* taken within an APIC's lock */
+    struct lapic_window window[LAPIC_WINDOWS]; /* the first is always on the bus */
+    atomic_bool has_own_ids;                   /* some xAPIC id is not its processor's number */
     void (*eoi)(void *opaque, uint8_t vector);
     void *eoi_opaque;
     uint64_t timer_ns_mul, tsc_ns_mul; /* ns per tick, 32.32 fixed point, rounded up */
@@ -158,6 +176,11 @@ static inline enum lapic_mode lapic_mode(const struct lapic *apic)
     return apic->base & BASE_X2APIC ? LAPIC_X2APIC : LAPIC_XAPIC;
 }
 
+static inline uint64_t lapic_page(uint64_t base)
+{
+    return base & BASE_ADDRESS;
+}
+
 static inline uint32_t lapic_x2apic_ldr(unsigned id)
 {
     return (id >> 4) << 16 | 1u << (id & 15);
@@ -177,7 +200,16 @@ void lapic_end_of_interrupt(struct lapic *apic, struct lapic_effect *effect);
 /* To the state after INIT; IA32_APIC_BASE stays. */
 void lapic_init_state(struct lapic *apic);
 
+/* IA32_APIC_BASE as the guest writes it, false: #GP; and set with no question asked. */
+bool lapic_write_base(struct lapic *apic, uint64_t value);
+void lapic_set_base(struct lapic *apic, uint64_t value);
+void lapic_set_xapic_id(struct lapic *apic, uint8_t id); /* lapic_update() is to follow */
+
 /* Without any lock. */
+uint64_t lapic_mmio_read(struct lapic *apic, uint64_t offset, unsigned size_bytes);
+void lapic_mmio_write(struct lapic *apic, uint64_t offset, uint64_t value, unsigned size_bytes);
+bool lapic_windows_open(struct lapics *all, struct error *err);
+void lapic_windows_close(struct lapics *all);
 void lapic_send(struct lapics *all, unsigned from, uint64_t icr, bool x2apic);
 void lapic_perform(struct lapic *apic, const struct lapic_effect *effect);
 

@@ -249,7 +249,10 @@ static void raw_submit(void *opaque, struct block_request *request)
 static void raw_info(void *opaque, struct block_info *info)
 {
     const struct raw *raw = opaque;
+    struct stat status;
     *info = raw->info;
+    if (!raw->is_device && fstat(raw->fd, &status) == 0)
+        info->changed_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec;
 }
 
 static void raw_drain(void *opaque)
@@ -366,10 +369,15 @@ static bool check_format(const struct raw *raw, const struct raw_config *config,
 }
 
 /* Does the file system punch holes? Asked behind the end of the file, where it changes nothing. */
-static bool file_punches(const struct raw *raw, uint64_t file_bytes)
+static bool file_punches(const struct raw *raw, const struct stat *status)
 {
-    off_t behind = (off_t)((file_bytes + 4095) / 4096 * 4096);
-    return fallocate(raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, behind, 4096) == 0;
+    off_t behind = (status->st_size + 4095) / 4096 * 4096;
+    if (fallocate(raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, behind, 4096) != 0)
+        return false;
+    /* Nothing has changed, and saved machines look at the time. */
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, status->st_mtim};
+    (void)futimens(raw->fd, times);
+    return true;
 }
 
 static void measure_file(struct raw *raw, const struct stat *status)
@@ -382,7 +390,7 @@ static void measure_file(struct raw *raw, const struct stat *status)
     raw->info.size_bytes = (size_bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
     raw->info.physical_block_bytes = block;
     raw->info.discard_granularity_bytes = block;
-    raw->info.can_discard = !raw->info.read_only && file_punches(raw, size_bytes);
+    raw->info.can_discard = !raw->info.read_only && file_punches(raw, status);
 }
 
 /* A number from the device's queue folder in sysfs; a partition's is its disk's. */

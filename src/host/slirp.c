@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,6 +54,7 @@ struct fd_state {
     uint32_t wanted;  /* of the pass `pass` */
     uint32_t revents; /* EPOLL… events that came */
     uint64_t pass;
+    bool is_open; /* libslirp has it */
 };
 
 struct slirp {
@@ -254,7 +256,30 @@ static void forget_fd(struct slirp *slirp, int fd)
 
 static void on_register(int fd, void *opaque)
 {
+    struct slirp *slirp = opaque;
+    forget_fd(slirp, fd);
+    struct fd_state *state = fd_state(slirp, fd);
+    if (state)
+        state->is_open = true;
+}
+
+static void on_unregister(int fd, void *opaque)
+{
     forget_fd(opaque, fd);
+}
+
+/* A socket that is closed with linger on and no time left sends a reset (socket(7)). */
+static void backend_reset_connections(void *opaque)
+{
+    struct slirp *slirp = opaque;
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    for (int fd = 0; fd < slirp->fd_max; fd++) {
+        int kind = 0;
+        socklen_t size = sizeof(kind);
+        if (slirp->fds[fd].is_open && getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) == 0 &&
+            kind == SOCK_STREAM)
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    }
 }
 
 static uint32_t to_epoll(int events)
@@ -495,7 +520,7 @@ static bool make_stack(struct slirp *slirp, const struct slirp_config *config, s
         .timer_free = on_timer_free,
         .timer_mod = on_timer_mod,
         .register_poll_fd = on_register,
-        .unregister_poll_fd = on_register,
+        .unregister_poll_fd = on_unregister,
         .notify = on_notify,
     };
     SlirpConfig stack = {
@@ -604,6 +629,7 @@ bool slirp_open(const struct slirp_config *config, struct loop *loop, struct net
         .link_up = backend_link_up,
         .mtu_bytes = FRAME_MTU_BYTES,
         .offers_offloads = true,
+        .reset_connections = backend_reset_connections,
         .close = backend_close,
         .opaque = slirp,
     };

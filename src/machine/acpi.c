@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * ACPI tables: RSDP, XSDT, FADT, FACS, MADT, HPET and MCFG (ACPI 6.4, 5.2; IA-PC HPET 1.0a, 3.2.4;
- * PCI Firmware 3.2, 4.1.2). There is no RSDT: no 64-bit system needs one. Runs on the machine's
- * thread.
+ * ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET and MCFG (ACPI 6.4, 5.2; IA-PC
+ * HPET 1.0a, 3.2.4; PCI Firmware 3.2, 4.1.2). The RSDT is for systems that know only ACPI 1.0. Runs
+ * on the machine's thread.
  */
 #include "machine/acpi.h"
 
@@ -194,7 +194,7 @@ static void put_madt(struct tables *tables)
         bytes_u8(out, MADT_LAPIC);
         bytes_u8(out, 8);
         bytes_u8(out, (uint8_t)i); /* _UID of the processor's device */
-        bytes_u8(out, (uint8_t)i);
+        bytes_u8(out, config->apic_ids ? config->apic_ids[i] : (uint8_t)i);
         bytes_u32(out, ENABLED);
     }
     bytes_u8(out, MADT_IOAPIC);
@@ -250,8 +250,16 @@ static uint64_t put_xsdt(struct tables *tables)
     return table_end(tables, start);
 }
 
+static uint64_t put_rsdt(struct tables *tables)
+{
+    size_t start = table_begin(tables, "RSDT", 1);
+    for (unsigned i = 0; i < tables->listed_count; i++)
+        bytes_u32(tables->out, (uint32_t)tables->listed[i]);
+    return table_end(tables, start);
+}
+
 /* 5.2.5.3; the place was kept at the start. */
-static void set_rsdp(struct tables *tables, uint64_t xsdt_gpa)
+static void set_rsdp(struct tables *tables, uint64_t rsdt_gpa, uint64_t xsdt_gpa)
 {
     enum { V1_BYTES = 20, V1_CHECKSUM_AT = 8, V2_CHECKSUM_AT = 32 };
     if (tables->out->failed)
@@ -260,6 +268,7 @@ static void set_rsdp(struct tables *tables, uint64_t xsdt_gpa)
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "SKEP  ", 6);
     rsdp[15] = 2;
+    le32_put(rsdp + 16, (uint32_t)rsdt_gpa);
     le32_put(rsdp + 20, RSDP_BYTES);
     le64_put(rsdp + 24, xsdt_gpa);
     rsdp[V1_CHECKSUM_AT] = bytes_checksum(rsdp, V1_BYTES);
@@ -269,7 +278,7 @@ static void set_rsdp(struct tables *tables, uint64_t xsdt_gpa)
 bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_bytes,
                 struct bytes *out, struct error *err)
 {
-    assert(gpa % 64 == 0 && !out->size_bytes);
+    assert(gpa % 64 == 0 && gpa + limit_bytes <= UINT32_MAX && !out->size_bytes);
     assert(config->vcpu_count >= 1 && config->vcpu_count <= 255);
     assert(config->ecam_bus_count >= 1 && config->ecam_bus_count <= 256);
     assert(config->uart_count <= ACPI_MAX_UARTS);
@@ -282,7 +291,8 @@ bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_byt
     if (config->hpet_base)
         put_hpet(&tables);
     put_mcfg(&tables);
-    set_rsdp(&tables, put_xsdt(&tables));
+    uint64_t rsdt_gpa = put_rsdt(&tables);
+    set_rsdp(&tables, rsdt_gpa, put_xsdt(&tables));
     if (out->failed)
         return error_set(err, "cannot compose ACPI tables", NULL, "out of memory");
     if (out->size_bytes > limit_bytes)

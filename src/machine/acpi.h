@@ -32,7 +32,8 @@ struct acpi_pm_ports {
 };
 
 struct acpi_config {
-    unsigned vcpu_count; /* APIC id = index, 0 … 254 */
+    unsigned vcpu_count;
+    const uint8_t *apic_ids; /* of vcpu_count, 0 … 254; NULL: their numbers */
     uint32_t lapic_base;
     uint32_t ioapic_base;
     uint8_t ioapic_id;
@@ -55,6 +56,8 @@ struct acpi_config {
     uint16_t pit_port, pic_port[2], elcr_port;
     uint16_t keyboard_port[2];
     uint8_t keyboard_irq, mouse_irq;
+    uint16_t parallel_port; /* 0: none */
+    uint8_t parallel_irq;
 };
 
 /* Composes the tables for guest address `gpa` (a multiple of 64) into `out`, which must be empty;

@@ -175,6 +175,8 @@ static void put_isa(const struct acpi_config *config, struct bytes *aml)
     put_isa_device(aml, "RTC", "PNP0B00", config->rtc_port, 8, config->rtc_irq);
     put_keyboard(config, aml);
     put_uarts(config, aml);
+    if (config->parallel_port)
+        put_isa_device(aml, "LPT1", "PNP0400", config->parallel_port, 3, config->parallel_irq);
     aml_end(aml, device);
 }
 

@@ -94,7 +94,9 @@ static bool open_chars(struct machine *machine, struct error *err)
     for (unsigned i = 0; i < machine->config.console_count; i++)
         if (!open_char(machine, machine->config.consoles[i].where, &backends->console[i], err))
             return false;
-    return open_char(machine, machine->config.debugcon, &backends->debugcon, err);
+    return open_char(machine, machine->config.debugcon, &backends->debugcon, err) &&
+           open_char(machine, machine->config.post, &backends->post, err) &&
+           open_char(machine, machine->config.parallel, &backends->parallel, err);
 }
 
 /* The terminal last: it changes the person's screen, so nothing should fail after it. */
@@ -218,6 +220,40 @@ void backends_drain(struct machine *machine)
     }
 }
 
+static void flushed(struct block_request *request, int error)
+{
+    *(int *)request->opaque = error;
+}
+
+bool backends_flush(struct machine *machine, struct error *err)
+{
+    struct block_request requests[MACHINE_MAX_DISKS];
+    int errors[MACHINE_MAX_DISKS] = {0};
+    backends_drain(machine);
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct block_backend *disk = &machine->backends.disk[i];
+        requests[i] =
+            (struct block_request){.kind = BLOCK_FLUSH, .done = flushed, .opaque = &errors[i]};
+        if (!machine->config.disks[i].read_only)
+            disk->submit(disk->opaque, &requests[i]);
+    }
+    backends_drain(machine);
+    for (unsigned i = 0; i < machine->config.disk_count; i++)
+        if (errors[i])
+            return error_errno(err, "cannot write back the disk", machine->config.disks[i].path,
+                               errors[i]);
+    return true;
+}
+
+void machine_reset_connections(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config.net_count; i++) {
+        const struct net_backend *net = &machine->backends.net[i];
+        if (net->reset_connections)
+            net->reset_connections(net->opaque);
+    }
+}
+
 static void close_char(struct machine_char *one)
 {
     if (one->chardev)
@@ -239,6 +275,8 @@ void backends_close(struct machine *machine)
     for (unsigned i = 0; i < MACHINE_MAX_CONSOLES; i++)
         close_char(&backends->console[i]);
     close_char(&backends->debugcon);
+    close_char(&backends->post);
+    close_char(&backends->parallel);
     memset(backends, 0, sizeof(*backends));
 }
 
@@ -247,19 +285,24 @@ const struct char_backend *backends_char(const struct machine_char *one)
     return one->chardev ? &one->backend : NULL;
 }
 
+static struct tty *tty_of(const struct machine_char *one)
+{
+    return one->chardev ? chardev_tty(one->chardev) : NULL;
+}
+
 static struct tty *find_tty(const struct machine *machine)
 {
     const struct backends *backends = &machine->backends;
     struct tty *tty = NULL;
     for (unsigned i = 0; i < MACHINE_MAX_SERIALS && !tty; i++)
-        if (backends->serial[i].chardev)
-            tty = chardev_tty(backends->serial[i].chardev);
+        tty = tty_of(&backends->serial[i]);
     for (unsigned i = 0; i < MACHINE_MAX_CONSOLES && !tty; i++)
-        if (backends->console[i].chardev)
-            tty = chardev_tty(backends->console[i].chardev);
-    if (!tty && backends->debugcon.chardev)
-        tty = chardev_tty(backends->debugcon.chardev);
-    return tty;
+        tty = tty_of(&backends->console[i]);
+    if (!tty)
+        tty = tty_of(&backends->debugcon);
+    if (!tty)
+        tty = tty_of(&backends->post);
+    return tty ? tty : tty_of(&backends->parallel);
 }
 
 bool machine_has_terminal(const struct machine *machine)

@@ -5,6 +5,7 @@
  */
 #include "machine/boot.h"
 
+#include "machine/boot_elf.h"
 #include "machine/boot_internal.h"
 #include "machine/bytes.h"
 
@@ -69,8 +70,8 @@ bool boot_cmdline_check(const struct boot_config *config, uint64_t max_bytes, st
                        max_bytes, length);
 }
 
-static bool initrd_refuse(const struct boot_config *config, uint64_t size_bytes, uint64_t floor_gpa,
-                          uint64_t top_gpa, struct error *err)
+bool boot_initrd_refuse(const struct boot_config *config, uint64_t size_bytes, uint64_t floor_gpa,
+                        uint64_t top_gpa, struct error *err)
 {
     bool many = config->initrd_count > 1;
     uint64_t room_bytes = top_gpa > floor_gpa ? top_gpa - floor_gpa : 0;
@@ -87,19 +88,44 @@ static bool initrd_refuse(const struct boot_config *config, uint64_t size_bytes,
         mib_up(floor_gpa + size_bytes));
 }
 
-bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
-                       uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
-                       struct error *err)
+uint64_t boot_initrd_size_bytes(const struct boot_config *config)
 {
-    *initrd = (struct boot_initrd){0};
     uint64_t size_bytes = 0;
     for (unsigned i = 0; i < config->initrd_count; i++) {
         uint64_t file_bytes = boot_file_size_bytes(config->initrds[i]);
         size_bytes = (size_bytes + 3) & ~UINT64_C(3);
         if (file_bytes > UINT64_MAX / 4 || size_bytes > UINT64_MAX / 4)
-            file_bytes = UINT64_MAX / 4; /* refused below; keeps the sum from wrapping */
+            file_bytes = UINT64_MAX / 4; /* refused later; keeps the sum from wrapping */
         size_bytes += file_bytes;
     }
+    return size_bytes;
+}
+
+bool boot_initrd_read(const struct boot_config *config, uint64_t offset, uint8_t *out,
+                      size_t size_bytes)
+{
+    uint64_t start = 0; /* of this file in the whole */
+    memset(out, 0, size_bytes);
+    for (unsigned i = 0; i < config->initrd_count; i++) {
+        uint64_t file_bytes = boot_file_size_bytes(config->initrds[i]);
+        start = (start + 3) & ~UINT64_C(3);
+        uint64_t first = offset > start ? offset : start, end = start + file_bytes;
+        if (end > offset + size_bytes)
+            end = offset + size_bytes;
+        if (first < end && !boot_file_read(config->initrds[i], first - start,
+                                           out + (first - offset), (size_t)(end - first), NULL))
+            return false;
+        start += file_bytes;
+    }
+    return true;
+}
+
+bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
+                       uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
+                       struct error *err)
+{
+    *initrd = (struct boot_initrd){0};
+    uint64_t size_bytes = boot_initrd_size_bytes(config);
     if (!size_bytes)
         return true;
     uint64_t top_gpa = memory_map_usable_end(config->map, BOOT_KERNEL_MIN_GPA);
@@ -108,10 +134,10 @@ bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
     uint64_t floor_gpa = (kernel_end_gpa + RAM_PAGE_BYTES - 1) & ~(RAM_PAGE_BYTES - 1);
     assert(kernel_gpa < kernel_end_gpa);
     if (floor_gpa > top_gpa || size_bytes > top_gpa - floor_gpa)
-        return initrd_refuse(config, size_bytes, floor_gpa, top_gpa, err);
+        return boot_initrd_refuse(config, size_bytes, floor_gpa, top_gpa, err);
     uint64_t gpa = (top_gpa - size_bytes) & ~(RAM_PAGE_BYTES - 1);
     if (gpa < floor_gpa)
-        return initrd_refuse(config, size_bytes, floor_gpa, top_gpa, err);
+        return boot_initrd_refuse(config, size_bytes, floor_gpa, top_gpa, err);
     *initrd = (struct boot_initrd){gpa, size_bytes};
     return true;
 }
@@ -179,7 +205,7 @@ static bool refuse_unknown(const struct boot_config *config, struct error *err)
     if (boot_file_size_bytes(config->kernel) >= sizeof(start) &&
         !boot_file_read(config->kernel, 0, start, sizeof(start), err))
         return false;
-    boot_refuse(config, err, "it is neither a bzImage nor an ELF vmlinux");
+    boot_refuse(config, err, "it is neither a bzImage nor an ELF vmlinux nor a Multiboot kernel");
     if (start[0] == 0x1f && start[1] == 0x8b)
         return error_hint(err, "it is compressed with gzip: unpack it, or use the bzImage");
     if (!memcmp(start, "0707", 4))
@@ -187,13 +213,25 @@ static bool refuse_unknown(const struct boot_config *config, struct error *err)
     return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
 }
 
-bool boot_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
+bool boot_takes_modules(const struct boot_file *kernel)
+{
+    const struct boot_config config = {.kernel = kernel};
+    return !bzimage_is(kernel) && !pvh_has_entry(&config) && multiboot_is(kernel);
+}
+
+bool boot_load(const struct boot_config *given, struct ram *ram, struct x86_state *bsp,
                struct error *err)
 {
-    assert(memory_map_usable_end(config->map, 0) >= BOOT_CMDLINE_GPA + BOOT_CMDLINE_MAX_BYTES);
-    if (bzimage_is(config->kernel))
-        return bzimage_load(config, ram, bsp, err);
-    if (pvh_is(config->kernel))
-        return pvh_load(config, ram, bsp, err);
-    return refuse_unknown(config, err);
+    assert(memory_map_usable_end(given->map, 0) >= BOOT_CMDLINE_GPA + BOOT_CMDLINE_MAX_BYTES);
+    struct boot_config config = *given;
+    bool takes_modules = boot_takes_modules(config.kernel);
+    if (!config.cmdline)
+        config.cmdline = takes_modules ? "" : BOOT_LINUX_CMDLINE;
+    if (takes_modules)
+        return multiboot_load(&config, ram, bsp, err);
+    if (bzimage_is(config.kernel))
+        return bzimage_load(&config, ram, bsp, err);
+    if (boot_elf_is(config.kernel))
+        return pvh_load(&config, ram, bsp, err);
+    return refuse_unknown(&config, err);
 }

@@ -15,14 +15,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What a Linux kernel gets when there is no command line: the console that is always there. */
+#define BOOT_LINUX_CMDLINE "console=ttyS0"
+
 struct boot_config {
-    const struct boot_file *kernel;   /* a bzImage, or an ELF vmlinux with a PVH entry */
-    struct boot_file *const *initrds; /* joined in this order, each on a multiple of 4 bytes */
+    const struct boot_file *kernel; /* a bzImage, an ELF vmlinux with a PVH entry, or Multiboot */
+    /* Joined in this order, each on a multiple of 4 bytes; for Multiboot a module each. */
+    struct boot_file *const *initrds;
     unsigned initrd_count;
-    const char *cmdline;
+    /* The command line of each module, for Multiboot; NULL: their paths. */
+    const char *const *module_texts;
+    const char *cmdline; /* NULL: BOOT_LINUX_CMDLINE, for Multiboot nothing */
     const struct memory_map *map;
     uint64_t rsdp_gpa; /* 0: the kernel looks for the ACPI tables by itself */
 };
+
+/* Whether each initrd is a module of its own, with a command line (Multiboot). */
+bool boot_takes_modules(const struct boot_file *kernel);
 
 /* Loads into `ram`, which must be zero where nothing else is said, and changes `bsp`, which must
  * be as after reset. Everything is checked before the first byte of guest memory is written,

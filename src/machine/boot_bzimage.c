@@ -28,6 +28,7 @@ enum {
     HDR_CODE32_START = 0x214,
     HDR_RAMDISK_IMAGE = 0x218,
     HDR_RAMDISK_SIZE = 0x21c,
+    HDR_HEAP_END_PTR = 0x224,
     HDR_CMD_LINE_PTR = 0x228,
     HDR_INITRD_ADDR_MAX = 0x22c,
     HDR_XLOADFLAGS = 0x236,
@@ -52,6 +53,8 @@ enum {
     SECTOR_BYTES = 512,
     BOOT_FLAG = 0xaa55,
     LOADED_HIGH = 1 << 0,
+    CAN_USE_HEAP = 1 << 7,
+    HEAP_OFFSET = 0x200, /* heap_end_ptr counts from here */
     XLF_KERNEL_64 = 1 << 0,
     LOADER_UNDEFINED = 0xff,
     VID_MODE_NORMAL = 0xffff,
@@ -81,6 +84,38 @@ bool bzimage_is(const struct boot_file *file)
         !boot_file_read(file, 0, start, sizeof(start), NULL))
         return false;
     return le16_get(start + HDR_BOOT_FLAG) == BOOT_FLAG && !memcmp(start + HDR_MAGIC, "HdrS", 4);
+}
+
+static uint64_t setup_bytes(unsigned setup_sectors)
+{
+    if (!setup_sectors)
+        setup_sectors = 4; /* what 0 has always meant */
+    return (uint64_t)(setup_sectors + 1) * SECTOR_BYTES;
+}
+
+uint64_t bzimage_setup_bytes(const struct boot_file *file)
+{
+    uint8_t sectors = 0;
+    boot_file_read(file, HDR_SETUP_SECTS, &sectors, 1, NULL);
+    return setup_bytes(sectors);
+}
+
+uint64_t bzimage_fill_setup(const struct boot_config *config, uint8_t *setup, uint32_t setup_gpa,
+                            uint32_t cmdline_gpa)
+{
+    uint64_t size_bytes = boot_initrd_size_bytes(config);
+    uint64_t top_gpa = memory_map_usable_end(config->map, BOOT_KERNEL_MIN_GPA);
+    uint64_t limit_gpa = (uint64_t)le32_get(setup + HDR_INITRD_ADDR_MAX) + 1;
+    if (top_gpa > limit_gpa)
+        top_gpa = limit_gpa;
+    uint64_t gpa = size_bytes < top_gpa ? (top_gpa - size_bytes) & ~(RAM_PAGE_BYTES - 1) : 0;
+    setup[HDR_TYPE_OF_LOADER] = LOADER_UNDEFINED;
+    setup[HDR_LOADFLAGS] |= CAN_USE_HEAP;
+    le16_put(setup + HDR_HEAP_END_PTR, (uint16_t)(cmdline_gpa - setup_gpa - HEAP_OFFSET));
+    le32_put(setup + HDR_CMD_LINE_PTR, cmdline_gpa);
+    le32_put(setup + HDR_RAMDISK_IMAGE, size_bytes ? (uint32_t)gpa : 0);
+    le32_put(setup + HDR_RAMDISK_SIZE, (uint32_t)size_bytes);
+    return size_bytes ? gpa : 0;
 }
 
 static bool refuse_truncated(const struct boot_config *config, uint64_t wanted_bytes,
@@ -125,10 +160,7 @@ static bool read_header(const struct boot_config *config, struct bzimage *image,
     if (image->header_end < HDR_END_MIN)
         return boot_refuse(config, err, "its setup header is too short for its version");
 
-    unsigned setup_sectors = image->header[HDR_SETUP_SECTS];
-    if (!setup_sectors)
-        setup_sectors = 4; /* what 0 has always meant */
-    image->payload_offset = (uint64_t)(setup_sectors + 1) * SECTOR_BYTES;
+    image->payload_offset = setup_bytes(image->header[HDR_SETUP_SECTS]);
     image->payload_bytes = (uint64_t)le32_get(image->header + HDR_SYSSIZE) * 16;
     if (image->payload_bytes <= ENTRY_64_OFFSET)
         return boot_refuse(config, err, "its header tells of no code");

@@ -35,6 +35,15 @@ bool boot_initrd_place(const struct boot_config *config, uint64_t kernel_gpa,
                        uint64_t kernel_end_gpa, uint64_t limit_gpa, struct boot_initrd *initrd,
                        struct error *err);
 
+/* "cannot load initrd": size_bytes of them do not fit into [floor_gpa, top_gpa). Returns false. */
+bool boot_initrd_refuse(const struct boot_config *config, uint64_t size_bytes, uint64_t floor_gpa,
+                        uint64_t top_gpa, struct error *err);
+
+/* Of all initrds joined; and a part of them. */
+uint64_t boot_initrd_size_bytes(const struct boot_config *config);
+bool boot_initrd_read(const struct boot_config *config, uint64_t offset, uint8_t *out,
+                      size_t size_bytes);
+
 bool boot_initrd_load(const struct boot_config *config, const struct boot_initrd *initrd,
                       struct ram *ram, struct error *err);
 
@@ -57,10 +66,20 @@ void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selecto
 
 /* Whether the file starts as the format wants: then that loader answers for it. */
 bool bzimage_is(const struct boot_file *file);
+/* The size of a bzImage's first part: boot sector and real-mode setup. */
+uint64_t bzimage_setup_bytes(const struct boot_file *file);
+/* Fills in what a boot loader does that puts `setup`, which is this first part, and the command
+ * line there; gives the address of the initrds. */
+uint64_t bzimage_fill_setup(const struct boot_config *config, uint8_t *setup, uint32_t setup_gpa,
+                            uint32_t cmdline_gpa);
 bool bzimage_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
                   struct error *err);
-bool pvh_is(const struct boot_file *file);
+/* Whether it is an ELF file with the note that gives the entry. */
+bool pvh_has_entry(const struct boot_config *config);
 bool pvh_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
               struct error *err);
+bool multiboot_is(const struct boot_file *file);
+bool multiboot_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
+                    struct error *err);
 
 #endif

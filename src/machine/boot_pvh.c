@@ -5,16 +5,15 @@
  * Takes ELF64 for x86-64 with a note XEN_ELFNOTE_PHYS32_ENTRY in a PT_NOTE segment. Left out:
  * compressed files, relocation. Runs on the machine's thread, while no vCPU runs.
  */
+#include "machine/boot_elf.h"
 #include "machine/boot_internal.h"
 #include "machine/bytes.h"
 
 #include <assert.h>
-#include <elf.h>
 #include <inttypes.h>
 #include <string.h>
 
 enum {
-    SEGMENTS_MAX = 64,
     NOTES_MAX_BYTES = 8192, /* what lies beyond is not looked at */
     NOTE_PHYS32_ENTRY = 18,
     START_INFO_VERSION = 1,
@@ -25,25 +24,12 @@ enum {
 };
 #define START_INFO_MAGIC UINT32_C(0x336ec578)
 
-struct pvh_segment {
-    uint64_t offset, gpa, file_bytes, memory_bytes;
-};
-
 struct pvh_image {
-    unsigned count;
-    struct pvh_segment segment[SEGMENTS_MAX];
-    uint64_t gpa, end_gpa;
+    struct boot_elf elf;
     uint64_t entry;
     bool has_entry;
     struct boot_initrd initrd;
 };
-
-bool pvh_is(const struct boot_file *file)
-{
-    uint8_t start[SELFMAG];
-    return boot_file_size_bytes(file) >= sizeof(start) &&
-           boot_file_read(file, 0, start, sizeof(start), NULL) && !memcmp(start, ELFMAG, SELFMAG);
-}
 
 /* Notes are {name size, descriptor size, type, name, descriptor}, each part padded to 4 bytes. */
 static void find_entry(const uint8_t *notes, size_t size_bytes, struct pvh_image *image)
@@ -71,83 +57,47 @@ static void find_entry(const uint8_t *notes, size_t size_bytes, struct pvh_image
     }
 }
 
-static bool take_notes(const struct boot_config *config, const Elf64_Phdr *header,
-                       struct pvh_image *image, struct error *err)
+static bool read_notes(const struct boot_config *config, struct pvh_image *image, struct error *err)
 {
     uint8_t notes[NOTES_MAX_BYTES];
-    if (image->has_entry)
-        return true;
-    size_t size_bytes = header->p_filesz < sizeof(notes) ? header->p_filesz : sizeof(notes);
-    if (!boot_file_read(config->kernel, header->p_offset, notes, size_bytes, err))
-        return false;
-    find_entry(notes, size_bytes, image);
+    for (unsigned i = 0; i < image->elf.note_count && !image->has_entry; i++) {
+        const struct boot_elf_note *note = &image->elf.note[i];
+        size_t size_bytes = note->size_bytes < sizeof(notes) ? note->size_bytes : sizeof(notes);
+        if (!boot_file_read(config->kernel, note->offset, notes, size_bytes, err))
+            return false;
+        find_entry(notes, size_bytes, image);
+    }
     return true;
 }
 
-static bool take_segment(const struct boot_config *config, const Elf64_Phdr *header,
-                         struct pvh_image *image, struct error *err)
+bool pvh_has_entry(const struct boot_config *config)
 {
-    uint64_t file_bytes = boot_file_size_bytes(config->kernel);
-    if (!header->p_memsz)
-        return true;
-    if (image->count == SEGMENTS_MAX)
-        return boot_refuse(config, err, "it has more than %d segments", SEGMENTS_MAX);
-    if (header->p_offset > file_bytes || header->p_filesz > file_bytes - header->p_offset) {
-        boot_refuse(config, err, "the file is truncated: a segment lies past its end");
-        return error_hint(err, "copy or download it again");
-    }
-    if (header->p_filesz > header->p_memsz || header->p_paddr > UINT64_MAX - header->p_memsz)
-        return boot_refuse(config, err, "a segment of it has a size that makes no sense");
-    uint64_t end_gpa = header->p_paddr + header->p_memsz;
-    if (!boot_kernel_fits(config, header->p_paddr, end_gpa, err))
-        return false;
-    if (!image->count || header->p_paddr < image->gpa)
-        image->gpa = header->p_paddr;
-    if (end_gpa > image->end_gpa)
-        image->end_gpa = end_gpa;
-    image->segment[image->count++] =
-        (struct pvh_segment){header->p_offset, header->p_paddr, header->p_filesz, header->p_memsz};
-    return true;
+    struct pvh_image image = {0};
+    return boot_elf_is(config->kernel) && boot_elf_read(config, &image.elf, NULL) &&
+           image.elf.is_64 && read_notes(config, &image, NULL) && image.has_entry;
 }
 
-static bool check_elf(const struct boot_config *config, Elf64_Ehdr *elf, struct error *err)
+static bool read_image(const struct boot_config *config, struct pvh_image *image, struct error *err)
 {
-    if (boot_file_size_bytes(config->kernel) < sizeof(*elf))
-        return boot_refuse(config, err, "the file is truncated: it ends within its ELF header");
-    if (!boot_file_read(config->kernel, 0, elf, sizeof(*elf), err))
+    if (!boot_elf_read(config, &image->elf, err))
         return false;
-    if (elf->e_ident[EI_CLASS] != ELFCLASS64 || elf->e_ident[EI_DATA] != ELFDATA2LSB ||
-        elf->e_machine != EM_X86_64) {
-        boot_refuse(config, err, "it is an ELF file, but not one for x86-64");
-        return error_hint(err, "an x86-64 (amd64) kernel is needed");
+    if (!image->elf.is_64) {
+        boot_refuse(config, err, "it is an ELF file for i386 without a Multiboot header");
+        return error_hint(err, "a kernel with a PVH entry is to be one for x86-64 (amd64)");
     }
-    if (elf->e_phentsize != sizeof(Elf64_Phdr) || !elf->e_phnum || elf->e_phnum == PN_XNUM)
-        return boot_refuse(config, err, "it is an ELF file without segments to load");
-    return true;
-}
-
-static bool read_elf(const struct boot_config *config, struct pvh_image *image, struct error *err)
-{
-    Elf64_Ehdr elf;
-    if (!check_elf(config, &elf, err))
+    const struct boot_elf *elf = &image->elf;
+    for (unsigned i = 0; i < elf->count; i++)
+        if (!boot_kernel_fits(config, elf->segment[i].gpa,
+                              elf->segment[i].gpa + elf->segment[i].memory_bytes, err))
+            return false;
+    if (!read_notes(config, image, err))
         return false;
-    for (unsigned i = 0; i < elf.e_phnum; i++) {
-        Elf64_Phdr header;
-        uint64_t offset;
-        if (__builtin_add_overflow(elf.e_phoff, (uint64_t)i * sizeof(header), &offset))
-            return boot_refuse(config, err, "its table of segments lies past the end of the file");
-        if (!boot_file_read(config->kernel, offset, &header, sizeof(header), err))
-            return false;
-        if (header.p_type == PT_LOAD && !take_segment(config, &header, image, err))
-            return false;
-        if (header.p_type == PT_NOTE && !take_notes(config, &header, image, err))
-            return false;
-    }
     if (!image->has_entry) {
-        boot_refuse(config, err, "it is an ELF file without a PVH entry point");
+        boot_refuse(config, err,
+                    "it is an ELF file without a PVH entry point and without a Multiboot header");
         return error_hint(err, "use the bzImage (vmlinuz), or a kernel built with CONFIG_PVH");
     }
-    if (!image->count || image->entry < image->gpa || image->entry >= image->end_gpa)
+    if (!elf->count || image->entry < elf->gpa || image->entry >= elf->end_gpa)
         return boot_refuse(config, err, "its entry point 0x%" PRIx64 " is in no segment",
                            image->entry);
     return true;
@@ -178,29 +128,17 @@ static void put_start_info(const struct boot_config *config, const struct pvh_im
     boot_put(ram, BOOT_PVH_INFO_GPA, page, sizeof(page));
 }
 
-static bool load_segments(const struct boot_config *config, const struct pvh_image *image,
-                          struct ram *ram, struct error *err)
-{
-    for (unsigned i = 0; i < image->count; i++) {
-        const struct pvh_segment *segment = &image->segment[i];
-        if (!boot_file_load(config->kernel, segment->offset, segment->file_bytes, ram, segment->gpa,
-                            err))
-            return false;
-    }
-    return true;
-}
-
 bool pvh_load(const struct boot_config *config, struct ram *ram, struct x86_state *bsp,
               struct error *err)
 {
     enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4 };
     struct pvh_image image = {0};
-    if (!read_elf(config, &image, err) ||
-        !boot_initrd_place(config, image.gpa, image.end_gpa, RAM_LOW_MAX_BYTES, &image.initrd,
-                           err) ||
+    if (!read_image(config, &image, err) ||
+        !boot_initrd_place(config, image.elf.gpa, image.elf.end_gpa, RAM_LOW_MAX_BYTES,
+                           &image.initrd, err) ||
         !boot_cmdline_check(config, CMDLINE_MAX_BYTES, err))
         return false;
-    if (!load_segments(config, &image, ram, err) ||
+    if (!boot_elf_load(config, &image.elf, ram, err) ||
         !boot_initrd_load(config, &image.initrd, ram, err))
         return false;
     boot_put(ram, BOOT_CMDLINE_GPA, config->cmdline, strlen(config->cmdline) + 1);

@@ -6,7 +6,10 @@
 #include "machine/machine.h"
 
 #include "machine/boot.h"
+#include "machine/debug.h"
+#include "machine/fw_items.h"
 #include "machine/machine_internal.h"
+#include "machine/mtrr.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -17,16 +20,11 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-const char *machine_default_cmdline(void)
-{
-    return "console=ttyS0";
-}
-
 /* ---- requests from any thread ---- */
 
-static void request(struct machine *machine, unsigned bit)
+void machine_request(struct machine *machine, enum machine_request what)
 {
-    if (atomic_fetch_or(&machine->requests, bit))
+    if (atomic_fetch_or(&machine->requests, (unsigned)what))
         return; /* the loop was told already */
     const uint64_t one = 1;
     ssize_t written = write(machine->request_fd, &one, sizeof(one));
@@ -34,10 +32,10 @@ static void request(struct machine *machine, unsigned bit)
 }
 
 /* The same by the guest, which must not go on after it. */
-static void request_and_stop(struct machine *machine, unsigned bit)
+static void request_and_stop(struct machine *machine, enum machine_request what)
 {
     vcpus_request_pause(machine->vcpus);
-    request(machine, bit);
+    machine_request(machine, what);
 }
 
 static void board_reset(void *opaque)
@@ -75,23 +73,26 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
     struct machine *machine = opaque;
     switch (event) {
     case VCPUS_TRIPLE_FAULT:
+        if (machine_debug_shutdown(machine, vcpu))
+            break;
         log_write(machine->log, LOG_WARNING, "machine",
                   "triple fault on vCPU %u: the machine resets itself", vcpu);
-        request(machine, REQUEST_RESET);
+        machine_request(machine, REQUEST_RESET);
         break;
-    case VCPUS_RESET: request(machine, REQUEST_RESET); break;
+    case VCPUS_DEBUG: machine_request(machine, REQUEST_DEBUG); break;
+    case VCPUS_RESET: machine_request(machine, REQUEST_RESET); break;
     case VCPUS_FAILED: fail(machine, error); break;
     }
 }
 
 void machine_reset(struct machine *machine)
 {
-    request(machine, REQUEST_RESET);
+    machine_request(machine, REQUEST_RESET);
 }
 
 void machine_quit(struct machine *machine)
 {
-    request(machine, REQUEST_QUIT);
+    machine_request(machine, REQUEST_QUIT);
 }
 
 void machine_power_button(struct machine *machine)
@@ -101,34 +102,64 @@ void machine_power_button(struct machine *machine)
 
 /* ---- boot and reset ---- */
 
-static bool set_states(struct machine *machine, const struct x86_state *bsp, struct error *err)
+/* Firmware gives all processors the same memory types; a kernel that is booted without takes them
+ * to be disabled otherwise. A ROM does that itself. */
+static bool set_states(struct machine *machine, struct x86_state *bsp, struct error *err)
 {
     struct x86_state ap;
+    unsigned physical_bits = machine->engine->physical_bits(machine->vm);
     x86_state_reset(&ap, false);
+    if (!machine->rom.bytes) {
+        mtrr_fill(&ap, physical_bits);
+        mtrr_fill(bsp, physical_bits);
+    }
     for (unsigned i = 0; i < machine->config.vcpu_count; i++)
         if (!vcpus_set_state(machine->vcpus, i, i ? &ap : bsp, err))
             return false;
     return true;
 }
 
+static struct boot_config boot_config(struct machine *machine, const struct memory_map *map)
+{
+    return (struct boot_config){
+        .kernel = machine->kernel,
+        .initrds = machine->initrds,
+        .initrd_count = machine->initrd_count,
+        .module_texts =
+            machine->module_texts[0] ? (const char *const *)machine->module_texts : NULL,
+        .cmdline = machine->config.cmdline,
+        .map = map,
+    };
+}
+
 /* From the state after power-on to where the kernel is entered; memory is clear. */
 static bool boot(struct machine *machine, struct error *err)
 {
     struct memory_map map;
-    uint64_t rsdp_gpa;
+    struct boot_config config = boot_config(machine, &map);
     struct x86_state bsp;
-    if (!q35_boot(machine->board, &map, &rsdp_gpa, err))
-        return false;
-    const struct boot_config config = {
-        .kernel = machine->kernel,
-        .initrds = machine->initrds,
-        .initrd_count = machine->config.initrd_count,
-        .cmdline = machine->config.cmdline,
-        .map = &map,
-        .rsdp_gpa = rsdp_gpa,
-    };
+    if (!machine->kernel && (machine->config.kernel || !machine->rom.bytes))
+        return error_set(err, "cannot start the guest again", machine->config.kernel,
+                         "its kernel could not be opened");
     x86_state_reset(&bsp, true);
+    if (machine->rom.bytes) {
+        boot_rom_shadow(&machine->rom, machine->ram);
+        return set_states(machine, &bsp, err);
+    }
+    if (!q35_boot(machine->board, &map, &config.rsdp_gpa, err))
+        return false;
     return boot_load(&config, machine->ram, &bsp, err) && set_states(machine, &bsp, err);
+}
+
+/* The guest's clocks all stop at one moment, and go on at one. */
+static void stop_time(struct machine *machine)
+{
+    machine->engine->stop_time(machine->vm, clock_pause(machine->clock));
+}
+
+static void start_time(struct machine *machine)
+{
+    machine->engine->start_time(machine->vm, clock_resume(machine->clock));
 }
 
 /* With all vCPUs paused. In this order: nothing of what devices have under way may reach the memory
@@ -142,6 +173,7 @@ static bool restart(struct machine *machine, struct error *err)
     ram_clear(machine->ram);
     if (!boot(machine, err))
         return false;
+    machine_debug_restarted(machine);
     machine->reboots++;
     return true;
 }
@@ -152,7 +184,7 @@ static bool restart(struct machine *machine, struct error *err)
 static void finish(struct machine *machine, enum machine_end_reason reason)
 {
     struct machine_end end = {.reason = reason};
-    clock_pause(machine->clock);
+    stop_time(machine);
     machine->is_running = false;
     machine->is_finished = true;
     pthread_mutex_lock(&machine->request_lock);
@@ -181,12 +213,8 @@ static void reset_now(struct machine *machine)
         vcpus_resume(machine->vcpus);
 }
 
-static void serve_requests(void *opaque, unsigned events)
+void machine_serve_requests(struct machine *machine)
 {
-    struct machine *machine = opaque;
-    uint64_t count;
-    ssize_t got = read(machine->request_fd, &count, sizeof(count));
-    (void)got;
     if (machine->is_finished || !atomic_load(&machine->requests))
         return;
     /* Once all stand still, what several vCPUs asked for at once is one request. */
@@ -200,8 +228,19 @@ static void serve_requests(void *opaque, unsigned events)
         finish(machine, MACHINE_EXIT_PORT);
     else if (requests & REQUEST_POWER_OFF)
         finish(machine, MACHINE_POWERED_OFF);
-    else
+    else if (requests & REQUEST_RESET)
         reset_now(machine);
+    else
+        machine_debug_stopped(machine);
+}
+
+static void on_request(void *opaque, unsigned events)
+{
+    struct machine *machine = opaque;
+    uint64_t count;
+    ssize_t got = read(machine->request_fd, &count, sizeof(count));
+    (void)got;
+    machine_serve_requests(machine);
 }
 
 static bool open_requests(struct machine *machine, struct error *err)
@@ -210,7 +249,7 @@ static bool open_requests(struct machine *machine, struct error *err)
     if (machine->request_fd < 0)
         return error_errno(err, "cannot make the machine", "eventfd", errno);
     machine->request_watch =
-        loop_watch_open(machine->loop, machine->request_fd, serve_requests, machine, err);
+        loop_watch_open(machine->loop, machine->request_fd, on_request, machine, err);
     if (!machine->request_watch)
         return false;
     loop_watch_set(machine->request_watch, LOOP_READABLE);
@@ -267,6 +306,11 @@ static bool take_topology(struct machine_config *config, struct error *err)
         config->vcpu_count = 1;
     if (!topology->sockets && !topology->cores && !topology->threads)
         *topology = (struct engine_topology){1, config->vcpu_count, 1};
+    for (unsigned i = config->vcpu_count; i < MACHINE_MAX_VCPUS; i++)
+        if (config->pins[i])
+            return error_usage(err, "cannot make a machine", NULL,
+                               "vCPU %u is to be pinned, but there are only %u", i,
+                               config->vcpu_count);
     uint64_t product = (uint64_t)topology->sockets * topology->cores;
     if (product <= MACHINE_MAX_VCPUS && product * topology->threads == config->vcpu_count)
         return true;
@@ -287,9 +331,62 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
-static bool open_boot_files(struct machine *machine, struct error *err)
+static bool open_initrd(struct machine *machine, const char *what, const char *path,
+                        struct error *err)
+{
+    if (machine->initrd_count == MACHINE_MAX_INITRDS)
+        return error_usage(err, "cannot make a machine", NULL,
+                           "there are too many modules: at most %d", MACHINE_MAX_INITRDS);
+    machine->initrds[machine->initrd_count] = boot_file_open(what, path, err);
+    return machine->initrds[machine->initrd_count++];
+}
+
+/* The next of "FILE ARGUMENTS,FILE ARGUMENTS", where ",," is a comma; *list moves on, to NULL after
+ * the last. The caller frees it; NULL: out of memory. */
+static char *next_module(const char **list)
+{
+    const char *at = *list;
+    char *text = malloc(strlen(at) + 1);
+    char *out = text;
+    if (!text)
+        return NULL;
+    while (*at && (*at != ',' || at[1] == ',')) {
+        at += *at == ',';
+        *out++ = *at++;
+    }
+    *out = '\0';
+    *list = *at ? at + 1 : NULL;
+    return text;
+}
+
+/* The kernel is told the whole text, as by QEMU. */
+static bool open_modules(struct machine *machine, const char *list, struct error *err)
+{
+    while (list) {
+        char *text = next_module(&list);
+        char *path = text ? strndup(text, strcspn(text, " ")) : NULL;
+        bool ok = path ? open_initrd(machine, "module", path, err)
+                       : error_errno(err, "cannot open module", NULL, ENOMEM);
+        free(path);
+        if (!ok) {
+            free(text);
+            return false;
+        }
+        machine->module_texts[machine->initrd_count - 1] = text;
+    }
+    return true;
+}
+
+static bool open_rom(struct machine *machine, struct error *err)
+{
+    return !machine->config.rom || boot_rom_open(&machine->rom, machine->config.rom, err);
+}
+
+static bool open_kernel(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
+    if (!config->kernel && config->rom)
+        return true;
     if (!config->kernel) {
         error_usage(err, "cannot make a machine", NULL, "no kernel is given");
         return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
@@ -297,11 +394,11 @@ static bool open_boot_files(struct machine *machine, struct error *err)
     machine->kernel = boot_file_open("kernel", config->kernel, err);
     if (!machine->kernel)
         return false;
-    for (unsigned i = 0; i < config->initrd_count; i++) {
-        machine->initrds[i] = boot_file_open("initrd", config->initrds[i], err);
-        if (!machine->initrds[i])
+    bool takes_modules = boot_takes_modules(machine->kernel);
+    for (unsigned i = 0; i < config->initrd_count; i++)
+        if (!(takes_modules ? open_modules(machine, config->initrds[i], err)
+                            : open_initrd(machine, "initrd", config->initrds[i], err)))
             return false;
-    }
     return true;
 }
 
@@ -319,21 +416,41 @@ static bool open_engine(struct machine *machine, struct error *err)
         .bus = machine->bus,
         .hooks = q35_hooks(&machine->board),
         .log = machine->log,
+        .tsc_hz = snapshot_tsc_hz(machine),
         .options = options,
         .counts_instructions = config->counts_instructions,
     };
     machine->vm = machine->engine->vm_open(&engine, err);
     if (!machine->vm)
         return false;
+    if (machine->rom.bytes &&
+        !machine->engine->map_ram(machine->vm, boot_rom_gpa(&machine->rom), machine->rom.bytes,
+                                  machine->rom.size_bytes, true, err))
+        return false;
     const struct vcpus_config vcpus = {
         .engine = machine->engine,
         .vm = machine->vm,
         .count = config->vcpu_count,
+        .pins = config->pins,
         .event = vcpu_event,
         .opaque = machine,
     };
     machine->vcpus = vcpus_create(&vcpus, err);
     return machine->vcpus;
+}
+
+static bool tell_firmware(struct machine *machine, struct error *err)
+{
+    q35_memory_map(machine->board, &machine->fw_map);
+    machine->fw_boot = boot_config(machine, &machine->fw_map);
+    const struct fw_items items = {
+        .vcpu_count = machine->config.vcpu_count,
+        .memory_bytes = machine->config.memory_bytes,
+        .uuid = machine->config.uuid,
+        .map = &machine->fw_map,
+        .boot = machine->kernel ? &machine->fw_boot : NULL,
+    };
+    return fw_items_put(q35_fw_cfg(machine->board), &items, err);
 }
 
 static bool make_board(struct machine *machine, struct error *err)
@@ -351,28 +468,55 @@ static bool make_board(struct machine *machine, struct error *err)
         .log = machine->log,
         .uart_count = config->serial_count < Q35_MIN_UARTS ? Q35_MIN_UARTS : config->serial_count,
         .debugcon = backends_char(&machine->backends.debugcon),
+        .post = backends_char(&machine->backends.post),
+        .parallel = backends_char(&machine->backends.parallel),
+        .parallel_ignores_strobe = config->parallel_ignores_strobe,
         .has_exit_port = config->has_exit_port,
+        .exit_port = config->exit_port,
+        .has_testdev = config->has_testdev,
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)
         board.uart[i] = backends_char(&machine->backends.serial[i]);
     machine->board = q35_create(&board, err);
-    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err);
+    return machine->board && backends_plug(machine, err) && q35_finish(machine->board, err) &&
+           tell_firmware(machine, err);
+}
+
+/* A saved machine needs its kernel only when its guest starts again: that it is gone is missed
+ * then. A ROM is a part of the guest's memory. */
+static bool open_kernel_again(struct machine *machine)
+{
+    struct error error = {0};
+    if (open_kernel(machine, &error))
+        return true;
+    log_write(machine->log, LOG_WARNING, "machine",
+              "the guest will not be able to reboot: %s %s: %s", error.what, error.where,
+              error.cause);
+    boot_file_close(machine->kernel);
+    machine->kernel = NULL;
+    return true;
 }
 
 static bool build(struct machine *machine, struct error *err)
 {
     struct machine_config *config = &machine->config;
+    if (config->saved && !snapshot_take_shape(machine, err))
+        return false;
     if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
         return false;
     take_uuid(config);
-    if (!config->cmdline)
-        config->cmdline = machine_default_cmdline();
-    if (!open_boot_files(machine, err) || !open_requests(machine, err))
+    if (!open_rom(machine, err))
+        return false;
+    if (config->saved ? !open_kernel_again(machine) : !open_kernel(machine, err))
+        return false;
+    if (!open_requests(machine, err))
         return false;
     machine->ram = ram_create(config->memory_bytes, err);
     if (!machine->ram)
+        return false;
+    if (config->saved && (!snapshot_check_rom(machine, err) || !snapshot_map_memory(machine, err)))
         return false;
     machine->bus = bus_create(machine->log);
     if (!machine->bus)
@@ -380,9 +524,12 @@ static bool build(struct machine *machine, struct error *err)
     machine->clock = clock_create(err);
     if (!machine->clock)
         return false;
-    clock_pause(machine->clock);
-    return open_engine(machine, err) && backends_open(machine, err) && make_board(machine, err) &&
-           boot(machine, err);
+    if (!open_engine(machine, err))
+        return false;
+    stop_time(machine);
+    return (!config->saved || snapshot_check_engine(machine, err)) && backends_open(machine, err) &&
+           make_board(machine, err) &&
+           (config->saved ? snapshot_load(machine, err) : boot(machine, err));
 }
 
 struct machine *machine_create(const struct machine_config *config, struct loop *loop,
@@ -421,6 +568,8 @@ void machine_destroy(struct machine *machine)
         return;
     if (machine->vcpus)
         vcpus_pause(machine->vcpus);
+    machine->is_running = false;
+    machine_debug_detach(machine);
     backends_drain(machine);
     q35_destroy(machine->board);
     backends_close(machine);
@@ -430,9 +579,12 @@ void machine_destroy(struct machine *machine)
     if (machine->bus)
         bus_destroy(machine->bus);
     ram_destroy(machine->ram);
+    boot_rom_close(&machine->rom);
     boot_file_close(machine->kernel);
-    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++)
+    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
         boot_file_close(machine->initrds[i]);
+        free(machine->module_texts[i]);
+    }
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)
@@ -448,10 +600,11 @@ void machine_resume(struct machine *machine)
     if (machine->is_running || machine->is_finished)
         return;
     machine->is_running = true;
-    clock_resume(machine->clock);
+    start_time(machine);
     if (machine->needs_kick)
         q35_kick_all(machine->board);
     machine->needs_kick = false;
+    machine_debug_running(machine);
     if (!atomic_load(&machine->requests))
         vcpus_resume(machine->vcpus);
 }
@@ -467,7 +620,7 @@ void machine_pause(struct machine *machine)
     if (!machine->is_running)
         return;
     vcpus_pause(machine->vcpus);
-    clock_pause(machine->clock);
+    stop_time(machine);
     machine->is_running = false;
 }
 
@@ -476,6 +629,21 @@ void machine_pause(struct machine *machine)
 const char *machine_engine_name(const struct machine *machine)
 {
     return machine->engine->name;
+}
+
+unsigned machine_vcpu_count(const struct machine *machine)
+{
+    return machine->config.vcpu_count;
+}
+
+const char *machine_state(const struct machine *machine)
+{
+    return machine->is_finished ? "ended" : machine->is_running ? "running" : "paused";
+}
+
+const struct machine_config *machine_configuration(const struct machine *machine)
+{
+    return &machine->config;
 }
 
 void machine_stats(struct machine *machine, struct machine_stats *stats)
@@ -497,10 +665,7 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes)
                           "uptime        %.1f s\n"
                           "reboots       %u\n",
                           machine->engine->name, machine->config.vcpu_count,
-                          machine->config.memory_bytes >> 20,
-                          machine->is_finished  ? "ended"
-                          : machine->is_running ? "running"
-                                                : "paused",
+                          machine->config.memory_bytes >> 20, machine_state(machine),
                           (double)stats.uptime_ns / 1e9, stats.reboots);
     size_t used = length < 0 ? 0 : (size_t)length;
     if (machine->config.counts_instructions && used < size_bytes) {

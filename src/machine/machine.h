@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "bus/stream.h"
 #include "cpu/engine.h"
 
 #include <stdbool.h>
@@ -18,6 +17,7 @@
 
 enum {
     MACHINE_MAX_VCPUS = ENGINE_MAX_VCPUS,
+    MACHINE_MAX_HOST_CPU = 1023, /* the last that can be named */
     MACHINE_MAX_INITRDS = 16,
     MACHINE_MAX_DISKS = 22,
     MACHINE_MAX_NETS = 4,
@@ -56,19 +56,27 @@ struct machine_net {
     uint8_t mac[6]; /* all zero: one is chosen by number */
 };
 
+struct machine_saved;
+
 /* All that it points to must stay until machine_destroy(). */
 struct machine_config {
-    bool counts_instructions;        /* as in engine_config */
-    const char *engine;              /* "auto", "soft", "kvm", with ",options"; NULL: auto */
-    unsigned vcpu_count;             /* 0: 1 */
-    struct engine_topology topology; /* all zero: one socket, a core each */
+    bool counts_instructions;         /* as in engine_config */
+    const char *engine;               /* "auto", "soft", "kvm", with ",options"; NULL: auto */
+    unsigned vcpu_count;              /* 0: 1 */
+    struct engine_topology topology;  /* all zero: one socket, a core each */
+    uint16_t pins[MACHINE_MAX_VCPUS]; /* the host's processor that a vCPU stays on, + 1; 0: any */
     uint64_t memory_bytes;
     uint8_t uuid[16]; /* all zero: random */
 
-    const char *kernel; /* a bzImage or an ELF vmlinux */
+    /* A ROM to start in at the reset vector: then it gets the kernel, if there is one, by fw_cfg.
+     * NULL: the kernel is started. */
+    const char *rom;
+    const char *kernel; /* a bzImage, an ELF vmlinux, or a Multiboot kernel */
+    /* A file each; for a Multiboot kernel modules, as "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…", where
+     * ",," is a comma. */
     const char *initrds[MACHINE_MAX_INITRDS];
     unsigned initrd_count;
-    const char *cmdline; /* NULL: machine_default_cmdline() */
+    const char *cmdline; /* NULL: BOOT_LINUX_CMDLINE; for a Multiboot kernel nothing */
 
     struct machine_disk disks[MACHINE_MAX_DISKS];
     unsigned disk_count;
@@ -80,11 +88,21 @@ struct machine_config {
     unsigned serial_count;
     struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
-    const char *debugcon; /* port 0xe9; NULL: none */
+    const char *debugcon;         /* port 0xe9; NULL: none */
+    const char *post;             /* ports 0x80 and 0x190; NULL: what is written there is dropped */
+    const char *parallel;         /* the parallel port; NULL: there is none */
+    bool parallel_ignores_strobe; /* prints all that is written to its data register */
 
     bool no_balloon, no_rng;
-    bool no_reboot;     /* a reboot ends the machine */
-    bool has_exit_port; /* 0xf4 */
+    bool no_reboot; /* a reboot ends the machine */
+    bool has_exit_port;
+    uint16_t exit_port; /* 0: 0xf4 */
+    bool has_testdev;
+
+    /* NULL: it is booted. Otherwise it goes on where this one was saved: of the above, processors,
+     * memory (0: as saved) and uuid are taken from there, the rest must make the same devices. */
+    const struct machine_saved *saved;
+    bool trust_disks; /* although they seem to have changed since */
 
     /* The key after the terminal's escape. */
     void (*escape)(void *opaque, char key);
@@ -137,6 +155,9 @@ void machine_quit(struct machine *machine);
 size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
 void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
+unsigned machine_vcpu_count(const struct machine *machine);
+const char *machine_state(const struct machine *machine); /* "running", "paused" or "ended" */
+const struct machine_config *machine_configuration(const struct machine *machine);
 
 /* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */
 bool machine_has_terminal(const struct machine *machine);
@@ -151,14 +172,26 @@ void machine_terminal_resized(struct machine *machine);
 const char *machine_serial_path(const struct machine *machine, unsigned index);
 const char *machine_console_path(const struct machine *machine, unsigned index);
 
-/* What is added when no command line is given. */
-const char *machine_default_cmdline(void);
+/* ---- saved machines: docs/snapshot.md ---- */
 
-/* The whole state, memory included, appended as sections. The machine must be paused. */
-bool machine_save(struct machine *machine, struct save *save, struct error *err);
-/* Into a machine of the same configuration that was never started; machine_start() goes on where
- * it was. What is loaded is not trusted. After a failure the machine can only be destroyed. */
-bool machine_load(struct machine *machine, struct load *load, struct error *err);
+typedef void machine_progress_fn(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
+
+/* Writes the whole machine to a file, on to the disk; afterwards it goes on as before, whether that
+ * worked or not. Takes as long as the disk does, on the calling thread. `progress` may be NULL. */
+bool machine_save(struct machine *machine, const char *path, machine_progress_fn *progress,
+                  void *opaque, struct error *err);
+
+/* Opens such a file. What it holds is not trusted: all of it is checked, the memory by
+ * machine_create(). While a machine runs that was made from it, it must not be changed in place (a
+ * new one may take its name, and it may be removed). */
+struct machine_saved *machine_saved_open(const char *path, struct error *err);
+void machine_saved_close(struct machine_saved *saved); /* NULL is fine; the mapping stays */
+/* As it was made; strings live as long as `saved`. */
+const struct machine_config *machine_saved_config(const struct machine_saved *saved);
+
+/* When it is destroyed, peers of the user network's connections see them reset instead of closed:
+ * it is to go on elsewhere, without them. */
+void machine_reset_connections(struct machine *machine);
 
 /* ---- engines, for `skep doctor` ---- */
 

@@ -13,7 +13,8 @@
 #include "bus/net.h"
 #include "bus/ram.h"
 #include "host/chardev.h"
-#include "machine/boot_file.h"
+#include "machine/boot.h"
+#include "machine/boot_rom.h"
 #include "machine/machine.h"
 #include "machine/q35.h"
 #include "machine/vcpus.h"
@@ -33,6 +34,8 @@ struct backends {
     struct machine_char serial[MACHINE_MAX_SERIALS];
     struct machine_char console[MACHINE_MAX_CONSOLES];
     struct machine_char debugcon;
+    struct machine_char post;
+    struct machine_char parallel;
 };
 
 /* What vCPU threads ask of the loop's thread, in the order of their weight. */
@@ -42,7 +45,10 @@ enum machine_request {
     REQUEST_EXIT = 1 << 2,
     REQUEST_POWER_OFF = 1 << 3,
     REQUEST_RESET = 1 << 4,
+    REQUEST_DEBUG = 1 << 5, /* a vCPU has stopped for the debugger */
 };
+
+struct machine_debug;
 
 struct machine {
     struct machine_config config;
@@ -60,8 +66,13 @@ struct machine {
     struct q35 *board;
     struct backends backends;
     struct virtio_device *console; /* the board's; NULL: none */
-    struct boot_file *kernel;
+    struct boot_rom rom;
+    struct boot_file *kernel; /* NULL: only a ROM */
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
+    unsigned initrd_count;
+    struct boot_config fw_boot; /* what the firmware configuration device reads from */
+    struct memory_map fw_map;
+    char *module_texts[MACHINE_MAX_INITRDS]; /* of a Multiboot kernel */
 
     int request_fd; /* an eventfd: there are requests */
     struct loop_watch *request_watch;
@@ -70,11 +81,27 @@ struct machine {
     struct error failure; /* under request_lock: the first one */
     uint32_t exit_value;  /* under request_lock: the first one */
 
+    struct machine_debug *debug; /* NULL: nobody debugs the guest */
+
     bool is_running; /* started and not paused */
     bool is_finished;
     bool needs_kick; /* loaded: queues are to be looked at when it starts */
     unsigned reboots;
 };
+
+/* Has it done on the loop's thread. Any thread. */
+void machine_request(struct machine *machine, enum machine_request what);
+
+/* debug.c: with all vCPUs paused, REQUEST_DEBUG and a restart. */
+void machine_debug_stopped(struct machine *machine);
+/* debug.c: the machine is about to run again; what it could not tell while paused is told. */
+void machine_debug_running(struct machine *machine);
+/* debug.c: memory as the guest has it, without a debugger's INT3s, and with them again. */
+void machine_debug_hide(struct machine *machine);
+void machine_debug_show(struct machine *machine);
+void machine_debug_restarted(struct machine *machine);
+/* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
+bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
 
 /* Opens the back ends that the configuration names. Those that are open after a failure are closed
  * by backends_close(). */
@@ -82,7 +109,20 @@ bool backends_open(struct machine *machine, struct error *err);
 /* Makes the virtio devices on them. */
 bool backends_plug(struct machine *machine, struct error *err);
 void backends_drain(struct machine *machine);
+/* The same, and what was written is on the disks. */
+bool backends_flush(struct machine *machine, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
+
+/* What was asked for before the machine was paused: it is then done, or the machine has ended. */
+void machine_serve_requests(struct machine *machine);
+
+uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not known */
+/* Steps of making a machine that was saved, in this order; snapshot.c. */
+bool snapshot_take_shape(struct machine *machine, struct error *err);
+bool snapshot_check_rom(const struct machine *machine, struct error *err);
+bool snapshot_map_memory(struct machine *machine, struct error *err);
+bool snapshot_check_engine(const struct machine *machine, struct error *err);
+bool snapshot_load(struct machine *machine, struct error *err);
 
 #endif

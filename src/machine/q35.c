@@ -6,6 +6,7 @@
  */
 #include "machine/q35.h"
 
+#include "cpu/topology.h"
 #include "dev/acpi_pm.h"
 #include "dev/debugcon.h"
 #include "dev/exit_port.h"
@@ -17,9 +18,12 @@
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
 #include "dev/mc146818.h"
+#include "dev/parallel.h"
 #include "dev/pci.h"
 #include "dev/pci_host.h"
+#include "dev/post_port.h"
 #include "dev/reset_cf9.h"
+#include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "dev/virtio/pci.h"
 #include "machine/acpi.h"
@@ -28,6 +32,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,6 +55,7 @@ enum {
 #define IOAPIC_BASE  UINT64_C(0xfec00000)
 #define HPET_BASE    UINT64_C(0xfed00000)
 #define LAPIC_BASE   UINT64_C(0xfee00000)
+#define TESTDEV_BASE UINT64_C(0xff000000)
 #define MMIO64_BASE  (256 * GIB)
 #define MMIO64_BYTES (256 * GIB) /* up to what 39 address lines reach */
 
@@ -64,12 +70,18 @@ enum {
     RTC_PORT = 0x70,
     POST_PORT = 0x80,
     PIC_SLAVE_PORT = 0xa0,
+    TESTDEV_VALUE_PORT = 0xe0,
+    TESTDEV_FLUSH_PORT = 0xe4,
     DEBUGCON_PORT = 0xe9,
     EXIT_PORT = 0xf4,
+    POST_PORT_PS2 = 0x190,
+    PARALLEL_PORT = 0x378,
     ELCR_PORT = 0x4d0,
+    FW_CFG_PORT = 0x510,
     PM_PORT = 0x600,
     PCI_ADDRESS_PORT = 0xcf8,
     RESET_PORT = 0xcf9,
+    TESTDEV_GSI_PORT = 0x2000,
     PCI_IO_BASE = 0xc000,
     PCI_IO_BYTES = 0x4000,
 };
@@ -80,6 +92,7 @@ enum {
     IRQ_PIT = 0,
     IRQ_KEYBOARD = 1,
     IRQ_CASCADE = 2,
+    IRQ_PARALLEL = 7,
     IRQ_RTC = 8,
     IRQ_SCI = 9,
     IRQ_MOUSE = 12,
@@ -103,11 +116,13 @@ static const struct {
     [Q35_CONSOLE] = {7, 1}, [Q35_DISK] = {8, 22},
 };
 
+enum { DEVICE_LABEL_BYTES = 32 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 
 struct q35 {
     struct q35_config config;
     struct device device[DEVICES_MAX];
+    char label[DEVICES_MAX][DEVICE_LABEL_BYTES]; /* what a saved machine tells them apart by */
     unsigned device_count;
     struct virtio_pci *virtio[DEVICES_MAX];
     unsigned virtio_count;
@@ -121,26 +136,37 @@ struct q35 {
     struct acpi_pm *acpi_pm;
     struct mc146818 *rtc;
     struct pci_bus *pci;
+    struct fw_cfg *fw_cfg;
 
     /* The sources of each ISA interrupt, since some are shared: a bit each. */
     pthread_mutex_t irq_lock;
     uint32_t isa_sources[ISA_IRQS];
+    uint32_t test_levels;                  /* of the GSIs, by the test device */
     uint8_t pirq_levels;                   /* bit n: PIRQ n is up */
     uint8_t pirq_irq[ICH9_LPC_PIRQ_COUNT]; /* of the 8259 pair; 0: none */
 
+    uint8_t apic_ids[ENGINE_MAX_VCPUS];
     struct bytes acpi, smbios;
 };
 
 static void add(struct q35 *board, const struct device_ops *ops, void *self)
 {
     assert(board->device_count < DEVICES_MAX);
+    snprintf(board->label[board->device_count], DEVICE_LABEL_BYTES, "%s", ops->name);
     board->device[board->device_count++] = (struct device){ops, self};
+}
+
+/* A virtio device is more than its transport. */
+static void label_virtio(struct q35 *board, const struct virtio_device *device, unsigned slot)
+{
+    snprintf(board->label[board->device_count - 1], DEVICE_LABEL_BYTES, "%s in slot %u",
+             virtio_ops(device)->name, slot);
 }
 
 /* ---- interrupt wiring ---- */
 
 /* Sources of an ISA interrupt: the devices on it and the PIRQs that are routed to it. */
-enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT };
+enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT, SOURCE_TEST = 16 };
 
 /* With irq_lock held. */
 static void drive_pic(struct q35 *board, unsigned irq)
@@ -209,7 +235,23 @@ static void set_pirq(void *opaque, unsigned pirq, bool level)
         set_source(board, irq, SOURCE_PIRQ + pirq, level);
         drive_pic(board, irq);
     }
-    drive_gsi(board, GSI_PCI + pirq, level);
+    drive_gsi(board, GSI_PCI + pirq, level || board->test_levels >> (GSI_PCI + pirq) & 1);
+    pthread_mutex_unlock(&board->irq_lock);
+}
+
+/* The test device raises any input of the I/O APIC, and with those of ISA interrupts the 8259
+ * pair's. It is one source beside the devices. */
+static void set_test_gsi(void *opaque, unsigned gsi, bool level)
+{
+    struct q35 *board = opaque;
+    if (gsi < ISA_IRQS && gsi != IRQ_CASCADE) {
+        set_isa(board, gsi | SOURCE_TEST << 8, level);
+        return;
+    }
+    pthread_mutex_lock(&board->irq_lock);
+    uint32_t bit = UINT32_C(1) << gsi;
+    board->test_levels = level ? board->test_levels | bit : board->test_levels & ~bit;
+    drive_gsi(board, gsi, level || (gsi >= GSI_PCI && board->pirq_levels >> (gsi - GSI_PCI) & 1));
     pthread_mutex_unlock(&board->irq_lock);
 }
 
@@ -289,6 +331,7 @@ static bool make_lapics(struct q35 *board, struct error *err)
     const struct q35_config *config = &board->config;
     const struct lapic_config lapic = {
         .vcpu_count = config->vcpu_count,
+        .ids = board->apic_ids,
         .bus = config->bus,
         .base = LAPIC_BASE,
         .clock = config->clock,
@@ -452,6 +495,70 @@ static bool make_reset(struct q35 *board, struct error *err)
     return true;
 }
 
+static bool make_post(struct q35 *board, struct error *err)
+{
+    const struct post_port_config config = {
+        .ports = {POST_PORT, POST_PORT_PS2},
+        .port_count = 2,
+        .backend = board->config.post,
+        .log = board->config.log,
+    };
+    struct post_port *post = post_port_create(&config, board->config.bus, err);
+    if (!post)
+        return false;
+    add(board, &post_port_ops, post);
+    return true;
+}
+
+static bool make_testdev(struct q35 *board, struct error *err)
+{
+    if (!board->config.has_testdev)
+        return true;
+    const struct testdev_config config = {
+        .gsi_base = TESTDEV_GSI_PORT,
+        .value_base = TESTDEV_VALUE_PORT,
+        .flush_base = TESTDEV_FLUSH_PORT,
+        .memory_base = TESTDEV_BASE,
+        .gsi = {set_test_gsi, board, 0},
+        .ram = board->config.ram,
+    };
+    struct testdev *testdev = testdev_create(&config, board->config.bus, err);
+    if (!testdev)
+        return false;
+    add(board, &testdev_ops, testdev);
+    return true;
+}
+
+static bool make_fw_cfg(struct q35 *board, struct error *err)
+{
+    const struct fw_cfg_config config = {.base = FW_CFG_PORT, .ram = board->config.ram};
+    board->fw_cfg = fw_cfg_create(&config, board->config.bus, err);
+    if (!board->fw_cfg)
+        return false;
+    add(board, &fw_cfg_ops, board->fw_cfg);
+    return true;
+}
+
+struct fw_cfg *q35_fw_cfg(struct q35 *board)
+{
+    return board->fw_cfg;
+}
+
+/* Last: its port may be the user's choice, and another device's. */
+static bool make_exit_port(struct q35 *board, struct error *err)
+{
+    const struct q35_config *config = &board->config;
+    if (!config->has_exit_port)
+        return true;
+    const struct exit_port_config exit = {config->exit_port ? config->exit_port : EXIT_PORT,
+                                          config->callbacks.exit, config->callbacks.opaque};
+    struct exit_port *port = exit_port_create(&exit, config->bus, err);
+    if (!port)
+        return error_hint(err, "choose another port for the debug exit");
+    add(board, &exit_port_ops, port);
+    return true;
+}
+
 static bool make_debug_ports(struct q35 *board, struct error *err)
 {
     const struct q35_config *config = &board->config;
@@ -462,17 +569,7 @@ static bool make_debug_ports(struct q35 *board, struct error *err)
             return false;
         add(board, &debugcon_ops, debugcon);
     }
-    if (config->has_exit_port) {
-        const struct exit_port_config exit = {EXIT_PORT, config->callbacks.exit,
-                                              config->callbacks.opaque};
-        struct exit_port *port = exit_port_create(&exit, config->bus, err);
-        if (!port)
-            return false;
-        add(board, &exit_port_ops, port);
-    }
-    /* The port of POST codes, which kernels write to pass some time. */
-    const struct bus_range post = {"post", BUS_PORT, POST_PORT, 1, NULL, NULL, NULL};
-    return bus_map(config->bus, &post, err);
+    return make_post(board, err);
 }
 
 /* ---- keyboard and serial ports ---- */
@@ -509,6 +606,24 @@ static bool make_uarts(struct q35 *board, struct error *err)
             return false;
         add(board, &uart16550_ops, uart);
     }
+    return true;
+}
+
+static bool make_parallel(struct q35 *board, struct error *err)
+{
+    if (!board->config.parallel)
+        return true;
+    const struct parallel_config config = {
+        .base = PARALLEL_PORT,
+        .irq = isa_line(board, IRQ_PARALLEL),
+        .ignores_strobe = board->config.parallel_ignores_strobe,
+        .backend = board->config.parallel,
+        .log = board->config.log,
+    };
+    struct parallel *parallel = parallel_create(&config, board->config.bus, err);
+    if (!parallel)
+        return false;
+    add(board, &parallel_ops, parallel);
     return true;
 }
 
@@ -565,6 +680,7 @@ bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
         return false;
     board->virtio[board->virtio_count++] = virtio;
     add(board, &virtio_pci_ops, virtio);
+    label_virtio(board, device, plugs[kind].first + index);
     return true;
 }
 
@@ -579,10 +695,15 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
         return NULL;
     }
     board->config = *config;
+    for (unsigned i = 0; i < config->vcpu_count; i++)
+        board->apic_ids[i] =
+            (uint8_t)topology_apic_id(config->topology.cores, config->topology.threads, i);
     pthread_mutex_init(&board->irq_lock, NULL);
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
-        !make_i8042(board, err) || !make_uarts(board, err) || !make_pci(board, err)) {
+        !make_i8042(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
+        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
+        !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }
@@ -646,6 +767,7 @@ static bool make_acpi(struct q35 *board, struct error *err)
     const struct hpet_config hpet = hpet_config(board);
     struct acpi_config acpi = {
         .vcpu_count = board->config.vcpu_count,
+        .apic_ids = board->apic_ids,
         .lapic_base = LAPIC_BASE,
         .ioapic_base = IOAPIC_BASE,
         .ioapic_id = IOAPIC_ID,
@@ -672,6 +794,8 @@ static bool make_acpi(struct q35 *board, struct error *err)
         .keyboard_port = {KEYBOARD_DATA_PORT, KEYBOARD_COMMAND_PORT},
         .keyboard_irq = IRQ_KEYBOARD,
         .mouse_irq = IRQ_MOUSE,
+        .parallel_port = board->config.parallel ? PARALLEL_PORT : 0,
+        .parallel_irq = IRQ_PARALLEL,
     };
     static_assert((int)Q35_MAX_UARTS == (int)ACPI_MAX_UARTS, "as many places for them");
     memcpy(acpi.uart, uarts, sizeof(uarts));
@@ -695,7 +819,7 @@ bool q35_finish(struct q35 *board, struct error *err)
            smbios_build(&smbios, SMBIOS_GPA, SMBIOS_BYTES, &board->smbios, err);
 }
 
-static void map_memory(const struct q35 *board, struct memory_map *map)
+void q35_memory_map(const struct q35 *board, struct memory_map *map)
 {
     uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
     *map = (struct memory_map){0};
@@ -723,7 +847,7 @@ bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, str
         ram_write(board->config.ram, SMBIOS_GPA, board->smbios.data, board->smbios.size_bytes);
     assert(is_ram);
     (void)is_ram;
-    map_memory(board, map);
+    q35_memory_map(board, map);
     *rsdp_gpa = ACPI_GPA;
     return true;
 }
@@ -742,12 +866,14 @@ void q35_press_power_button(struct q35 *board)
 }
 
 static const char wiring_section[] = "q35";
+enum { WIRING_VERSION = 2 };
 
 static void save_wiring(const struct q35 *board, struct save *save)
 {
-    save_begin(save, wiring_section, 1);
+    save_begin(save, wiring_section, WIRING_VERSION);
     for (unsigned i = 0; i < ISA_IRQS; i++)
         save_u32(save, board->isa_sources[i]);
+    save_u32(save, board->test_levels);
     save_u8(save, board->pirq_levels);
     save_bytes(save, board->pirq_irq, sizeof(board->pirq_irq));
     save_end(save);
@@ -756,10 +882,11 @@ static void save_wiring(const struct q35 *board, struct save *save)
 static bool load_wiring(struct q35 *board, struct load *load)
 {
     uint32_t version;
-    if (!load_begin(load, wiring_section, &version) || version != 1)
+    if (!load_begin(load, wiring_section, &version) || version != WIRING_VERSION)
         return false;
     for (unsigned i = 0; i < ISA_IRQS; i++)
         board->isa_sources[i] = load_u32(load);
+    board->test_levels = load_u32(load);
     board->pirq_levels = load_u8(load);
     load_bytes(load, board->pirq_irq, sizeof(board->pirq_irq));
     for (unsigned i = 0; i < ICH9_LPC_PIRQ_COUNT; i++)
@@ -768,8 +895,72 @@ static bool load_wiring(struct q35 *board, struct load *load)
     return load_end(load);
 }
 
+static const char devices_section[] = "devices";
+
+static void save_devices(const struct q35 *board, struct save *save)
+{
+    save_begin(save, devices_section, 1);
+    save_u32(save, board->device_count);
+    for (unsigned i = 0; i < board->device_count; i++) {
+        save_bytes(save, board->label[i], DEVICE_LABEL_BYTES);
+        save_u32(save, board->device[i].ops->version);
+    }
+    save_end(save);
+}
+
+static const char what_load[] = "cannot restore the machine";
+
+static bool other_device(const char *saved, const char *here, struct error *err)
+{
+    if (saved && here)
+        error_set(err, what_load, NULL, "it has a device '%s' where this one has '%s'", saved,
+                  here);
+    else if (saved)
+        error_set(err, what_load, NULL, "it has a device '%s' that this one lacks", saved);
+    else
+        error_set(err, what_load, NULL, "it lacks the device '%s' of this one", here);
+    return error_hint(err, "give the options that it was started with, or none");
+}
+
+/* `here` NULL: there is no further device. */
+static bool check_device(const struct device_ops *ops, const char *here, struct load *load,
+                         struct error *err)
+{
+    char name[DEVICE_LABEL_BYTES];
+    load_bytes(load, name, sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    uint32_t version = load_u32(load);
+    if (load->failed)
+        return error_set(err, what_load, NULL, "its list of devices is cut short");
+    if (!here || strcmp(name, here) != 0)
+        return other_device(name, here, err);
+    if (version <= ops->version)
+        return true;
+    error_set(err, what_load, NULL, "its device '%s' is of version %u, newer than %u", name,
+              version, ops->version);
+    return error_hint(err, "use the version of skep that saved it");
+}
+
+/* Which devices there are, before the state of the first is touched. */
+static bool check_devices(const struct q35 *board, struct load *load, struct error *err)
+{
+    uint32_t version;
+    if (!load_begin(load, devices_section, &version) || version != 1)
+        return error_set(err, what_load, NULL, "it has no list of devices that this skep can read");
+    uint32_t count = load_u32(load);
+    for (unsigned i = 0; i < count || i < board->device_count; i++) {
+        const char *here = i < board->device_count ? board->label[i] : NULL;
+        if (i >= count)
+            return other_device(NULL, here, err);
+        if (!check_device(here ? board->device[i].ops : NULL, here, load, err))
+            return false;
+    }
+    return load_end(load) || error_set(err, what_load, NULL, "its list of devices is too long");
+}
+
 void q35_save(struct q35 *board, struct save *save)
 {
+    save_devices(board, save);
     save_wiring(board, save);
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
@@ -780,16 +971,20 @@ void q35_save(struct q35 *board, struct save *save)
 }
 
 /* The wires first: a device that drives its line while it is loaded then changes nothing. */
-bool q35_load(struct q35 *board, struct load *load)
+bool q35_load(struct q35 *board, struct load *load, struct error *err)
 {
-    if (!load_wiring(board, load))
+    if (!check_devices(board, load, err))
         return false;
+    if (!load_wiring(board, load))
+        return error_set(err, what_load, NULL, "the state of its wiring is not as it should be");
     for (unsigned i = 0; i < board->device_count; i++) {
         const struct device *device = &board->device[i];
         uint32_t version;
         if (!load_begin(load, device->ops->name, &version) ||
             !device->ops->load(device->self, load, version) || !load_end(load))
-            return false;
+            return error_set(err, what_load, NULL,
+                             "the state of its device '%s' is not as it should be",
+                             device->ops->name);
     }
     return true;
 }

@@ -14,6 +14,7 @@
 #include "bus/ram.h"
 #include "bus/stream.h"
 #include "cpu/engine.h"
+#include "dev/fw_cfg.h"
 #include "dev/virtio/virtio.h"
 #include "machine/memory_map.h"
 #include "machine/vcpus.h"
@@ -50,7 +51,12 @@ struct q35_config {
     const struct char_backend *uart[Q35_MAX_UARTS];
     unsigned uart_count; /* Q35_MIN_UARTS … Q35_MAX_UARTS */
     const struct char_backend *debugcon;
+    const struct char_backend *post;
+    const struct char_backend *parallel; /* NULL: no parallel port */
+    bool parallel_ignores_strobe;
     bool has_exit_port;
+    uint16_t exit_port; /* 0: the customary one */
+    bool has_testdev;
     struct q35_callbacks callbacks;
 };
 
@@ -73,10 +79,17 @@ void q35_reset(struct q35 *board);
  * memory map and where the ACPI tables are. */
 bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err);
 
+/* The same map by itself. */
+void q35_memory_map(const struct q35 *board, struct memory_map *map);
+
+/* What firmware is told by; the machine fills it. */
+struct fw_cfg *q35_fw_cfg(struct q35 *board);
+
 void q35_press_power_button(struct q35 *board); /* any thread */
 
 void q35_save(struct q35 *board, struct save *save);
-bool q35_load(struct q35 *board, struct load *load);
+/* Devices are told apart by their names, in the order in which they were made. */
+bool q35_load(struct q35 *board, struct load *load, struct error *err);
 void q35_kick_all(struct q35 *board); /* after q35_load, when vCPUs are about to run */
 
 /* What a processor without a local APIC of its own asks the board; `opaque` is to be a

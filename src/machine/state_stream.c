@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { STATE_VERSION = 1 };
+enum { STATE_VERSION = 3 };
 
 /* Saves, or loads when `save` is NULL. */
 struct walk {
@@ -103,19 +103,24 @@ static void walk_msrs(struct walk *walk, struct x86_state *state)
         &state->kvm_system_time,
         &state->kvm_wall_clock,
         &state->kvm_eoi,
+        &state->debugctl,
+        &state->mcg_status,
     };
     for (unsigned i = 0; i < sizeof(msrs) / sizeof(*msrs); i++)
         walk_u64(walk, msrs[i]);
     walk_u64s(walk, state->mtrr_fixed, 11);
     walk_u64s(walk, state->mtrr_base, 8);
     walk_u64s(walk, state->mtrr_mask, 8);
+    for (unsigned i = 0; i < X86_MC_BANKS; i++)
+        walk_u64s(walk, state->mc_bank[i], 4);
+    walk_u32(walk, &state->pkru);
 }
 
 static void walk_pending(struct walk *walk, struct x86_state *state)
 {
     uint8_t run_state = (uint8_t)state->run_state;
     walk_u8(walk, &run_state);
-    if (run_state > X86_WAIT_FOR_SIPI)
+    if (walk->load && run_state > X86_WAIT_FOR_SIPI)
         load_fail(walk->load);
     else
         state->run_state = (enum x86_run_state)run_state;
@@ -124,9 +129,14 @@ static void walk_pending(struct walk *walk, struct x86_state *state)
     walk_u8(walk, &state->pending.vector);
     walk_u32(walk, &state->pending.error_code);
     walk_bool(walk, &state->pending.nmi);
+    walk_bool(walk, &state->pending.nmi_again);
     walk_bool(walk, &state->pending.nmi_blocked);
     walk_bool(walk, &state->pending.sti_shadow);
     walk_bool(walk, &state->pending.mov_ss_shadow);
+    walk_u32(walk, &state->pending.debug);
+    walk_bool(walk, &state->pending.init);
+    walk_bool(walk, &state->pending.sipi);
+    walk_u8(walk, &state->pending.sipi_vector);
 }
 
 static void walk_state(struct walk *walk, struct x86_state *state)

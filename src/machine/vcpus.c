@@ -9,12 +9,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum job_kind { JOB_NONE, JOB_GET, JOB_SET, JOB_CLOSE };
+enum job_kind { JOB_NONE, JOB_GET, JOB_SET, JOB_DEBUG, JOB_CLOSE };
 
 struct vcpu {
     struct vcpus *vcpus;
@@ -28,8 +29,12 @@ struct vcpu {
     bool is_opened;                /* or has failed to */
     bool is_parked;
     bool is_halted;
+    bool is_held;
+    bool has_stop;
+    struct debug_stop stop;
     enum job_kind job;
     struct x86_state *job_state;
+    const struct debug_request *job_debug;
     bool job_ok;
     struct error error; /* of opening or of the last job */
 };
@@ -58,6 +63,8 @@ static bool do_job(struct vcpu *vcpu)
     } else if (vcpu->job == JOB_SET) {
         vcpu->is_halted = false;
         finish_job(vcpu, engine->set_state(vcpu->engine_vcpu, vcpu->job_state, &vcpu->error));
+    } else if (vcpu->job == JOB_DEBUG) {
+        finish_job(vcpu, engine->set_debug(vcpu->engine_vcpu, vcpu->job_debug, &vcpu->error));
     } else if (vcpu->job == JOB_CLOSE) {
         engine->vcpu_close(vcpu->engine_vcpu);
         vcpu->engine_vcpu = NULL;
@@ -83,7 +90,7 @@ static bool wait_to_run(struct vcpu *vcpu)
             vcpu->is_parked = true;
             pthread_cond_signal(&vcpu->parked_or_done);
             pthread_cond_wait(&vcpu->wake, &vcpu->lock);
-        } else if (vcpu->is_halted && !engine->has_work(vcpu->engine_vcpu)) {
+        } else if (vcpu->is_held || (vcpu->is_halted && !engine->has_work(vcpu->engine_vcpu))) {
             vcpu->is_parked = false;
             pthread_cond_wait(&vcpu->wake, &vcpu->lock);
         } else {
@@ -103,6 +110,15 @@ static void report(struct vcpu *vcpu, enum vcpus_event event, const struct error
     vcpus->config.event(vcpus->config.opaque, vcpu->index, event, error);
 }
 
+static void report_stop(struct vcpu *vcpu, const struct debug_stop *stop)
+{
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->has_stop = true;
+    vcpu->stop = *stop;
+    pthread_mutex_unlock(&vcpu->lock);
+    report(vcpu, VCPUS_DEBUG, NULL);
+}
+
 static void run_once(struct vcpu *vcpu)
 {
     struct engine_exit exit = {0};
@@ -116,15 +132,38 @@ static void run_once(struct vcpu *vcpu)
         break;
     case ENGINE_EXIT_SHUTDOWN: report(vcpu, VCPUS_TRIPLE_FAULT, NULL); break;
     case ENGINE_EXIT_RESET: report(vcpu, VCPUS_RESET, NULL); break;
+    case ENGINE_EXIT_DEBUG: report_stop(vcpu, &exit.stop); break;
     case ENGINE_EXIT_FAILED: report(vcpu, VCPUS_FAILED, &exit.error); break;
     }
+}
+
+/* Before anything is opened, so that the engine's memory is near. */
+static bool pin(const struct vcpu *vcpu, struct error *err)
+{
+    const uint16_t *pins = vcpu->vcpus->config.pins;
+    char where[48];
+    cpu_set_t set;
+    if (!pins || !pins[vcpu->index])
+        return true;
+    unsigned host_cpu = pins[vcpu->index] - 1u;
+    CPU_ZERO(&set);
+    CPU_SET(host_cpu, &set);
+    int number = pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    if (!number)
+        return true;
+    snprintf(where, sizeof(where), "%u to processor %u of the host", vcpu->index, host_cpu);
+    error_errno(err, "cannot pin vCPU", where, number);
+    return error_hint(err, "the host has no such processor, or this process may not use it: "
+                           "see `taskset -p $$`");
 }
 
 static bool open_vcpu(struct vcpu *vcpu)
 {
     const struct vcpus_config *config = &vcpu->vcpus->config;
     struct error error = {0};
-    struct engine_vcpu *opened = config->engine->vcpu_open(config->vm, vcpu->index, &error);
+    struct engine_vcpu *opened = NULL;
+    if (pin(vcpu, &error))
+        opened = config->engine->vcpu_open(config->vm, vcpu->index, &error);
     pthread_mutex_lock(&vcpu->lock);
     vcpu->engine_vcpu = opened;
     vcpu->error = error;
@@ -215,13 +254,13 @@ struct vcpus *vcpus_create(const struct vcpus_config *config, struct error *err)
     return vcpus;
 }
 
-/* Hands the paused vCPU's thread something to do and waits for it. */
-static bool call(struct vcpu *vcpu, enum job_kind job, struct x86_state *state, struct error *err)
+/* Hands the paused vCPU's thread something to do, the arguments of which are set, and waits for it.
+ */
+static bool call(struct vcpu *vcpu, enum job_kind job, struct error *err)
 {
     assert(atomic_load(&vcpu->vcpus->pausing));
     pthread_mutex_lock(&vcpu->lock);
     vcpu->job = job;
-    vcpu->job_state = state;
     pthread_cond_signal(&vcpu->wake);
     while (vcpu->job != JOB_NONE)
         pthread_cond_wait(&vcpu->parked_or_done, &vcpu->lock);
@@ -240,7 +279,7 @@ void vcpus_destroy(struct vcpus *vcpus)
     for (unsigned i = 0; i < vcpus->thread_count; i++) {
         struct vcpu *vcpu = &vcpus->vcpu[i];
         if (vcpu->engine_vcpu)
-            call(vcpu, JOB_CLOSE, NULL, NULL);
+            call(vcpu, JOB_CLOSE, NULL);
         pthread_join(vcpu->thread, NULL);
         pthread_cond_destroy(&vcpu->parked_or_done);
         pthread_cond_destroy(&vcpu->wake);
@@ -306,15 +345,47 @@ uint64_t vcpus_read_tsc(struct vcpus *vcpus, unsigned index)
     return vcpus->config.engine->read_tsc(vcpus->vcpu[index].engine_vcpu);
 }
 
+/* The thread looks at a job's arguments only when it is told of the job. */
 bool vcpus_get_state(struct vcpus *vcpus, unsigned index, struct x86_state *state,
                      struct error *err)
 {
-    return call(&vcpus->vcpu[index], JOB_GET, state, err);
+    vcpus->vcpu[index].job_state = state;
+    return call(&vcpus->vcpu[index], JOB_GET, err);
 }
 
 bool vcpus_set_state(struct vcpus *vcpus, unsigned index, const struct x86_state *state,
                      struct error *err)
 {
     struct x86_state copy = *state;
-    return call(&vcpus->vcpu[index], JOB_SET, &copy, err);
+    vcpus->vcpu[index].job_state = &copy;
+    return call(&vcpus->vcpu[index], JOB_SET, err);
+}
+
+bool vcpus_set_debug(struct vcpus *vcpus, unsigned index, const struct debug_request *request,
+                     struct error *err)
+{
+    if (!vcpus->config.engine->set_debug)
+        return error_set(err, "cannot debug the guest", NULL, "the engine %s does not offer it",
+                         vcpus->config.engine->name);
+    vcpus->vcpu[index].job_debug = request;
+    return call(&vcpus->vcpu[index], JOB_DEBUG, err);
+}
+
+void vcpus_hold(struct vcpus *vcpus, unsigned index, bool is_held)
+{
+    struct vcpu *vcpu = &vcpus->vcpu[index];
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->is_held = is_held;
+    pthread_mutex_unlock(&vcpu->lock);
+}
+
+bool vcpus_take_stop(struct vcpus *vcpus, unsigned index, struct debug_stop *stop)
+{
+    struct vcpu *vcpu = &vcpus->vcpu[index];
+    pthread_mutex_lock(&vcpu->lock);
+    bool has_stop = vcpu->has_stop;
+    *stop = vcpu->stop;
+    vcpu->has_stop = false;
+    pthread_mutex_unlock(&vcpu->lock);
+    return has_stop;
 }

@@ -18,6 +18,7 @@ struct vcpus;
 enum vcpus_event {
     VCPUS_TRIPLE_FAULT,
     VCPUS_RESET,  /* the engine saw a request for a reset */
+    VCPUS_DEBUG,  /* what vcpus_set_debug() asked for has happened: vcpus_take_stop() */
     VCPUS_FAILED, /* `error` tells why */
 };
 
@@ -25,6 +26,7 @@ struct vcpus_config {
     const struct engine *engine;
     struct engine_vm *vm; /* must outlive the vCPUs */
     unsigned count;
+    const uint16_t *pins; /* of each: the host's processor that it stays on, + 1; NULL, 0: any */
     /* On the vCPU's thread, after all vCPUs were asked to pause. */
     void (*event)(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error);
     void *opaque;
@@ -59,5 +61,16 @@ bool vcpus_get_state(struct vcpus *vcpus, unsigned vcpu, struct x86_state *state
                      struct error *err);
 bool vcpus_set_state(struct vcpus *vcpus, unsigned vcpu, const struct x86_state *state,
                      struct error *err);
+
+/* engine->set_debug() while all are paused. */
+bool vcpus_set_debug(struct vcpus *vcpus, unsigned vcpu, const struct debug_request *request,
+                     struct error *err);
+
+/* A vCPU that is held stands still although the others run. While all are paused. */
+void vcpus_hold(struct vcpus *vcpus, unsigned vcpu, bool is_held);
+
+/* Why the vCPU has ended its run for the debugger, once; false when it has not. While all are
+ * paused. */
+bool vcpus_take_stop(struct vcpus *vcpus, unsigned vcpu, struct debug_stop *stop);
 
 #endif

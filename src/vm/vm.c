@@ -6,14 +6,21 @@
  */
 #include "vm/vm.h"
 
+#include "vm/control.h"
+#include "vm/gdb/server.h"
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
-enum { ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals) };
+static const int saving_signals[] = {SIGUSR1, SIGUSR2};
+enum {
+    ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals),
+    SAVING_SIGNALS = sizeof(saving_signals) / sizeof(*saving_signals),
+};
 
-struct vm;
 struct vm_signal {
     struct vm *vm;
     int number;
@@ -24,17 +31,33 @@ struct vm {
     struct vm_config config;
     struct loop *loop;
     struct machine *machine;
+    struct gdb_server *gdb; /* NULL: none */
+    struct control *control;
     struct vm_signal signal[ENDING_SIGNALS];
+    struct vm_signal saving_signal[SAVING_SIGNALS];
     struct loop_signal *continued, *resized;
     unsigned signals_seen;
     int ended_by; /* a signal's number, or 0 */
     struct machine_end end;
 };
 
+static int exit_code(const struct vm *vm)
+{
+    switch (vm->end.reason) {
+    case MACHINE_POWERED_OFF:
+    case MACHINE_REBOOTED: return 0;
+    case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
+    case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
+    case MACHINE_FAILED: break;
+    }
+    return 1;
+}
+
 static void finished(void *opaque, const struct machine_end *end)
 {
     struct vm *vm = opaque;
     vm->end = *end;
+    gdb_server_ended(vm->gdb, (uint8_t)exit_code(vm));
     loop_stop(vm->loop);
 }
 
@@ -45,11 +68,66 @@ static void escape(void *opaque, char key)
         vm->config.key(vm->config.opaque, vm, key);
 }
 
+/* What is configured for the signal (0: for any that ends); NULL: nothing. */
+static const struct vm_save_on *find_save(const struct vm *vm, int signal)
+{
+    for (unsigned i = 0; i < vm->config.save_count; i++)
+        if (vm->config.saves[i].signal == signal)
+            return &vm->config.saves[i];
+    return NULL;
+}
+
+bool vm_save(struct vm *vm, const char *path, bool stops, machine_progress_fn *progress,
+             void *opaque, struct error *err)
+{
+    bool was_running = !strcmp(machine_state(vm->machine), "running");
+    if (stops)
+        machine_pause(vm->machine); /* what it did after it was saved would be done twice */
+    bool done = machine_save(vm->machine, path, progress, opaque, err);
+    if (done && stops) {
+        machine_reset_connections(vm->machine);
+        machine_quit(vm->machine);
+    } else if (stops && was_running) {
+        machine_resume(vm->machine);
+    }
+    return done;
+}
+
+static void save_by_itself(struct vm *vm, const struct vm_save_on *save, bool stops)
+{
+    struct error err = {0};
+    bool done = vm_save(vm, save->path, stops, vm->config.saving, vm->config.opaque, &err);
+    if (vm->config.saved)
+        vm->config.saved(vm->config.opaque, save->path, done ? NULL : &err);
+}
+
+void vm_stop(struct vm *vm)
+{
+    const struct vm_save_on *save = find_save(vm, 0);
+    if (save)
+        save_by_itself(vm, save, true);
+    else
+        machine_power_button(vm->machine);
+}
+
+static void signalled_to_save(void *opaque)
+{
+    struct vm_signal *signal = opaque;
+    save_by_itself(signal->vm, find_save(signal->vm, signal->number), false);
+}
+
 static void signalled(void *opaque)
 {
     struct vm_signal *signal = opaque;
     struct vm *vm = signal->vm;
     bool is_ending = vm->signals_seen++ > 0;
+    const struct vm_save_on *save = find_save(vm, signal->number);
+    if (!save)
+        save = find_save(vm, 0);
+    if (save && !is_ending) {
+        save_by_itself(vm, save, true);
+        return;
+    }
     if (vm->config.signalled)
         vm->config.signalled(vm->config.opaque, vm, is_ending);
     if (!is_ending) {
@@ -82,9 +160,34 @@ static bool watch_signals(struct vm *vm, struct error *err)
         if (!signal->watch)
             return false;
     }
+    for (unsigned i = 0; i < SAVING_SIGNALS; i++) {
+        struct vm_signal *signal = &vm->saving_signal[i];
+        *signal = (struct vm_signal){.vm = vm, .number = saving_signals[i]};
+        if (!find_save(vm, signal->number))
+            continue;
+        signal->watch = loop_signal_open(vm->loop, signal->number, signalled_to_save, signal, err);
+        if (!signal->watch)
+            return false;
+    }
     vm->continued = loop_signal_open(vm->loop, SIGCONT, continued, vm, err);
     vm->resized = loop_signal_open(vm->loop, SIGWINCH, resized, vm, err);
     return vm->continued && vm->resized;
+}
+
+static bool open_gdb(struct vm *vm, const struct log *log, struct error *err)
+{
+    if (!vm->config.gdb)
+        return true;
+    vm->gdb = gdb_server_create(vm->config.gdb, vm->config.gdb_is_i386 ? GDB_I386 : GDB_X86_64,
+                                !vm->config.gdb_waits, vm->machine, vm->loop, log, err);
+    return vm->gdb;
+}
+
+static bool open_control(struct vm *vm, struct error *err)
+{
+    if (vm->config.control)
+        vm->control = control_open(vm, vm->config.control, err);
+    return vm->control || !vm->config.control;
 }
 
 struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
@@ -100,48 +203,46 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
     vm->loop = loop_create(err);
     if (vm->loop)
         vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);
-    if (!vm->machine || !watch_signals(vm, err)) {
-        vm_destroy(vm);
-        return NULL;
-    }
-    return vm;
+    if (vm->machine && watch_signals(vm, err) && open_gdb(vm, log, err) && open_control(vm, err))
+        return vm;
+    vm_destroy(vm);
+    return NULL;
 }
 
 void vm_destroy(struct vm *vm)
 {
     if (!vm)
         return;
+    control_close(vm->control);
     for (unsigned i = 0; i < ENDING_SIGNALS; i++)
         if (vm->signal[i].watch)
             loop_signal_close(vm->signal[i].watch);
+    for (unsigned i = 0; i < SAVING_SIGNALS; i++)
+        if (vm->saving_signal[i].watch)
+            loop_signal_close(vm->saving_signal[i].watch);
     if (vm->continued)
         loop_signal_close(vm->continued);
     if (vm->resized)
         loop_signal_close(vm->resized);
+    gdb_server_destroy(vm->gdb);
     machine_destroy(vm->machine);
     if (vm->loop)
         loop_destroy(vm->loop);
     free(vm);
 }
 
-static int exit_code(const struct vm *vm)
-{
-    switch (vm->end.reason) {
-    case MACHINE_POWERED_OFF:
-    case MACHINE_REBOOTED: return 0;
-    case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
-    case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
-    case MACHINE_FAILED: break;
-    }
-    return 1;
-}
-
 int vm_run(struct vm *vm, struct machine_end *end)
 {
-    machine_start(vm->machine);
+    if (!vm->gdb || !vm->config.gdb_waits)
+        machine_start(vm->machine);
     loop_run(vm->loop);
     *end = vm->end;
     return exit_code(vm);
+}
+
+const char *vm_gdb_address(const struct vm *vm)
+{
+    return vm->gdb ? gdb_server_address(vm->gdb) : NULL;
 }
 
 struct loop *vm_loop(struct vm *vm)

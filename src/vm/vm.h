@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * A virtual machine as a command runs it: the loop, the machine on it, signals, and the exit code
- * that its end stands for. All functions belong to the calling thread, which becomes the loop's,
- * unless they say otherwise.
+ * A virtual machine as a command runs it: the loop, the machine on it, signals, its control socket,
+ * when it is saved, and the exit code that its end stands for. All functions belong to the calling
+ * thread, which becomes the loop's, unless they say otherwise.
  */
 #ifndef SKEP_VM_VM_H
 #define SKEP_VM_VM_H
@@ -17,13 +17,33 @@
 
 struct vm;
 
+enum { VM_SAVES_MAX = 8 };
+
+/* When the machine is saved by itself. */
+struct vm_save_on {
+    int signal; /* its number; 0: whatever would press the power button from outside the guest */
+    const char *path;
+};
+
 struct vm_config {
     struct machine_config machine; /* `escape` and `escape_opaque` are set by vm_create() */
+    /* A GDB server at "[ADDR:]PORT" or "unix:PATH"; NULL: none. */
+    const char *gdb;
+    bool gdb_waits;   /* the guest starts when a debugger lets it */
+    bool gdb_is_i386; /* registers of 32 bits, for symbols of 32 bits */
     /* The key after the terminal's escape (Ctrl-]); while vm_run() runs. May be NULL. */
     void (*key)(void *opaque, struct vm *vm, char key);
     /* SIGINT, SIGTERM or SIGHUP arrived: the first presses the power button, the next ends the
      * machine. Only tells. May be NULL. */
     void (*signalled)(void *opaque, struct vm *vm, bool is_ending);
+    const char *control; /* as control.h reads it; NULL: there is no control socket */
+    /* SIGUSR1 and SIGUSR2 save, and the machine goes on; all else saves and then ends it. */
+    struct vm_save_on saves[VM_SAVES_MAX];
+    unsigned save_count;
+    /* While it is saved because of one of these, and after; `err` NULL: it worked. Otherwise it
+     * goes on. Either may be NULL. */
+    void (*saving)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
+    void (*saved)(void *opaque, const char *path, const struct error *err);
     void *opaque;
 };
 
@@ -38,8 +58,18 @@ void vm_destroy(struct vm *vm); /* NULL is fine; gives the terminal back */
  * 128 + its number. */
 int vm_run(struct vm *vm, struct machine_end *end);
 
+/* Where the GDB server listens, as GDB's `target remote` takes it; NULL: there is none. */
+const char *vm_gdb_address(const struct vm *vm);
+
 struct loop *vm_loop(struct vm *vm);
 struct machine *vm_machine(struct vm *vm);
+
+/* Saves the machine (machine.h) and, with `stops`, ends it if that worked. */
+bool vm_save(struct vm *vm, const char *path, bool stops, machine_progress_fn *progress,
+             void *opaque, struct error *err);
+
+/* Presses the power button, unless it is configured to be saved instead. */
+void vm_stop(struct vm *vm);
 
 /* As those of machine.h; any thread. */
 void vm_power_button(struct vm *vm);

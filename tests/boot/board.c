@@ -374,7 +374,7 @@ static void test_save_and_load(void **state)
 
     world = open_world(64 * MIB);
     load_init(&load, first.bytes, first.size_bytes);
-    assert_true(q35_load(world->board, &load));
+    assert_true(q35_load(world->board, &load, NULL));
     q35_save(world->board, &second);
     assert_int_equal(first.size_bytes, second.size_bytes);
     assert_memory_equal(first.bytes, second.bytes, first.size_bytes);
@@ -397,16 +397,16 @@ static void test_damaged_load(void **state)
     q35_save(world->board, &save);
     for (size_t size = 0; size < save.size_bytes; size += size < 600 ? 7 : 301) {
         load_init(&load, save.bytes, size);
-        assert_false(q35_load(world->board, &load));
+        assert_false(q35_load(world->board, &load, NULL));
     }
     for (size_t at = 0; at < save.size_bytes; at += 5) {
         save.bytes[at] ^= 0xff;
         load_init(&load, save.bytes, save.size_bytes);
-        q35_load(world->board, &load);
+        q35_load(world->board, &load, NULL);
         save.bytes[at] ^= 0xff;
     }
     load_init(&load, save.bytes, save.size_bytes);
-    assert_true(q35_load(world->board, &load));
+    assert_true(q35_load(world->board, &load, NULL));
     save_free(&save);
     close_world(world);
 }

@@ -406,11 +406,276 @@ static void test_pvh_refused(void **state)
     le32_put(elf_image + ELF_NOTE_AT + 32, 0x1005000);
     refuse_elf("in no segment");
     elf_image[EI_CLASS] = ELFCLASS32;
-    refuse_elf("not one for x86-64");
+    refuse_elf("not one for x86-64"); /* its machine is not that of its class */
     le16_put(elf_image + offsetof(Elf64_Ehdr, e_phnum), 60000);
     refuse_elf("ends early");
     le64_put(elf_image + offsetof(Elf64_Ehdr, e_phoff), UINT64_MAX - 8);
     refuse_elf("ends early");
+}
+
+/* --- Multiboot ------------------------------------------------------------------------------ */
+
+enum { MULTIBOOT_AT = 0x1010, MULTIBOOT_BYTES = 0x3000 };
+static uint8_t multiboot_image[MULTIBOOT_BYTES];
+
+/* A header at MULTIBOOT_AT, the start of what is loaded; the rest is a pattern. */
+static void put_multiboot_header(uint8_t *file, uint32_t flags)
+{
+    le32_put(file + MULTIBOOT_AT, 0x1badb002);
+    le32_put(file + MULTIBOOT_AT + 4, flags);
+    le32_put(file + MULTIBOOT_AT + 8, -(0x1badb002 + flags));
+}
+
+static Elf32_Phdr *program_header_32(unsigned index)
+{
+    return (Elf32_Phdr *)(void *)(multiboot_image + sizeof(Elf32_Ehdr) +
+                                  index * sizeof(Elf32_Phdr));
+}
+
+/* Linked to 0xc0100000, loaded to 1 MiB; a second segment at 16 KiB. */
+static void make_multiboot_elf(void)
+{
+    for (size_t i = 0; i < sizeof(multiboot_image); i++)
+        multiboot_image[i] = (uint8_t)(i * 11);
+    memset(multiboot_image, 0, 0x1000);
+    Elf32_Ehdr elf = {.e_type = ET_EXEC,
+                      .e_machine = EM_386,
+                      .e_entry = 0xc0100040,
+                      .e_phoff = sizeof(Elf32_Ehdr),
+                      .e_phentsize = sizeof(Elf32_Phdr),
+                      .e_phnum = 2};
+    memcpy(elf.e_ident, ELFMAG, SELFMAG);
+    elf.e_ident[EI_CLASS] = ELFCLASS32;
+    elf.e_ident[EI_DATA] = ELFDATA2LSB;
+    memcpy(multiboot_image, &elf, sizeof(elf));
+    *program_header_32(0) = (Elf32_Phdr){.p_type = PT_LOAD,
+                                         .p_offset = 0x1000,
+                                         .p_vaddr = 0xc0100000,
+                                         .p_paddr = MIB,
+                                         .p_filesz = 0x1800,
+                                         .p_memsz = 0x5000,
+                                         .p_flags = PF_R | PF_X};
+    *program_header_32(1) = (Elf32_Phdr){.p_type = PT_LOAD,
+                                         .p_offset = 0x2800,
+                                         .p_vaddr = 0x4000,
+                                         .p_paddr = 0x4000,
+                                         .p_filesz = 0x800,
+                                         .p_memsz = 0x800,
+                                         .p_flags = PF_R};
+    put_multiboot_header(multiboot_image, 3);
+}
+
+static void open_multiboot(struct world *world)
+{
+    open_world(world, 64 * MIB, multiboot_image, sizeof(multiboot_image));
+    world->config.cmdline = NULL;
+}
+
+/* Multiboot Specification 3.2: what every kernel may rely on. */
+static const uint8_t *check_multiboot_entry(const struct world *world)
+{
+    const struct x86_state *bsp = &world->bsp;
+    assert_int_equal(bsp->gpr[RAX], 0x2badb002);
+    assert_int_equal(bsp->cr0 & 0x80000001, 1);
+    assert_int_equal(bsp->rflags & (1 << 17 | 1 << 9), 0);
+    assert_int_equal(bsp->efer, 0);
+    const struct x86_segment *code = &bsp->segment[SEG_CS];
+    assert_int_equal(code->base, 0);
+    assert_int_equal(code->limit, 0xffffffff);
+    assert_int_equal(code->attributes & 0x409b, 0x409b); /* 32 bits, present, code, readable */
+    for (unsigned i = SEG_ES; i <= SEG_GS; i++) {
+        if (i == SEG_CS)
+            continue;
+        assert_int_equal(bsp->segment[i].base, 0);
+        assert_int_equal(bsp->segment[i].limit, 0xffffffff);
+        assert_int_equal(bsp->segment[i].attributes & 0x409b, 0x4093); /* data, writable */
+    }
+    return guest(world, bsp->gpr[RBX], 120);
+}
+
+static const char *guest_string(const struct world *world, uint32_t gpa)
+{
+    const char *text = (const char *)guest(world, gpa, 100);
+    assert_non_null(memchr(text, 0, 100));
+    return text;
+}
+
+static void test_multiboot_elf(void **state)
+{
+    struct world world;
+    make_multiboot_elf();
+    open_multiboot(&world);
+    assert_true(boot_takes_modules(world.kernel));
+    if (!load(&world))
+        fail_msg("%s", world.err.cause);
+    assert_memory_equal(guest(&world, MIB, 0x1800), multiboot_image + 0x1000, 0x1800);
+    assert_memory_equal(guest(&world, 0x4000, 0x800), multiboot_image + 0x2800, 0x800);
+    assert_int_equal(world.bsp.rip, MIB + 0x40);
+    const uint8_t *info = check_multiboot_entry(&world);
+    /* memory, command line, modules, map, loader's name; neither boot device nor anything else */
+    assert_int_equal(le32_get(info), 1 << 0 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);
+    assert_int_equal(le32_get(info + 4), 639);
+    assert_int_equal(le32_get(info + 8), 63 * 1024);
+    assert_string_equal(guest_string(&world, le32_get(info + 16)), "(memory)");
+    assert_int_equal(le32_get(info + 20), 0);
+    assert_string_equal(guest_string(&world, le32_get(info + 64)), "skep");
+    assert_int_equal(le32_get(info + 44), 3 * 24);
+    const uint8_t *map = guest(&world, le32_get(info + 48), 3 * 24);
+    assert_int_equal(le32_get(map), 20);
+    assert_int_equal(le64_get(map + 4), 0);
+    assert_int_equal(le64_get(map + 12), 0x9fc00);
+    assert_int_equal(le32_get(map + 20), 1);
+    assert_int_equal(le64_get(map + 28), 0xe0000);
+    assert_int_equal(le32_get(map + 44), 2);
+    assert_int_equal(le64_get(map + 52), MIB);
+    assert_int_equal(le64_get(map + 60), 63 * MIB);
+    close_world(&world);
+}
+
+static void test_multiboot_modules(void **state)
+{
+    static const char *const texts[] = {"first one two", "second"};
+    struct world world;
+    make_multiboot_elf();
+    open_multiboot(&world);
+    world.config.cmdline = "-x 1";
+    add_initrd(&world, "abcde", 5);
+    add_initrd(&world, image, 5000);
+    world.config.module_texts = texts;
+    assert_true(load(&world));
+    const uint8_t *info = check_multiboot_entry(&world);
+    assert_string_equal(guest_string(&world, le32_get(info + 16)), "(memory) -x 1");
+    assert_int_equal(le32_get(info + 20), 2);
+    const uint8_t *modules = guest(&world, le32_get(info + 24), 32);
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t start = le32_get(modules + 16 * i), end = le32_get(modules + 16 * i + 4);
+        assert_int_equal(start % 4096, 0);
+        assert_true(start >= MIB + 0x5000);
+        assert_int_equal(end - start, i ? 5000 : 5);
+        assert_memory_equal(guest(&world, start, end - start), i ? (const void *)image : "abcde",
+                            end - start);
+        assert_string_equal(guest_string(&world, le32_get(modules + 16 * i + 8)), texts[i]);
+        assert_int_equal(le32_get(modules + 16 * i + 12), 0);
+    }
+    close_world(&world);
+}
+
+/* Where the information would be, a kernel is: it goes elsewhere, and both are whole. */
+static void test_multiboot_low(void **state)
+{
+    struct world world;
+    make_multiboot_elf();
+    program_header_32(1)->p_paddr = 0x1000;
+    program_header_32(1)->p_memsz = 0x9ec00;
+    open_multiboot(&world);
+    assert_true(load(&world));
+    const uint8_t *info = check_multiboot_entry(&world);
+    assert_int_equal(le32_get(info + 4), 639);
+    assert_true(world.bsp.gpr[RBX] >= MIB + 0x5000);
+    assert_memory_equal(guest(&world, 0x1000, 0x800), multiboot_image + 0x2800, 0x800);
+    for (unsigned i = 0x1800; i < 0x9fc00; i += 512)
+        assert_int_equal(*guest(&world, i, 1), 0);
+    close_world(&world);
+}
+
+/* 3.1.3: the addresses of the header count, whatever the file is. */
+static void test_multiboot_addresses(void **state)
+{
+    struct world world;
+    make_multiboot_elf();
+    memset(multiboot_image, 0x90, 0x1000);
+    put_multiboot_header(multiboot_image, 1 << 16);
+    le32_put(multiboot_image + MULTIBOOT_AT + 12, 2 * MIB + 0x10); /* of the header */
+    le32_put(multiboot_image + MULTIBOOT_AT + 16, 2 * MIB);
+    le32_put(multiboot_image + MULTIBOOT_AT + 20, 2 * MIB + 0x1000);
+    le32_put(multiboot_image + MULTIBOOT_AT + 24, 2 * MIB + 0x4000);
+    le32_put(multiboot_image + MULTIBOOT_AT + 28, 2 * MIB + 0x20);
+    open_multiboot(&world);
+    if (!load(&world))
+        fail_msg("%s", world.err.cause);
+    assert_memory_equal(guest(&world, 2 * MIB, 0x1000), multiboot_image + 0x1000, 0x1000);
+    assert_int_equal(*guest(&world, 2 * MIB + 0x1000, 1), 0);
+    assert_int_equal(world.bsp.rip, 2 * MIB + 0x20);
+    check_multiboot_entry(&world);
+    close_world(&world);
+    le32_put(multiboot_image + MULTIBOOT_AT + 20, 0); /* up to the file's end */
+    le32_put(multiboot_image + MULTIBOOT_AT + 24, 0);
+    open_multiboot(&world);
+    assert_true(load(&world));
+    assert_memory_equal(guest(&world, 2 * MIB, 0x2000), multiboot_image + 0x1000, 0x2000);
+    close_world(&world);
+}
+
+/* A 64-bit file is loaded by its physical addresses and entered in 32-bit mode; one with a PVH
+ * note, too, is not a Multiboot kernel. */
+static void test_multiboot_elf64(void **state)
+{
+    struct world world;
+    make_elf();
+    program_header(1)->p_type = PT_NULL;
+    program_header(0)->p_vaddr = UINT64_C(0xffffffff80000000);
+    program_header(0)->p_flags = PF_X;
+    le64_put(elf_image + offsetof(Elf64_Ehdr, e_entry), UINT64_C(0xffffffff80000100));
+    put_multiboot_header(elf_image, 0);
+    open_world(&world, 64 * MIB, elf_image, sizeof(elf_image));
+    if (!load(&world))
+        fail_msg("%s", world.err.cause);
+    check_multiboot_entry(&world);
+    assert_int_equal(world.bsp.rip, 16 * MIB + 0x100);
+    assert_memory_equal(guest(&world, 16 * MIB, 0x2000), elf_image + ELF_SEGMENT_AT, 0x2000);
+    close_world(&world);
+    make_elf();
+    put_multiboot_header(elf_image, 0);
+    open_world(&world, 64 * MIB, elf_image, sizeof(elf_image));
+    assert_false(boot_takes_modules(world.kernel));
+    assert_true(load(&world));
+    assert_int_equal(le32_get(guest(&world, world.bsp.gpr[RBX], 4)), 0x336ec578);
+    close_world(&world);
+    make_elf();
+}
+
+static void refuse_multiboot(const char *cause)
+{
+    struct world world;
+    open_multiboot(&world);
+    expect_refused(&world, cause);
+    make_multiboot_elf();
+}
+
+static void test_multiboot_refused(void **state)
+{
+    static uint8_t big[9 * MIB];
+    struct world world;
+    make_multiboot_elf();
+    put_multiboot_header(multiboot_image, 1 << 4);
+    refuse_multiboot("flags 0x10");
+    multiboot_image[MULTIBOOT_AT + 8] ^= 1;
+    refuse_multiboot("without a Multiboot header");
+    memset(multiboot_image, 0, 16);
+    refuse_multiboot("no ELF file");
+    program_header_32(0)->p_filesz = 0x2801;
+    refuse_multiboot("truncated");
+    program_header_32(0)->p_paddr = 0xa0000;
+    refuse_multiboot("no usable memory");
+    program_header_32(1)->p_paddr = 0x9f800;
+    refuse_multiboot("no usable memory");
+    program_header_32(0)->p_memsz = 64 * MIB;
+    refuse_multiboot("memory ends at 64 MiB");
+    program_header_32(0)->p_flags = 0;
+    refuse_multiboot("in no segment");
+    put_multiboot_header(multiboot_image, 1 << 16);
+    le32_put(multiboot_image + MULTIBOOT_AT + 12, 0x1000);
+    le32_put(multiboot_image + MULTIBOOT_AT + 16, 0x2000);
+    refuse_multiboot("before the file's");
+    put_multiboot_header(multiboot_image, 1 << 16);
+    le32_put(multiboot_image + MULTIBOOT_AT + 12, 2 * MIB);
+    le32_put(multiboot_image + MULTIBOOT_AT + 16, 2 * MIB);
+    le32_put(multiboot_image + MULTIBOOT_AT + 20, 2 * MIB + 0x2000);
+    refuse_multiboot("truncated");
+    open_world(&world, 16 * MIB, multiboot_image, sizeof(multiboot_image));
+    add_initrd(&world, big, sizeof(big));
+    add_initrd(&world, big, sizeof(big));
+    expect_refused(&world, "of 18 MiB");
 }
 
 static void expect_open_fails(const char *path, const char *cause)
@@ -486,6 +751,12 @@ int main(void)
         cmocka_unit_test(test_initrd_too_large),
         cmocka_unit_test(test_pvh),
         cmocka_unit_test(test_pvh_refused),
+        cmocka_unit_test(test_multiboot_elf),
+        cmocka_unit_test(test_multiboot_modules),
+        cmocka_unit_test(test_multiboot_low),
+        cmocka_unit_test(test_multiboot_addresses),
+        cmocka_unit_test(test_multiboot_elf64),
+        cmocka_unit_test(test_multiboot_refused),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_pipe),
     };

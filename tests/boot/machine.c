@@ -2,10 +2,12 @@
  *
  * A machine's life with a guest of a few instructions, booted through PVH: how it ends (exit port,
  * power off, reset with and without no_reboot, triple fault, quit), that a reset starts from clear
- * memory, that the power button arrives, and that a saved machine goes on in another one.
+ * memory, that the power button arrives, that a saved machine goes on in another one, and that one
+ * which is damaged, hostile or of another shape is refused.
  *
  * SKEP_TEST_ENGINE names the engine (soft unless given).
  */
+#include "base/crc32c.h"
 #include "machine/bytes.h"
 #include "vm/vm.h"
 
@@ -111,7 +113,7 @@ enum guest { EXIT, POWER_OFF, RESET, TRIPLE_FAULT, BUTTON, SLEEP };
 enum { CODE_AT = 0x1000, GUEST_GPA = 0x100000, WHAT_AT = 2 };
 
 static char folder[] = "/tmp/skep-machine-XXXXXX";
-static char kernel_path[64], serial_path[64], serial_spec[80];
+static char kernel_path[64], serial_path[64], serial_spec[80], saved_path[64];
 
 static void write_kernel(enum guest guest)
 {
@@ -150,6 +152,7 @@ static int make_folder(void **state)
         return -1;
     snprintf(kernel_path, sizeof(kernel_path), "%s/kernel", folder);
     snprintf(serial_path, sizeof(serial_path), "%s/serial", folder);
+    snprintf(saved_path, sizeof(saved_path), "%s/saved", folder);
     snprintf(serial_spec, sizeof(serial_spec), "file:%s", serial_path);
     return 0;
 }
@@ -158,6 +161,7 @@ static int remove_folder(void **state)
 {
     unlink(kernel_path);
     unlink(serial_path);
+    unlink(saved_path);
     return rmdir(folder);
 }
 
@@ -286,32 +290,223 @@ static void test_power_button(void **state)
     vm_destroy(vm);
 }
 
-static void test_save_and_load(void **state)
+/* Runs the guest that waits for the button until it waits, and saves it. */
+static void save_waiting(const struct vm_config *config)
 {
-    struct vm_config config = config_for(BUTTON);
-    struct vm *vm = open_vm(&config);
-    struct machine_end end;
-    struct save save = {0};
-    struct load load;
+    unlink(serial_path);
+    struct vm *vm = open_vm(config);
     struct error err = {0};
     machine_start(vm_machine(vm));
     while (!guest_is_ready())
         loop_run_once(vm_loop(vm), 10);
-    machine_pause(vm_machine(vm));
-    if (!machine_save(vm_machine(vm), &save, &err))
-        fail_msg("%s: %s", err.what, err.cause);
+    if (!vm_save(vm, saved_path, true, NULL, NULL, &err))
+        fail_msg("%s %s: %s", err.what, err.where, err.cause);
+    loop_run(vm_loop(vm)); /* until it has ended */
     vm_destroy(vm);
+}
 
+static struct machine_saved *open_saved(void)
+{
+    struct error err = {0};
+    struct machine_saved *saved = machine_saved_open(saved_path, &err);
+    if (!saved)
+        fail_msg("%s %s: %s", err.what, err.where, err.cause);
+    return saved;
+}
+
+static void test_save_and_load(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    save_waiting(&config);
     config = config_for(SLEEP); /* what it would do if it was not loaded */
-    vm = open_vm(&config);
-    load_init(&load, save.bytes, save.size_bytes);
-    if (!machine_load(vm_machine(vm), &load, &err))
-        fail_msg("%s: %s", err.what, err.cause);
+    config.machine.saved = open_saved();
+    const struct machine_config *saved = machine_saved_config(config.machine.saved);
+    assert_int_equal(saved->memory_bytes, 32 << 20);
+    assert_int_equal(saved->vcpu_count, 1);
+    assert_string_equal(saved->serials[0], serial_spec);
+    assert_string_equal(saved->kernel, kernel_path);
+    assert_true(saved->has_exit_port && !saved->no_rng);
+    struct vm *vm = open_vm(&config);
+    struct machine_end end;
     vm_power_button(vm);
     assert_int_equal(vm_run(vm, &end), (0x35 << 1 | 1) & 0xff);
     assert_int_equal(end.exit_value, 0x35);
     vm_destroy(vm);
-    save_free(&save);
+    machine_saved_close((struct machine_saved *)(uintptr_t)config.machine.saved);
+}
+
+/* It goes on, too, and has not lost anything. */
+static void test_save_and_go_on(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    unlink(serial_path);
+    struct vm *vm = open_vm(&config);
+    struct error err = {0};
+    struct machine_end end;
+    machine_start(vm_machine(vm));
+    while (!guest_is_ready())
+        loop_run_once(vm_loop(vm), 10);
+    assert_false(vm_save(vm, "/nonexistent/machine", false, NULL, NULL, &err));
+    assert_string_equal(machine_state(vm_machine(vm)), "running");
+    assert_false(vm_save(vm, "/nonexistent/machine", true, NULL, NULL, &err));
+    assert_string_equal(machine_state(vm_machine(vm)), "running");
+    assert_true(vm_save(vm, saved_path, false, NULL, NULL, &err));
+    assert_string_equal(machine_state(vm_machine(vm)), "running");
+    vm_power_button(vm);
+    assert_int_equal(vm_run(vm, &end), (0x35 << 1 | 1) & 0xff);
+    assert_false(vm_save(vm, saved_path, false, NULL, NULL, &err));
+    assert_string_equal(err.cause, "it has ended");
+    vm_destroy(vm);
+}
+
+static void expect_other(struct vm_config config, const char *cause)
+{
+    struct error err = {0};
+    config.machine.saved = open_saved();
+    assert_null(vm_create(&config, NULL, &err));
+    if (!strstr(err.cause, cause))
+        fail_msg("\"%s\" is not in \"%s: %s\"", cause, err.what, err.cause);
+    machine_saved_close((struct machine_saved *)(uintptr_t)config.machine.saved);
+}
+
+/* Of another machine: refused before anything runs. */
+static void test_other_machine(void **state)
+{
+    struct vm_config config = config_for(BUTTON), changed;
+    save_waiting(&config);
+    changed = config;
+    changed.machine.memory_bytes = 64 << 20;
+    expect_other(changed, "bytes of memory, not");
+    changed = config;
+    changed.machine.vcpu_count = 2;
+    expect_other(changed, "it has 1 processors, not 2");
+    changed = config;
+    changed.machine.has_exit_port = false;
+    expect_other(changed, "a device 'exit_port'");
+    changed = config;
+    changed.machine.no_balloon = true;
+    expect_other(changed, "it has a device 'virtio-balloon in slot 2' that this one lacks");
+    changed = config;
+    changed.machine.no_rng = true;
+    expect_other(changed, "it has a device 'virtio-rng in slot 1' where this one has");
+    changed = config;
+    changed.machine.disks[0].path = kernel_path;
+    changed.machine.disks[0].read_only = changed.machine.disks[0].is_surely_raw = true;
+    changed.machine.disk_count = 1;
+    expect_other(changed, "it has 0 disks, not 1");
+}
+
+/* A disk whose contents are not those of then. */
+static void test_changed_disk(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    char disk[80];
+    snprintf(disk, sizeof(disk), "%s/disk", folder);
+    FILE *out = fopen(disk, "w");
+    assert_int_equal(ftruncate(fileno(out), 1 << 20), 0);
+    fclose(out);
+    config.machine.disks[0].path = disk;
+    config.machine.disk_count = 1;
+    save_waiting(&config);
+    config.machine.saved = open_saved();
+    vm_destroy(open_vm(&config)); /* looking at it changes nothing */
+    vm_destroy(open_vm(&config));
+    machine_saved_close((struct machine_saved *)(uintptr_t)config.machine.saved);
+    config.machine.saved = NULL;
+    out = fopen(disk, "r+");
+    assert_int_equal(fputc('x', out), 'x');
+    fclose(out);
+    expect_other(config, "changed after");
+    config.machine.trust_disks = true;
+    config.machine.saved = open_saved();
+    vm_destroy(open_vm(&config));
+    machine_saved_close((struct machine_saved *)(uintptr_t)config.machine.saved);
+    config.machine.saved = NULL;
+    assert_int_equal(truncate(disk, 2 << 20), 0);
+    expect_other(config, "bytes, not the");
+    unlink(disk);
+}
+
+static uint8_t *read_file(size_t *size_bytes)
+{
+    struct stat status;
+    assert_int_equal(stat(saved_path, &status), 0);
+    uint8_t *bytes = malloc((size_t)status.st_size);
+    FILE *in = fopen(saved_path, "rb");
+    assert_int_equal(fread(bytes, (size_t)status.st_size, 1, in), 1);
+    fclose(in);
+    *size_bytes = (size_t)status.st_size;
+    return bytes;
+}
+
+static void write_at(size_t at, const void *bytes, size_t size_bytes)
+{
+    FILE *out = fopen(saved_path, "rb+");
+    fseek(out, (long)at, SEEK_SET);
+    assert_int_equal(fwrite(bytes, size_bytes, 1, out), 1);
+    fclose(out);
+}
+
+/* False: refused, with a message. */
+static bool try_restore(struct vm_config config)
+{
+    struct error err = {0};
+    struct machine_saved *saved = machine_saved_open(saved_path, &err);
+    config.machine.saved = saved;
+    struct vm *vm = saved ? vm_create(&config, NULL, &err) : NULL;
+    assert_true(vm || (err.kind != ERROR_NONE && err.cause[0]));
+    bool restored = vm;
+    vm_destroy(vm);
+    machine_saved_close(saved);
+    return restored;
+}
+
+static void test_damaged(void **state)
+{
+    struct vm_config config = config_for(BUTTON);
+    save_waiting(&config);
+    size_t size_bytes;
+    uint8_t *bytes = read_file(&size_bytes);
+    srand(4);
+    for (unsigned i = 0; i < 100; i++) {
+        size_t at = (size_t)rand() % size_bytes;
+        uint8_t other = (uint8_t)(bytes[at] ^ (1 + rand() % 255));
+        write_at(at, &other, 1);
+        if (try_restore(config))
+            fail_msg("byte %zu: not noticed", at);
+        write_at(at, &bytes[at], 1);
+    }
+    assert_true(try_restore(config));
+    free(bytes);
+}
+
+/* Somebody who can make checksums: whatever the state says, nothing worse than a refusal comes of
+ * it. The state is behind memory and its sums. */
+static void test_hostile_state(void **state)
+{
+    enum { PAGE = 4096, STATE_BYTES_AT = 32, STATE_SUM_AT = 44 };
+    struct vm_config config = config_for(BUTTON);
+    save_waiting(&config);
+    size_t size_bytes;
+    uint8_t *bytes = read_file(&size_bytes);
+    size_t used_bytes = (size_t)le64_get(bytes + STATE_BYTES_AT);
+    size_t padded_bytes = (used_bytes + PAGE - 1) & ~(size_t)(PAGE - 1);
+    uint8_t *part = bytes + size_bytes - padded_bytes;
+    srand(5);
+    unsigned refused = 0;
+    for (unsigned i = 0; i < 300; i++) {
+        size_t at = (size_t)rand() % used_bytes;
+        uint8_t before = part[at];
+        part[at] = i % 2 ? 0xff : (uint8_t)rand();
+        le32_put(bytes + STATE_SUM_AT, crc32c(part, padded_bytes));
+        le32_put(bytes + PAGE - 4, crc32c(bytes, PAGE - 4));
+        write_at(0, bytes, PAGE);
+        write_at(size_bytes - padded_bytes, part, padded_bytes);
+        refused += !try_restore(config);
+        part[at] = before;
+    }
+    assert_true(refused > 0);
+    free(bytes);
 }
 
 static void expect_refused(struct vm_config config, enum error_kind kind, const char *cause)
@@ -355,11 +550,13 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exit_port),    cmocka_unit_test(test_power_off),
-        cmocka_unit_test(test_reset),        cmocka_unit_test(test_no_reboot),
-        cmocka_unit_test(test_triple_fault), cmocka_unit_test(test_quit),
-        cmocka_unit_test(test_power_button), cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_exit_port),      cmocka_unit_test(test_power_off),
+        cmocka_unit_test(test_reset),          cmocka_unit_test(test_no_reboot),
+        cmocka_unit_test(test_triple_fault),   cmocka_unit_test(test_quit),
+        cmocka_unit_test(test_power_button),   cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_save_and_go_on), cmocka_unit_test(test_other_machine),
+        cmocka_unit_test(test_changed_disk),   cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_hostile_state),  cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -20,7 +20,7 @@
 #include <cmocka.h>
 
 enum { COUNT = 4, ROUNDS = 2000 };
-enum script { SPIN, HALT, FAULT, FAIL };
+enum script { SPIN, HALT, FAULT, FAIL, STOP };
 
 struct engine_vcpu {
     unsigned index;
@@ -28,6 +28,7 @@ struct engine_vcpu {
     atomic_bool kicked, intr, running;
     atomic_uint runs, interrupts;
     struct x86_state state;
+    bool is_debugged, steps;
 };
 
 struct engine_vm {
@@ -87,6 +88,12 @@ static void fake_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
             error_set(&exit->error, "cannot run", NULL, "as the test wants");
             break;
         }
+        if (script == STOP && vcpu->is_debugged) {
+            exit->reason = ENGINE_EXIT_DEBUG;
+            exit->stop.kind = vcpu->steps ? DEBUG_STOP_STEP : DEBUG_STOP_BREAKPOINT;
+            exit->stop.breakpoint.linear = vcpu->index;
+            break;
+        }
         sched_yield();
     }
     atomic_store(&vcpu->running, false);
@@ -125,6 +132,17 @@ static bool fake_set_state(struct engine_vcpu *vcpu, const struct x86_state *sta
     return true;
 }
 
+static bool fake_set_debug(struct engine_vcpu *vcpu, const struct debug_request *request,
+                           struct error *err)
+{
+    own_thread(vcpu);
+    if (request && request->count)
+        return error_set(err, "cannot break", NULL, "not at all");
+    vcpu->is_debugged = request;
+    vcpu->steps = request && request->steps;
+    return true;
+}
+
 static const struct engine fake_engine = {
     .name = "fake",
     .vcpu_open = fake_open,
@@ -135,9 +153,10 @@ static const struct engine fake_engine = {
     .has_work = fake_has_work,
     .get_state = fake_get_state,
     .set_state = fake_set_state,
+    .set_debug = fake_set_debug,
 };
 
-static atomic_uint events[3];
+static atomic_uint events[VCPUS_FAILED + 1];
 static _Atomic(unsigned) event_vcpu;
 
 static void on_event(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error)
@@ -290,6 +309,60 @@ static void test_open_fails(void **state)
     assert_int_equal(atomic_load(&fake.closed), 2);
 }
 
+/* Who is held does not run, and can be paused and let go like the others. */
+static void test_held(void **state)
+{
+    start(SPIN);
+    vcpus_hold(fake.vcpus, 1, true);
+    for (unsigned round = 0; round < 100; round++) {
+        unsigned runs = atomic_load(&fake.vcpu[0].runs);
+        vcpus_resume(fake.vcpus);
+        wait_for(&fake.vcpu[0].runs, runs + 1);
+        vcpus_pause(fake.vcpus);
+        expect_all_still();
+    }
+    assert_int_equal(atomic_load(&fake.vcpu[1].runs), 0);
+    vcpus_hold(fake.vcpus, 1, false);
+    vcpus_resume(fake.vcpus);
+    wait_for(&fake.vcpu[1].runs, 1);
+    stop();
+}
+
+/* A stop of one pauses all, and is told once. */
+static void test_debug_stop(void **state)
+{
+    const struct breakpoint breakpoint = {BREAK_EXECUTE, true, 0, 1};
+    const struct debug_request none = {0}, steps = {.steps = true},
+                               one = {.count = 1, .breakpoints = &breakpoint};
+    struct debug_stop stop_of;
+    struct error err = {0};
+    start(STOP);
+    assert_false(vcpus_set_debug(fake.vcpus, 0, &one, &err));
+    assert_string_equal(err.cause, "not at all");
+    assert_true(vcpus_set_debug(fake.vcpus, 2, &none, &err));
+    vcpus_resume(fake.vcpus);
+    wait_for(&events[VCPUS_DEBUG], 1);
+    vcpus_pause(fake.vcpus);
+    expect_all_still();
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_int_equal(vcpus_take_stop(fake.vcpus, i, &stop_of), i == 2);
+    assert_true(vcpus_set_debug(fake.vcpus, 2, &steps, &err));
+    vcpus_resume(fake.vcpus);
+    wait_for(&events[VCPUS_DEBUG], 2);
+    vcpus_pause(fake.vcpus);
+    assert_true(vcpus_take_stop(fake.vcpus, 2, &stop_of));
+    assert_int_equal(stop_of.kind, DEBUG_STOP_STEP);
+    assert_int_equal(stop_of.breakpoint.linear, 2);
+    assert_false(vcpus_take_stop(fake.vcpus, 2, &stop_of));
+    assert_true(vcpus_set_debug(fake.vcpus, 2, NULL, &err));
+    unsigned runs = atomic_load(&fake.vcpu[2].runs);
+    vcpus_resume(fake.vcpus);
+    wait_for(&fake.vcpu[2].runs, runs + 1);
+    vcpus_pause(fake.vcpus);
+    assert_int_equal(atomic_load(&events[VCPUS_DEBUG]), 2);
+    stop();
+}
+
 static atomic_uint signals;
 
 static void count_signal(int number)
@@ -318,10 +391,16 @@ static void test_signals_are_blocked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_made_paused),      cmocka_unit_test(test_pause_and_resume),
-        cmocka_unit_test(test_halted_ones_wake), cmocka_unit_test(test_state),
-        cmocka_unit_test(test_triple_fault),     cmocka_unit_test(test_failure),
-        cmocka_unit_test(test_open_fails),       cmocka_unit_test(test_signals_are_blocked),
+        cmocka_unit_test(test_made_paused),
+        cmocka_unit_test(test_pause_and_resume),
+        cmocka_unit_test(test_halted_ones_wake),
+        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_triple_fault),
+        cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_open_fails),
+        cmocka_unit_test(test_signals_are_blocked),
+        cmocka_unit_test(test_held),
+        cmocka_unit_test(test_debug_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

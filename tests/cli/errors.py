@@ -117,6 +117,24 @@ class Errors:
         self.run_fails(["-c", "0"], 2, "processors")
         self.run_fails(["-c", "65"], 2, "processors")
         self.run_fails(["-c", "two"], 2, "two")
+        self.run_fails(["-c", "8,sockets=3"], 2, "do not make 8")
+        self.run_fails(["-c", "8,cores=0"], 2, "cores")
+        self.run_fails(["-c", "8,dies=2"], 2, "dies=2")
+        self.run_fails(["-c", "64,sockets=64,cores=64,threads=64"], 2, "do not make 64")
+        self.run_fails(["--pin", "0"], 2, "VCPU:HOSTCPU")
+        self.run_fails(["--pin", "0:1023"], 1, "pin vCPU")
+
+    def test_devices(self):
+        self.run_fails(["--device", "toaster"], 2, "toaster")
+        self.run_fails(["--device", "debug-exit,iobase=1"], 2, "iobase")
+        self.run_fails(["--device", "debug-exit,port=0x10000"], 2, "0x10000")
+        # A port that something else has.
+        self.run_fails(["--device", "debug-exit,port=0x3f8"], 1, "exit_port")
+        self.run_fails(["--parallel", "carrier:pigeon"], 2, "carrier")
+        self.run_fails(["--post", "file:/nonexistent/x"], 1, "/nonexistent/x")
+        rom = self.path("rom", bytes(100))
+        self.fails(["run", "--rom", rom], 1, rom, "4096")
+        self.fails(["run", "--rom", os.path.join(self.folder, "missing")], 1, "missing")
 
     def disks(self):
         self.run_fails(["--disk", os.path.join(self.folder, "missing.img")], 1, "missing.img")
@@ -150,6 +168,17 @@ class Errors:
         # A name that the kernel refuses also where a tap may be made.
         self.run_fails(["--net", "tap=a-name-that-is-too-long"], 2, "tap")
 
+    def debuggers(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.run_fails(["--gdb", str(port)], 1, str(port), "use")
+        self.run_fails(["--gdb", "nowhere"], 2, "nowhere")
+        self.run_fails(["--gdb", "unix:/nonexistent/x"], 1, "/nonexistent/x")
+        self.run_fails(["--gdb", "1234,later"], 2, "later")
+        self.run_fails(["--gdb", "1234", "--gdb", "1235"], 2, "GDB")
+
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -159,7 +188,7 @@ def main():
     errors = Errors(sys.argv[1])
     try:
         for name in ("usage", "help_and_version", "doctor", "kernels", "memory", "processors",
-                     "disks", "ports", "places"):
+                     "test_devices", "disks", "ports", "places", "debuggers"):
             checks.case(name.replace("_", " "), getattr(errors, name))
     finally:
         errors.close()

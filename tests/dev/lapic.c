@@ -203,6 +203,23 @@ static unsigned takers(struct fixture *f, uint8_t vector)
     return mask;
 }
 
+static void save_to(struct fixture *f, struct save *save)
+{
+    save_begin(save, lapic_ops.name, lapic_ops.version);
+    lapic_ops.save(f->lapics, save);
+    save_end(save);
+    assert_false(save->failed);
+}
+
+static bool load_from(struct fixture *f, const void *bytes, size_t size_bytes)
+{
+    struct load load;
+    uint32_t version;
+    load_init(&load, bytes, size_bytes);
+    return load_begin(&load, lapic_ops.name, &version) &&
+           lapic_ops.load(f->lapics, &load, version) && load_end(&load);
+}
+
 static void test_reset_state(void **state)
 {
     struct fixture *f = *state;
@@ -397,8 +414,98 @@ static void test_init_and_sipi(void **state)
     assert_int_equal(f->cpu[0].sipis, 0);
     assert_int_equal(f->cpu[1].sipis, 2);
     assert_int_equal(f->cpu[3].sipis, 1);
-    ipi(f, 0, 0, 0x44500); /* INIT to self by shorthand is invalid */
-    assert_int_equal(f->cpu[0].inits, 0);
+    ipi(f, 0, 0, 0x44500); /* INIT to self by shorthand: the manual leaves open what it does */
+    assert_int_equal(f->cpu[0].inits, 1);
+    ipi(f, 0, 0, 0x84400); /* and NMI to all */
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_int_equal(f->cpu[i].nmis, 1);
+}
+
+/* SDM 3A 11.4.6: the xAPIC id is where messages go; the x2APIC id is fixed, and reset, or a turn
+ * off and on, brings the first one back. INIT does not: 11.4.7.3. */
+static void test_written_id(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t value;
+    enable_all(f);
+    put(f, 1, ID, 0x77000000);
+    assert_int_equal(get(f, 1, ID), 0x77000000);
+    ipi(f, 0, 0x77u << 24, 0x4050);
+    assert_int_equal(takers(f, 0x50), 2);
+    ipi(f, 0, 1u << 24, 0x4050);
+    assert_int_equal(takers(f, 0x50), 0);
+    msi(f, 2, 0x51);
+    assert_int_equal(takers(f, 0x51), 4);
+    put(f, 3, ID, 2u << 24); /* two of the same id both take it */
+    msi(f, 2, 0x51);
+    assert_int_equal(takers(f, 0x51), 0xc);
+    ipi(f, 0, 0x77u << 24, 0xc500);
+    assert_int_equal(f->cpu[1].inits, 1);
+    assert_int_equal(get(f, 1, ID), 0x77000000);
+    struct save saved = {0};
+    save_to(f, &saved);
+    lapic_ops.reset(f->lapics);
+    assert_int_equal(get(f, 1, ID), 1u << 24);
+    assert_true(load_from(f, saved.bytes, saved.size_bytes));
+    save_free(&saved);
+    assert_int_equal(get(f, 1, ID), 0x77000000);
+    go_x2apic(f, 1);
+    assert_true(lapic_read_msr(f->lapics, 1, 0x802, &value));
+    assert_int_equal(value, 1);
+    assert_false(lapic_write_msr(f->lapics, 1, 0x802, 1)); /* 11.12.1.2: read only */
+    msi(f, 1, 0x52);
+    assert_int_equal(takers(f, 0x52), 2);
+    assert_true(lapic_write_msr(f->lapics, 1, MSR_BASE, BASE));
+    assert_true(lapic_write_msr(f->lapics, 1, MSR_BASE, BASE | 0x800));
+    assert_int_equal(get(f, 1, ID), 1u << 24);
+}
+
+static uint32_t get_at(struct fixture *f, unsigned vcpu, uint64_t gpa)
+{
+    f->current = vcpu;
+    return (uint32_t)bus_read(f->bus, BUS_MMIO, gpa, 4);
+}
+
+/* SDM 3A 11.4.5: the page is where the processor's own IA32_APIC_BASE says. */
+static void test_moved_page(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t other = 0xfed40000, high = UINT64_C(0x2000000000);
+    assert_true(lapic_write_msr(f->lapics, 1, MSR_BASE, other | 0x800));
+    put(f, 0, TPR, 0x10);
+    assert_int_equal(get_at(f, 1, other + VERSION), get(f, 0, VERSION));
+    assert_int_equal(get(f, 1, VERSION), 0xffffffff);
+    assert_int_equal(get_at(f, 0, other + VERSION), 0xffffffff);
+    f->current = 1;
+    bus_write(f->bus, BUS_MMIO, other + TPR, 0x40, 4);
+    put(f, 1, TPR, 0x50); /* nobody's for this one */
+    assert_int_equal(get_at(f, 1, other + TPR), 0x40);
+    assert_int_equal(get(f, 0, TPR), 0x10);
+    assert_true(lapic_write_msr(f->lapics, 2, MSR_BASE, other | 0x800)); /* two in one place */
+    assert_int_equal(get_at(f, 2, other + ID), 2u << 24);
+    assert_int_equal(get_at(f, 1, other + ID), 1u << 24);
+    assert_true(lapic_write_msr(f->lapics, 1, MSR_BASE, high | 0x800));
+    assert_int_equal(get_at(f, 2, other + ID), 2u << 24);
+    struct save saved = {0};
+    save_to(f, &saved);
+    lapic_ops.reset(f->lapics);
+    assert_int_equal(get(f, 1, ID), 1u << 24);
+    assert_int_equal(get_at(f, 1, high + ID), 0xffffffff);
+    assert_true(load_from(f, saved.bytes, saved.size_bytes));
+    save_free(&saved);
+    assert_int_equal(get_at(f, 1, high + TPR), 0x40);
+    assert_int_equal(get_at(f, 2, other + ID), 2u << 24);
+    const uint64_t reserved[] = {1, 0x80, 0x200, UINT64_C(1) << 52};
+    for (unsigned i = 0; i < 4; i++)
+        assert_false(lapic_write_msr(f->lapics, 0, MSR_BASE, BASE | 0x900 | reserved[i]));
+    /* All processors in places of their own, and back. */
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_true(lapic_write_msr(f->lapics, i, MSR_BASE, (high + i * 0x1000) | 0x800));
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_int_equal(get_at(f, i, high + i * 0x1000 + ID), i << 24);
+    for (unsigned i = 0; i < CPUS; i++)
+        assert_true(lapic_write_msr(f->lapics, i, MSR_BASE, BASE | 0x800));
+    assert_int_equal(get(f, 3, ID), 3u << 24);
 }
 
 static void test_errors(void **state)
@@ -434,7 +541,6 @@ static void test_x2apic_transitions(void **state)
     assert_false(lapic_write_msr(f->lapics, 0, 0x80b, 0));
     assert_false(lapic_write_msr(f->lapics, 0, MSR_BASE, base | 0x400)); /* EXTD without EN */
     assert_false(lapic_write_msr(f->lapics, 0, MSR_BASE, base | 0x800 | 1));
-    assert_false(lapic_write_msr(f->lapics, 0, MSR_BASE, 0xfed00900));
     put(f, 0, SVR, 0x1ff);
     put(f, 0, TPR, 0x30);
     assert_true(lapic_write_msr(f->lapics, 0, MSR_BASE, base | 0xc00));
@@ -780,23 +886,6 @@ static void test_access_sizes(void **state)
     assert_int_equal(bus_read(f->bus, BUS_MMIO, BASE + 0xffc, 8), UINT64_MAX);
 }
 
-static void save_to(struct fixture *f, struct save *save)
-{
-    save_begin(save, lapic_ops.name, lapic_ops.version);
-    lapic_ops.save(f->lapics, save);
-    save_end(save);
-    assert_false(save->failed);
-}
-
-static bool load_from(struct fixture *f, const void *bytes, size_t size_bytes)
-{
-    struct load load;
-    uint32_t version;
-    load_init(&load, bytes, size_bytes);
-    return load_begin(&load, lapic_ops.name, &version) &&
-           lapic_ops.load(f->lapics, &load, version) && load_end(&load);
-}
-
 static void test_save_and_load(void **state)
 {
     struct fixture *f = *state;
@@ -940,6 +1029,8 @@ int main(void)
         T(test_lowest_priority),
         T(test_ipis),
         T(test_init_and_sipi),
+        T(test_written_id),
+        T(test_moved_page),
         T(test_errors),
         T(test_x2apic_transitions),
         T(test_x2apic_registers),

@@ -925,13 +925,18 @@ static void state_kept(void **test)
     in.kernel_gs_base = 0xffff888000000000;
     in.tsc_aux = 7;
     in.mtrr_base[7] = 0x80000006;
+    in.debugctl = 2;
+    in.pkru = 0x55555554;
+    in.mcg_status = 4;
+    in.mc_bank[9][2] = 0x1234;
     in.pending = (struct x86_pending){.exception = true,
                                       .vector = VECTOR_PF,
                                       .has_error_code = true,
                                       .error_code = 6,
                                       .nmi = true,
                                       .nmi_blocked = true,
-                                      .mov_ss_shadow = true};
+                                      .mov_ss_shadow = true,
+                                      .debug = 1 << 14 | 2};
     assert_true(cpu_set_state(h->cpu[0], &in));
     cpu_get_state(h->cpu[0], &out);
     in.tsc = out.tsc = 0;

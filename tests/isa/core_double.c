@@ -48,6 +48,11 @@ void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t error_code)
 
 void cpu_update_mode(struct cpu *cpu) {}
 
+void cpu_set_pkru(struct cpu *cpu, uint32_t pkru)
+{
+    cpu->pkru = pkru;
+}
+
 /* The host address of a byte, or the fault. */
 static uint8_t *byte_address(struct cpu *cpu, uint64_t linear, bool write)
 {

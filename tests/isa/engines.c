@@ -364,7 +364,7 @@ static void make_state(struct x86_state *state, uint64_t mode)
     state->cr0 |= 1;
     if (mode < LONG)
         return;
-    state->cr0 |= 0x80010002; /* PG, WP, MP */
+    state->cr0 |= 0x80050002; /* PG, AM, WP, MP */
     state->cr3 = PML4;
     state->cr4 |= 0x40020; /* OSXSAVE, PAE */
     state->efer = 0xd01;   /* NXE, LMA, LME, SCE */
@@ -659,6 +659,8 @@ static void handle_signal(int number, siginfo_t *info, void *context)
 {
     ucontext_t *user = context;
     greg_t *r = user->uc_mcontext.gregs;
+    /* The program's AC is still set. */
+    __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
     if (!native.runs) {
         native_enter(user);
         return;
@@ -733,6 +735,8 @@ static unsigned run_all(const struct engine *engine, const char *options, bool h
     for (const struct program *p = engine_programs; p < engine_programs_end; p++) {
         if (!is_chosen(p))
             continue;
+        if ((p->flags & SOFT_ONLY) && engine != &engine_soft)
+            continue;
         if (has_gaps && p->gap && !getenv("ENGINES_GAPS")) {
             printf("%s: %s not run: %s\n", engine->name, p->name, p->gap);
             gaps++;
@@ -774,7 +778,7 @@ static void on_host(void **state)
         skip();
     }
     for (const struct program *p = engine_programs; p < engine_programs_end; p++) {
-        if (p->mode < USER64 || !is_chosen(p))
+        if (p->mode < USER64 || (p->flags & NOT_ON_HOST) || !is_chosen(p))
             continue;
         ran++;
         bad += !run_on_host(p);

@@ -92,9 +92,11 @@
 #define MODES  6
 
 /* Flags. */
-#define NEEDS_AVX 1
-#define SHUTDOWN  2 /* ends with a triple fault */
-#define TWO       4 /* two processors */
-#define STATE     8 /* check_state() looks at what comes out */
+#define NEEDS_AVX   1
+#define SHUTDOWN    2  /* ends with a triple fault */
+#define TWO         4  /* two processors */
+#define STATE       8  /* check_state() looks at what comes out */
+#define SOFT_ONLY   16 /* of what the KVM engine doesn't offer its guests */
+#define NOT_ON_HOST 32 /* needs what an operating system keeps from its users */
 
 #endif

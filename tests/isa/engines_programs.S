@@ -1185,6 +1185,10 @@ u64_here:
 #include "isa/engines_faults.S"
 #include "isa/engines_paging32.S"
 #include "isa/engines_legacy.S"
+#include "isa/engines_debug.S"
+#include "isa/engines_access.S"
+#include "isa/engines_registers.S"
+#include "isa/engines_paging.S"
 
         .section .data.rel.ro.engine_programs, "aw"
         .globl  engine_programs_end

@@ -5,13 +5,11 @@
  */
 
 /* SDM 3A 5.3, 3.4.5.1, 5.3.1: limits of expand-down segments of both sizes and with G, also of stacks;
- * a word across the end of 4 GiB goes on at 0. */
+ * nothing goes on at 0 behind the end of 4 GiB. */
         program seg_limits, P32
-        movw    $0x4321, 0
+        resume32 1f
         movl    0xfffffffe, %eax
-        shrl    $16, %eax
-        OUT
-        movl    $(DATA << 16 | 0xff), GDT + SPARE       /* above FFH, 16 bits */
+1:      movl    $(DATA << 16 | 0xff), GDT + SPARE       /* above FFH, 16 bits */
         movl    $(0x9700 | DATA >> 16), GDT + SPARE + 4
         movl    $(DATA << 16), GDT + SPARE + 8          /* above FFFH, 32 bits */
         movl    $(0xc09700 | DATA >> 16), GDT + SPARE + 12
@@ -42,7 +40,7 @@
         pushl   (%ebp)
 1:      out     %esp
         expect  seg_limits
-        .long   0x4321, VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG
+        .long   VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG, VECTOR_TAG | 13, CODE_TAG
         .long   VECTOR_TAG | 13, CODE_TAG, 0x55, VECTOR_TAG | 13, CODE_TAG, 0x99
         .long   VECTOR_TAG | 12, CODE_TAG, VECTOR_TAG | 12, CODE_TAG, 0x7ffc
         end     seg_limits, 0, NO_LEGACY
@@ -562,7 +560,8 @@
         .long   0xd7, 2, 0xd7, 2, 0xd7, 2
         end     seg_lahf
 
-/* SDM 3A 5.3, 1 3.3.7.1: in compatibility mode addresses wrap at 4 GiB, also within an operand. */
+/* SDM 1 3.3.7.1: in compatibility mode addresses wrap at 4 GiB, also within an operand. The limit of
+ * a segment holds before that: see u32_limit_wrap. */
         program seg_compat_wrap, LONG
         movq    $(DATA + 0x8000 + 3), PDPT + 24
         movq    $(DATA + 0x9000 + 3), DATA + 0x8000 + 511 * 8
@@ -575,10 +574,13 @@
         pushq   $A(2f)
         lretq
         .code32
-2:      out     0xfffffffe
+2:      descriptor SPARE, 0xf000ffff, 0xff4093ff        /* from 0xfffff000 on */
+        movl    $SPARE, %eax
+        movl    %eax, %fs
+        out     %fs:0xffe
         movl    $0xfffffffe, %ebx
         out     2(%ebx)
-        movl    $0x13572468, (%ebx)
+        movl    $0x13572468, %fs:0x1000(%ebx)
         movzwl  0, %eax
         OUT
         movzwl  DATA + 0xaffe, %eax

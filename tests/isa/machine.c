@@ -44,6 +44,7 @@ struct machine {
     struct cpu *cpu;
     uint8_t *ram;
     struct x86_state base; /* what every run starts from, but for isa_state */
+    bool steps;            /* under TF and with data breakpoints, by SKEP_TEST_STEP: see go_on() */
 };
 
 static void put64(struct machine *machine, uint64_t at, uint64_t value)
@@ -102,7 +103,7 @@ static void make_base_state(struct machine *machine)
     const uint32_t user = SEGMENT_S | SEGMENT_P | 3 << SEGMENT_DPL_SHIFT;
     x86_state_reset(state, true);
     state->rip = ISA_CODE;
-    state->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
+    state->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE | CR0_AM;
     state->cr3 = PML4;
     state->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     state->efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
@@ -119,6 +120,11 @@ static void make_base_state(struct machine *machine)
     state->segment[SEG_LDTR] = (struct x86_segment){.attributes = SEGMENT_UNUSABLE};
     state->gdtr = (struct x86_table){KERNEL + GDT, 0x3f};
     state->idtr = (struct x86_table){KERNEL + IDT, 0xfff};
+    if (!machine->steps)
+        return;
+    state->dr[0] = ISA_SCRATCH + 0x40;
+    state->dr[1] = ISA_SCRATCH + ISA_PAGE + 0x100;
+    state->dr[7] = 0x00b10405; /* a written byte, eight bytes that are read or written */
 }
 
 static int no_interrupt(void *opaque, unsigned vcpu)
@@ -151,6 +157,7 @@ struct machine *machine_open_with(struct translator_options translator)
     assert(ok);
     machine->cpu = cpu_create(&machine->system, 0, NULL);
     assert(machine->cpu != NULL);
+    machine->steps = getenv("SKEP_TEST_STEP") != NULL;
     make_page_tables(machine);
     make_tables(machine);
     make_base_state(machine);
@@ -181,17 +188,39 @@ bool machine_offers(struct machine *machine, const uint8_t *bytes, unsigned leng
            op.fn != op_undefined;
 }
 
-static void fill_state(struct x86_state *whole, const struct isa_state *state)
+static void fill_state(const struct machine *machine, struct x86_state *whole,
+                       const struct isa_state *state)
 {
     static const uint64_t components = 7;
     memcpy(whole->gpr, state->gpr, sizeof(state->gpr));
     whole->rflags = state->rflags | 2;
+    if (machine->steps)
+        whole->rflags |= RFLAGS_TF;
     memcpy(whole->xsave, state->fx, 160);
     memcpy(whole->xsave + 512, &components, sizeof(components));
     for (unsigned n = 0; n < 16; n++) {
         memcpy(whole->xsave + 160 + n * 16, state->vector[n], 16);
         memcpy(whole->xsave + 576 + n * 16, state->vector[n] + 16, 16);
     }
+}
+
+/* False: it is not the handler of #DB that has halted. Else what was interrupted goes on, with TF
+ * and RF of the frame, as if the handler had returned. */
+static bool go_on(struct machine *machine, struct x86_state *whole)
+{
+    if (whole->rip != KERNEL + HANDLERS + VECTOR_DB * 16 + 1)
+        return false;
+    uint64_t at = whole->gpr[RSP] - KERNEL;
+    struct x86_state *base = &machine->base;
+    whole->rip = get64(machine, at);
+    whole->rflags = get64(machine, at + 16);
+    whole->gpr[RSP] = get64(machine, at + 24);
+    whole->segment[SEG_CS] = base->segment[SEG_CS];
+    whole->segment[SEG_SS] = base->segment[SEG_SS];
+    whole->run_state = X86_RUNNING;
+    bool ok = cpu_set_state(machine->cpu, whole);
+    assert(ok);
+    return true;
 }
 
 /* The exception frame: its error code first, if the vector has one. */
@@ -223,7 +252,7 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
                  unsigned length)
 {
     struct x86_state whole = machine->base;
-    fill_state(&whole, state);
+    fill_state(machine, &whole, state);
     uint8_t *code = machine->ram + CODE;
     if (memcmp(code, bytes, length) != 0 || code[length] != 0xf4) {
         memcpy(code, bytes, length);
@@ -232,9 +261,11 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
     }
     bool ok = cpu_set_state(machine->cpu, &whole);
     assert(ok);
-    enum cpu_exit exit = cpu_run(machine->cpu);
-    cpu_get_state(machine->cpu, &whole);
-    assert(exit == CPU_HALTED);
+    do {
+        enum cpu_exit exit = cpu_run(machine->cpu);
+        cpu_get_state(machine->cpu, &whole);
+        assert(exit == CPU_HALTED);
+    } while (machine->steps && go_on(machine, &whole));
     memcpy(state->gpr, whole.gpr, sizeof(state->gpr));
     take_frame(machine, &whole, length, state);
     memcpy(state->fx, whole.xsave, 160);

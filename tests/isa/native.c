@@ -69,6 +69,7 @@ __asm__(".text\n"
         "1:\n"
         "  fninit\n"
         "  mov S+1296, %rsp\n"
+        "  pushfq; andl $~0x40000, (%rsp); popfq\n" /* AC */
         "  movl $0x1f80, -8(%rsp)\n"
         "  ldmxcsr -8(%rsp)\n"
         "  pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
@@ -80,6 +81,7 @@ static struct sigaction previous[64];
 
 static void handle_fault(int number, siginfo_t *info, void *context)
 {
+    __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
     ucontext_t *user = context;
     greg_t *regs = user->uc_mcontext.gregs;
     uint64_t rip = (uint64_t)regs[REG_RIP];

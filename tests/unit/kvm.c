@@ -393,7 +393,7 @@ static void test_cpuid_tables(void **state)
     check(kvm_cpuid_compose(f->vm, 7, table, &err), &err);
     const struct kvm_cpuid_entry2 *e = leaf(table, 1, 0);
     assert_non_null(e);
-    assert_int_equal(e->ebx >> 16, 0x0706);          /* id 7, six a package */
+    assert_int_equal(e->ebx >> 16, 0x0908);          /* id: socket 1, core 0, thread 1 */
     assert_int_equal(e->ecx & 1u << 31, 1u << 31);   /* hypervisor */
     assert_int_equal(e->ecx & (1 << 5 | 1 << 3), 0); /* VMX, MONITOR */
     assert_int_equal(e->edx & 1 << 28, 1 << 28);     /* HTT */
@@ -409,7 +409,7 @@ static void test_cpuid_tables(void **state)
     e = leaf(table, 0xb, 0);
     assert_int_equal(e->eax, 1);
     assert_int_equal(e->ebx, 2);
-    assert_int_equal(e->edx, 7);
+    assert_int_equal(e->edx, 9);
     e = leaf(table, 0xb, 1);
     assert_int_equal(e->eax, 3);
     assert_int_equal(e->ebx, 6);

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -236,6 +237,69 @@ static void test_size_is_sealed(void **state)
     ram_destroy(ram);
 }
 
+static int make_file(const void *bytes, size_t size_bytes)
+{
+    char path[] = "/tmp/skep-ram-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    assert_int_equal(pwrite(fd, bytes, size_bytes, 4096), (ssize_t)size_bytes);
+    assert_int_equal(ftruncate(fd, 4096 + (off_t)MIB), 0);
+    return fd;
+}
+
+/* Private, lazy, given back by discard and gone after clear. */
+static void test_overlay(void **state)
+{
+    char text[3 * 4096];
+    memset(text, 'a', sizeof(text));
+    int fd = make_file(text, sizeof(text));
+    struct ram *ram = ram_create(MIB, NULL);
+    uint8_t *bytes = ram_hva(ram, 0, MIB);
+    struct watcher watcher = {0};
+    bytes[0] = 1;
+    ram_set_watcher(ram, watched, &watcher);
+    assert_true(ram_overlay(ram, fd, 4096, NULL));
+    assert_int_equal(watcher.calls, 1);
+    assert_ptr_equal(ram_hva(ram, 0, MIB), bytes); /* engines have mapped it there */
+    assert_memory_equal(bytes, text, sizeof(text));
+    assert_int_equal(bytes[sizeof(text)], 0);
+    bytes[5] = 'b';
+    assert_int_equal(pread(fd, text, 1, 4096 + 5), 1);
+    assert_int_equal(text[0], 'a');
+    assert_true(ram_discard(ram, 4096, 4096));
+    assert_int_equal(bytes[4095], 'a');
+    assert_int_equal(bytes[4096], 0);
+    assert_int_equal(bytes[8192], 'a');
+    bytes[4096] = 'c';
+    assert_true(ram_discard(ram, 0, 12288));
+    assert_int_equal(bytes[4096], 0);
+    assert_int_equal(bytes[8192], 0);
+    ram_clear(ram);
+    bytes[0] = 9;
+    assert_int_equal(pread(ram_fd(ram), text, 1, 0), 1);
+    assert_int_equal(text[0], 9);
+    close(fd);
+    ram_destroy(ram);
+}
+
+static void test_used_runs(void **state)
+{
+    struct ram *ram = ram_create(MIB, NULL);
+    uint64_t at = 0, end;
+    assert_false(ram_next_used(ram, &at, &end));
+    ((uint8_t *)ram_hva(ram, 0, MIB))[5 * 4096 + 7] = 1;
+    at = 0;
+    assert_true(ram_next_used(ram, &at, &end));
+    assert_int_equal(at, 5 * 4096);
+    assert_int_equal(end, 6 * 4096);
+    at = end;
+    assert_false(ram_next_used(ram, &at, &end));
+    at = MIB;
+    assert_false(ram_next_used(ram, &at, &end));
+    ram_destroy(ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +311,8 @@ int main(void)
         cmocka_unit_test(test_discard),
         cmocka_unit_test(test_discard_of_the_high_region),
         cmocka_unit_test(test_size_is_sealed),
+        cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_used_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,10 +6,12 @@
  * vCPU is made.
  */
 #include "cpu/kvm/kvm.h"
+#include "cpu/topology.h"
 
 #include <asm/kvm_para.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 enum { XCR0_CARRIED = 7, XSAVE_BYTES = X86_XSAVE_BYTES };
@@ -131,20 +133,16 @@ static void limit_xsave(struct kvm_cpuid_table *table)
         e->ecx = e->eax & 4 ? XSAVE_BYTES : 512 + 64;
 }
 
-/* Bits that hold the numbers 0 … count - 1. */
-static unsigned width(unsigned count)
-{
-    return count > 1 ? 32 - __builtin_clz(count - 1) : 0;
-}
-
 static void set_topology(struct kvm_cpuid_table *table, const struct engine_topology *t,
-                         unsigned id)
+                         unsigned index)
 {
+    unsigned id = topology_apic_id(t->cores, t->threads, index);
     unsigned threads = t->threads, in_package = t->cores * t->threads;
-    unsigned thread_bits = width(threads), package_bits = width(in_package);
+    unsigned thread_bits = topology_bits(threads);
+    unsigned package_bits = topology_socket_shift(t->cores, threads);
     struct kvm_cpuid_entry2 *e = find(table, 1, 0);
     if (e) {
-        e->ebx = (e->ebx & 0xffff) | id << 24 | (in_package & 0xff) << 16;
+        e->ebx = (e->ebx & 0xffff) | id << 24 | (1u << package_bits) << 16;
         e->edx = in_package > 1 ? e->edx | BIT(28) : e->edx & ~BIT(28);
     }
     const uint32_t extended[] = {0xb, 0x1f};
@@ -165,16 +163,16 @@ static void set_topology(struct kvm_cpuid_table *table, const struct engine_topo
     e = find(table, 0x8000001e, 0);
     if (e) {
         e->eax = id;
-        e->ebx = (threads - 1) << 8 | ((id / threads) & 0xff);
-        e->ecx = id / in_package;
+        e->ebx = (threads - 1) << 8 | (index / threads % t->cores);
+        e->ecx = index / in_package;
     }
 }
 
 /* Which processors share a cache: the first two levels a core's threads, the others a package. */
 static void set_caches(struct kvm_cpuid_table *table, const struct engine_topology *t)
 {
-    unsigned thread_ids = 1u << width(t->threads);
-    unsigned package_ids = 1u << width(t->cores * t->threads);
+    unsigned thread_ids = 1u << topology_bits(t->threads);
+    unsigned package_ids = 1u << topology_socket_shift(t->cores, t->threads);
     for (unsigned i = 0; i < table->nent; i++) {
         struct kvm_cpuid_entry2 *e = &table->entries[i];
         if ((e->function != 4 && e->function != 0x8000001d) || !(e->eax & 0x1f))
@@ -182,7 +180,7 @@ static void set_caches(struct kvm_cpuid_table *table, const struct engine_topolo
         unsigned sharers = (e->eax >> 5 & 7) >= 3 ? package_ids : thread_ids;
         e->eax = (e->eax & 0x3fff) | (sharers - 1) << 14;
         if (e->function == 4)
-            e->eax |= ((1u << width(t->cores)) - 1) << 26;
+            e->eax |= ((1u << topology_bits(t->cores)) - 1) << 26;
     }
 }
 
@@ -219,8 +217,29 @@ bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err)
     if (!table)
         return error_errno(err, what, NULL, ENOMEM);
     bool done = kvm_cpuid_compose(vcpu->vm, vcpu->index, table, err);
+    const struct kvm_cpuid_entry2 *sizes = done ? find(table, 0x80000008, 0) : NULL;
+    if (sizes)
+        vcpu->vm->physical_bits = sizes->eax & 0xff;
     if (done && kvm_ioctl(vcpu->fd, KVM_SET_CPUID2, table) < 0)
         done = error_errno(err, what, "KVM_SET_CPUID2", errno);
     free(table);
     return done;
+}
+
+/* 36 where CPUID does not tell: SDM 3A 4.1.4. */
+unsigned kvm_physical_bits(struct engine_vm *vm)
+{
+    return vm->physical_bits ? vm->physical_bits : 36;
+}
+
+/* As the guest has it but for what follows its registers; all zero when there is no such leaf. */
+void kvm_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    struct kvm_cpuid_table *table = calloc(1, sizeof(*table));
+    const struct kvm_cpuid_entry2 *e = NULL;
+    if (table && kvm_cpuid_compose(vm, 0, table, NULL))
+        e = find(table, leaf, subleaf);
+    const uint32_t values[4] = {e ? e->eax : 0, e ? e->ebx : 0, e ? e->ecx : 0, e ? e->edx : 0};
+    memcpy(registers, values, sizeof(values));
+    free(table);
 }

@@ -153,6 +153,7 @@ bool kvm_handle_exit(struct engine_vcpu *vcpu, struct engine_exit *exit)
     switch (vcpu->run->exit_reason) {
     case KVM_EXIT_IO: port_access(vcpu); return true;
     case KVM_EXIT_MMIO: mmio_access(vcpu); return true;
+    case KVM_EXIT_DEBUG: return kvm_debug_exit(vcpu, exit);
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN: return true;
     case KVM_EXIT_SHUTDOWN: return leave(exit, ENGINE_EXIT_SHUTDOWN);

@@ -171,7 +171,7 @@ void kvm_save(struct engine_vm *vm, struct save *save)
     bool good = get_chips(vm, &chips) && kvm_ioctl(vm->vm_fd, KVM_GET_CLOCK, &clock) >= 0;
     if (good) {
         save_bytes(save, &chips, sizeof(chips));
-        save_u64(save, clock.clock);
+        save_u64(save, vm->time_is_stopped ? vm->stopped_clock_ns : clock.clock);
     }
     for (unsigned i = 0; i < vm->vcpu_count && good; i++) {
         struct kvm_vcpu_irq irq = {0};
@@ -188,6 +188,7 @@ static bool load_all(struct engine_vm *vm, struct load *load)
     struct kvm_vm_irq chips;
     load_bytes(load, &chips, sizeof(chips));
     struct kvm_clock_data clock = {.clock = load_u64(load)};
+    vm->stopped_clock_ns = clock.clock;
     if (load->failed || !set_chips(vm, &chips) || kvm_ioctl(vm->vm_fd, KVM_SET_CLOCK, &clock) < 0)
         return false;
     for (unsigned i = 0; i < vm->vcpu_count; i++) {

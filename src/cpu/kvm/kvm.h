@@ -2,8 +2,9 @@
  *
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
- * exits.c (what ends a run), state.c and msr.c
- * (processor state), cpuid.c, irqchip.c (interrupts, save and load), doorbell.c (ioeventfd).
+ * exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
+ * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts, save and load),
+ * doorbell.c (ioeventfd).
  */
 #ifndef SKEP_CPU_KVM_KVM_H
 #define SKEP_CPU_KVM_KVM_H
@@ -21,9 +22,10 @@
 #define KVM_IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
 #define KVM_TSS_GPA          UINT64_C(0xfeffd000)
 
-enum { KVM_SLOTS = 64, KVM_MSRS = 64, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
+enum { KVM_SLOTS = 64, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
 
 struct kvm_doorbells;
+struct kvm_debug;
 
 /* The interrupt controllers' state beyond x86_state, raw as KVM gives it. */
 struct kvm_vcpu_irq {
@@ -47,8 +49,13 @@ struct engine_vm {
     struct engine_vcpu *vcpus[ENGINE_MAX_VCPUS]; /* those that are open */
     size_t run_size_bytes;
     unsigned slot_count;
+    unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
+    uint64_t wanted_tsc_hz; /* 0: as the host's */
+    uint64_t tsc_khz;       /* 0: KVM doesn't tell */
+    bool time_is_stopped;
+    uint64_t stopped_clock_ns; /* the paravirtual clock, while it is */
 };
 
 struct engine_vcpu {
@@ -61,7 +68,9 @@ struct engine_vcpu {
     _Atomic pid_t tid;         /* of that thread */
     _Atomic uint32_t requests; /* of inject.c, not yet handed to KVM */
     _Atomic uint64_t pio, mmio;
+    struct kvm_debug *debug; /* NULL: no debugger */
     struct kvm_vcpu_irq irq_at_reset;
+    uint64_t stopped_tsc, stopped_deadline; /* while the machine's time is stopped */
 };
 
 /* ioctl() that is tried again on EINTR. */
@@ -84,6 +93,8 @@ _Static_assert(offsetof(struct kvm_cpuid_table, entries) == sizeof(struct kvm_cp
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
                        struct error *err);
 bool kvm_cpuid_set(struct engine_vcpu *vcpu, struct error *err);
+unsigned kvm_physical_bits(struct engine_vm *vm);
+void kvm_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err);
 bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
@@ -91,6 +102,11 @@ bool kvm_msrs_get(struct engine_vcpu *vcpu, struct x86_state *state, struct erro
 bool kvm_msrs_set(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err);
 bool kvm_msr_get(struct engine_vcpu *vcpu, uint32_t msr, uint64_t *value);
 bool kvm_msr_set(struct engine_vcpu *vcpu, uint32_t msr, uint64_t value);
+
+uint64_t kvm_tsc_hz(struct engine_vm *vm);
+bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err); /* as the machine wants it */
+void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns);
+void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns);
 
 struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct error *err);
 void kvm_vcpu_close(struct engine_vcpu *vcpu);
@@ -106,6 +122,11 @@ bool kvm_apply_requests(struct engine_vcpu *vcpu);
 
 /* Serves one exit of KVM_RUN. False: run() is to return `exit`. */
 bool kvm_handle_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
+
+bool kvm_set_debug(struct engine_vcpu *vcpu, const struct debug_request *request,
+                   struct error *err);
+/* KVM_EXIT_DEBUG; the same. */
+bool kvm_debug_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
 
 /* Makes irqchip, PIT and interrupt routes; before vCPUs. */
 bool kvm_irqchip_create(struct engine_vm *vm, struct error *err);

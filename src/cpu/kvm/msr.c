@@ -20,6 +20,11 @@ struct msr_field {
         (msr), offsetof(struct x86_state, name)                                                    \
     }
 
+/* CTL, STATUS, ADDR, MISC. */
+#define BANK(n)                                                                                    \
+    FIELD(0x400 + 4 * (n), mc_bank[n][0]), FIELD(0x401 + 4 * (n), mc_bank[n][1]),                  \
+        FIELD(0x402 + 4 * (n), mc_bank[n][2]), FIELD(0x403 + 4 * (n), mc_bank[n][3])
+
 /* In the order in which they are set: the TSC before the deadline that is compared with it. */
 static const struct msr_field fields[] = {
     FIELD(0xc0000081, star),
@@ -62,6 +67,18 @@ static const struct msr_field fields[] = {
     FIELD(0x20e, mtrr_base[7]),
     FIELD(0x20f, mtrr_mask[7]),
     FIELD(0x2ff, mtrr_def_type),
+    FIELD(0x1d9, debugctl),
+    FIELD(0x17a, mcg_status),
+    BANK(0),
+    BANK(1),
+    BANK(2),
+    BANK(3),
+    BANK(4),
+    BANK(5),
+    BANK(6),
+    BANK(7),
+    BANK(8),
+    BANK(9),
     FIELD(0x4b564d00, kvm_wall_clock),
     FIELD(0x4b564d01, kvm_system_time),
     FIELD(0x4b564d04, kvm_eoi),

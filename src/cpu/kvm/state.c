@@ -263,15 +263,31 @@ static bool set_events(struct engine_vcpu *vcpu, const struct x86_state *state, 
     return true;
 }
 
+/* What was injected and not yet handed over belongs to the state. */
 bool kvm_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err)
 {
     memset(state, 0, sizeof(*state));
-    return get_events(vcpu, state, err) && get_registers(vcpu, state, err) &&
-           get_vectors(vcpu, state, err) && kvm_msrs_get(vcpu, state, err);
+    if (!kvm_apply_requests(vcpu))
+        return error_errno(err, reading, "KVM_NMI", errno);
+    if (!get_events(vcpu, state, err) || !get_registers(vcpu, state, err) ||
+        !get_vectors(vcpu, state, err) || !kvm_msrs_get(vcpu, state, err))
+        return false;
+    if (vcpu->vm->time_is_stopped)
+        state->tsc = vcpu->stopped_tsc;
+    return true;
 }
 
 bool kvm_set_state(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err)
 {
-    return set_registers(vcpu, state, err) && set_vectors(vcpu, state, err) &&
-           kvm_msrs_set(vcpu, state, err) && set_events(vcpu, state, err);
+    vcpu->stopped_tsc = state->tsc;
+    vcpu->stopped_deadline = state->tsc_deadline;
+    atomic_store(&vcpu->requests, 0);
+    if (!set_registers(vcpu, state, err) || !set_vectors(vcpu, state, err) ||
+        !kvm_msrs_set(vcpu, state, err) || !set_events(vcpu, state, err))
+        return false;
+    if (state->pending.init)
+        kvm_inject(vcpu, ENGINE_INIT, 0);
+    if (state->pending.sipi)
+        kvm_inject(vcpu, ENGINE_SIPI, state->pending.sipi_vector);
+    return true;
 }

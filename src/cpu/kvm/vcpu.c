@@ -6,6 +6,7 @@
  * was under way, so the state is whole after KICKED.
  */
 #include "cpu/kvm/kvm.h"
+#include "cpu/topology.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -35,7 +36,10 @@ bool kvm_install_signal(struct error *err)
 static bool open_fd(struct engine_vcpu *vcpu, struct error *err)
 {
     static const char what[] = "cannot make a virtual processor";
-    vcpu->fd = kvm_ioctl_value(vcpu->vm->vm_fd, KVM_CREATE_VCPU, vcpu->index);
+    const struct engine_topology *topology = &vcpu->vm->topology;
+    /* KVM's number of a vCPU is its APIC id. */
+    unsigned id = topology_apic_id(topology->cores, topology->threads, vcpu->index);
+    vcpu->fd = kvm_ioctl_value(vcpu->vm->vm_fd, KVM_CREATE_VCPU, id);
     if (vcpu->fd < 0)
         return error_errno(err, what, "KVM_CREATE_VCPU", errno);
     void *run =
@@ -58,8 +62,8 @@ struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct e
     vcpu->fd = -1;
     struct x86_state state;
     x86_state_reset(&state, index == 0);
-    if (!open_fd(vcpu, err) || !kvm_cpuid_set(vcpu, err) || !kvm_set_state(vcpu, &state, err) ||
-        !kvm_irqchip_vcpu_opened(vcpu, err)) {
+    if (!open_fd(vcpu, err) || !kvm_cpuid_set(vcpu, err) || !kvm_set_tsc_hz(vcpu, err) ||
+        !kvm_set_state(vcpu, &state, err) || !kvm_irqchip_vcpu_opened(vcpu, err)) {
         kvm_vcpu_close(vcpu);
         return NULL;
     }
@@ -75,6 +79,7 @@ void kvm_vcpu_close(struct engine_vcpu *vcpu)
         munmap(vcpu->run, vcpu->vm->run_size_bytes);
     if (vcpu->fd >= 0)
         close(vcpu->fd);
+    free(vcpu->debug);
     free(vcpu);
 }
 

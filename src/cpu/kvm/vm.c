@@ -115,6 +115,7 @@ static struct engine_vm *vm_open(const struct engine_config *config, struct erro
     vm->log = config->log;
     vm->ram = config->ram;
     vm->vcpu_count = config->vcpu_count;
+    vm->wanted_tsc_hz = config->tsc_hz;
     vm->topology = config->topology;
     vm->kvm_fd = kvm_open(err);
     if (vm->kvm_fd < 0 || !kvm_install_signal(err) || !create(vm, err) ||
@@ -157,6 +158,13 @@ const struct engine engine_kvm = {
     .has_work = has_work,
     .get_state = kvm_get_state,
     .set_state = kvm_set_state,
+    .set_debug = kvm_set_debug,
+    .breaks_at_int3 = true,
+    .tsc_hz = kvm_tsc_hz,
+    .physical_bits = kvm_physical_bits,
+    .stop_time = kvm_stop_time,
+    .start_time = kvm_start_time,
+    .cpuid = kvm_cpuid,
     .stats = stats,
     .save = kvm_save,
     .load = kvm_load,

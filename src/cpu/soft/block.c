@@ -10,6 +10,8 @@
  */
 #include "cpu/soft/block.h"
 
+#include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -208,6 +210,7 @@ static struct block *decode_in_page(struct cpu *cpu, const struct fetch *fetch)
         unsigned count = decode_block(cpu, bytes, available, block->op, BLOCK_MAX_OPS, &size_bytes);
         if (count == 0)
             return NULL;
+        count = debugger_cut(cpu, fetch->linear, block->op, count, &size_bytes);
         block->generation = mark(cpu, block->page, fetch->hva, size_bytes);
         if (tries == MAX_TRIES || memcmp(bytes, fetch->hva, size_bytes) == 0) {
             block_finish(cpu, block, count, size_bytes, bytes);
@@ -340,9 +343,12 @@ struct block *block_find(struct cpu *cpu)
     cpu->op = NULL;
     cpu->stats.block_lookups++;
     struct fetch fetch = fetch_begin(cpu);
+    bool has_breakpoint = debugger_fetch(cpu, fetch.linear);
     if (!fetch.hva)
         return decode_mmio(cpu, &fetch);
     struct block *block = look_up(cpu, &fetch);
+    if (block && !debugger_allows(cpu, fetch.linear, block))
+        block = NULL; /* decoded at another address, or when there was no breakpoint */
     if (block && fetch.is_cut && block->size_bytes > fetch.available)
         block = NULL; /* decoded where the limit of CS was higher */
     if (!block)
@@ -352,6 +358,7 @@ struct block *block_find(struct cpu *cpu)
     if (is_past_limit)
         cpu_raise_code(cpu, VECTOR_GP, 0);
     bool can_jump = !block->page2 || block->is_translated;
+    can_jump = can_jump && !has_breakpoint && !debug_breaks_in_page(cpu, fetch.linear);
     if (can_jump && !fetch.is_cut && !is_near_hole(cpu->rip))
         enter_jump(cpu, &fetch, block);
     return block;

@@ -21,13 +21,18 @@ enum { GRANULE_SHIFT = 6 };
 
 void soft_system_open(struct soft_system *system)
 {
+    soft_system_open_rate(system, 0);
+}
+
+void soft_system_open_rate(struct soft_system *system, uint64_t tsc_hz)
+{
     memset(system, 0, sizeof(*system));
     pthread_mutex_init(&system->split_lock, NULL);
     pthread_mutex_init(&system->shootdown_lock, NULL);
     pthread_mutex_init(&system->void_lock, NULL);
     cpuid_open(system);
     system->sockets = system->cores = system->threads = 1;
-    tsc_open(system);
+    tsc_open(system, tsc_hz);
 }
 
 void soft_system_close(struct soft_system *system)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Control and debug registers, descriptor table registers, TLB invalidation and HLT: SDM 3A 2.5,
- * 4.10, 17.2. Debug registers are stored; breakpoints do not fire.
+ * 4.10, 3B 17.2. What breakpoints do is in debug.c.
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 
 #define CR0_KNOWN                                                                                  \
@@ -36,7 +37,7 @@ static void enable_paging(struct cpu *cpu)
         if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L) || is_task_16bit)
             gp(cpu);
         cpu->efer |= EFER_LMA;
-    } else if ((cpu->cr4 & CR4_PAE) && !paging_check_pdptes(cpu, cpu->cr3)) {
+    } else if ((cpu->cr4 & CR4_PAE) && !paging_load_pdptes(cpu, cpu->cr3)) {
         gp(cpu);
     }
 }
@@ -72,7 +73,7 @@ void control_write_cr3(struct cpu *cpu, uint64_t value)
     if (is_long_mode(cpu) && value >> cpu->system->features.physical_bits)
         gp(cpu);
     bool is_pae = (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
-    if (is_pae && !paging_check_pdptes(cpu, value))
+    if (is_pae && !paging_load_pdptes(cpu, value))
         gp(cpu);
     cpu->cr3 = value;
     tlb_switch(cpu, current_pcid(cpu), keep);
@@ -89,11 +90,13 @@ static void write_cr4(struct cpu *cpu, uint64_t value)
         gp(cpu);
     bool is_pae = (cpu->cr0 & CR0_PG) && (value & CR4_PAE) && !is_long_mode(cpu);
     if (is_pae && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)) &&
-        !paging_check_pdptes(cpu, cpu->cr3))
+        !paging_load_pdptes(cpu, cpu->cr3))
         gp(cpu);
     cpu->cr4 = value;
-    if (changed & (CR4_PGE | CR4_PSE | CR4_PAE | CR4_SMEP | CR4_PCIDE))
+    if (changed & (CR4_PGE | CR4_PSE | CR4_PAE | CR4_SMEP | CR4_PCIDE | CR4_PKE))
         flush_all(cpu);
+    if (changed & CR4_DE)
+        debug_update(cpu);
     cpu_update_mode(cpu);
 }
 
@@ -137,7 +140,8 @@ static void mov_from_cr(struct cpu *cpu, const struct op *op)
     *op_reg64(cpu, op->reg[0]) = cpu_is_64bit(cpu) ? value : (uint32_t)value;
 }
 
-/* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE. */
+/* DR4 and DR5 are names of DR6 and DR7 unless CR4.DE. General detect is a fault (SDM 3B 17.3.1.3),
+ * so the handler's frame has RF set. */
 static unsigned debug_register(struct cpu *cpu, unsigned n)
 {
     require_cpl0(cpu);
@@ -148,6 +152,11 @@ static unsigned debug_register(struct cpu *cpu, unsigned n)
     }
     if (n > 7)
         cpu_raise(cpu, VECTOR_UD);
+    if (cpu->dr[7] & DR7_GD) {
+        debug_set_status(cpu, DR6_BD);
+        cpu->rflags |= RFLAGS_RF;
+        cpu_raise(cpu, VECTOR_DB);
+    }
     return n;
 }
 
@@ -160,10 +169,13 @@ static void mov_to_dr(struct cpu *cpu, const struct op *op)
     if (n >= 6 && value >> 32)
         gp(cpu);
     if (n == 6)
-        value = (value & UINT64_C(0xe00f)) | UINT64_C(0xffff0ff0);
+        value = (value & DR6_WRITABLE) | DR6_FIXED;
     if (n == 7)
-        value = (value & UINT64_C(0xffff23ff)) | 0x400;
+        value = (value & DR7_WRITABLE) | DR7_FIXED;
     cpu->dr[n] = value;
+    if (n != 6)
+        debug_update(cpu);
+    cpu->rip = op_next_rip(cpu, op);
 }
 
 static void mov_from_dr(struct cpu *cpu, const struct op *op)
@@ -306,6 +318,7 @@ static bool bind_mov(const struct insn *insn, struct op *op)
         op->fn = mov_from_cr;
     } else if (to == ZYDIS_REGCLASS_DEBUG) {
         op->fn = mov_to_dr;
+        op->flags |= OP_ENDS_BLOCK;
     } else if (from == ZYDIS_REGCLASS_DEBUG) {
         op->fn = mov_from_dr;
     } else {

@@ -23,7 +23,8 @@ void cpu_destroy(struct cpu *cpu);
 void cpu_get_state(struct cpu *cpu, struct x86_state *state);
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state);
 
-enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN };
+/* CPU_DEBUG: debugger.h tells what of its wishes has happened. */
+enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN, CPU_DEBUG };
 enum cpu_exit cpu_run(struct cpu *cpu);
 
 /* Any thread. */
@@ -62,6 +63,7 @@ bool cpu_has_work(struct cpu *cpu);
 #define CR4_OSXSAVE    UINT64_C(0x40000)
 #define CR4_SMEP       UINT64_C(0x100000)
 #define CR4_SMAP       UINT64_C(0x200000)
+#define CR4_PKE        UINT64_C(0x400000)
 
 #define EFER_SCE UINT64_C(0x1)
 #define EFER_LME UINT64_C(0x100)
@@ -118,8 +120,8 @@ static inline void cpu_look(struct cpu *cpu)
 void cpu_reset(struct cpu *cpu); /* RESET; vector units too */
 void cpu_init(struct cpu *cpu);  /* INIT: SDM 3A table 9-1 */
 
-/* The other values of CR0 and CR4 that follow: view, mode, TLB. */
-void cpu_set_cpl(struct cpu *cpu, unsigned cpl);
+/* The TLB view, after a change of CPL, RFLAGS.AC, CR0.AM or CR4.SMAP. */
+void cpu_update_view(struct cpu *cpu);
 
 /* code_page.c: [hva, hva + size) in RAM was just written by `cpu` the slow way. */
 void code_page_written(struct cpu *cpu, const uint8_t *hva, unsigned size_bytes);
@@ -217,6 +219,12 @@ void stack_push_all(struct cpu *cpu, const uint64_t *values, unsigned count, uns
 /* The value `index` places above the top, left there. */
 uint64_t stack_peek(struct cpu *cpu, unsigned index, unsigned size_bytes);
 
+/* --- cpu.c: NMI ----------------------------------------------------------------------------- */
+
+void cpu_post_nmi(struct cpu *cpu); /* any thread */
+void cpu_take_nmi(struct cpu *cpu); /* the run loop delivers one: NMIs are blocked until IRET */
+void cpu_unblock_nmi(struct cpu *cpu);
+
 /* --- stack_switch.c ------------------------------------------------------------------------- */
 
 /* A stack to push on that is not loaded yet. */
@@ -301,6 +309,7 @@ bool bind_syscall(const struct insn *insn, struct op *op);   /* syscall.c */
 bool bind_selector(const struct insn *insn, struct op *op);  /* selector.c */
 bool bind_interrupt(const struct insn *insn, struct op *op); /* interrupt.c: INT n, IRET */
 bool bind_cpuid(const struct insn *insn, struct op *op);     /* cpuid.c */
+bool bind_hypercall(const struct insn *insn, struct op *op); /* hypercall.c */
 
 /* Operands of system instructions: register or memory. */
 uint64_t operand_read(struct cpu *cpu, const struct op *op, unsigned operand, unsigned size_bytes);
@@ -327,14 +336,28 @@ struct cpuid_result {
     uint32_t eax, ebx, ecx, edx;
 };
 struct cpuid_result cpuid_leaf(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf);
+/* Bits of physical addresses past MAXPHYADDR. */
+static inline uint64_t physical_excess(const struct cpu *cpu)
+{
+    return ~((UINT64_C(1) << cpu->system->features.physical_bits) - 1);
+}
 /* CR4 bits that the features offered allow. */
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu);
 void cpuid_open(struct soft_system *system); /* fills system->features */
 
 uint64_t tsc_host(const struct soft_system *system);
 uint64_t tsc_guest(const struct cpu *cpu);
-void tsc_open(struct soft_system *system); /* sets tsc_khz */
+/* RDTSC gives what tsc_host does while the machine runs. */
+static inline bool tsc_is_host(const struct soft_system *system)
+{
+    return !system->tsc_is_synthetic && !system->tsc_ratio;
+}
+#define TSC_MIN_HZ UINT64_C(1000000)
+#define TSC_MAX_HZ UINT64_C(100000000000)
+void tsc_open(struct soft_system *system, uint64_t hz); /* sets tsc_khz; hz 0: as the host's */
 void tsc_set_state(struct cpu *cpu, uint64_t tsc, uint64_t adjust);
+void tsc_stop(struct soft_system *system, uint64_t monotonic_ns);
+void tsc_start(struct soft_system *system, uint64_t monotonic_ns);
 void tsc_write(struct cpu *cpu, uint64_t value);
 void tsc_write_adjust(struct cpu *cpu, uint64_t value);
 

@@ -3,6 +3,8 @@
 #include "cpu/soft/core.h"
 
 #include "cpu/soft/block.h"
+#include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -45,6 +47,7 @@ void cpu_destroy(struct cpu *cpu)
     if (!cpu)
         return;
     cpu->system->cpu[cpu->index] = NULL;
+    debugger_close(cpu);
     translator_close(cpu);
     vector_close(cpu);
     block_cache_close(cpu);
@@ -72,6 +75,26 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
     cpu->rflags = (rflags & ~(uint64_t)RFLAGS_ARITHMETIC) | 2;
 }
 
+void cpu_update_view(struct cpu *cpu)
+{
+    cpu->checks_alignment = (cpu->rflags & RFLAGS_AC) && cpu->cpl == 3 && (cpu->cr0 & CR0_AM);
+    tlb_set_view(cpu, view_data(cpu));
+}
+
+void cpu_set_pkru(struct cpu *cpu, uint32_t pkru)
+{
+    uint32_t changed = cpu->pkru ^ pkru;
+    cpu->pkru = pkru;
+    if (changed && (cpu->cr4 & CR4_PKE))
+        tlb_flush_keys(cpu, changed);
+}
+
+void cpu_repeat_later(struct cpu *cpu)
+{
+    cpu->rip = cpu_rip(cpu);
+    debug_resume(cpu);
+}
+
 void cpu_update_mode(struct cpu *cpu)
 {
     const struct x86_segment *cs = &cpu->segment[SEG_CS];
@@ -86,7 +109,7 @@ void cpu_update_mode(struct cpu *cpu)
     if (cpu->cpl == 3)
         mode |= MODE_USER;
     cpu->mode = mode;
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
     if (!is_64bit && (cs->base != cpu->code_base || cs->limit != cpu->code_limit)) {
         cpu->code_base = cs->base;
         cpu->code_limit = cs->limit;
@@ -131,6 +154,9 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
     cpu->op = NULL;
     cpu->nmi_blocked = false;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
+    cpu->steps_next = cpu->repeats_once = false;
+    cpu->debug_hits = cpu->pending_debug = 0;
+    cpu->debugctl = state->debugctl;
     cpu->triple_fault = false;
     cpu->delivering = DELIVERING_NONE;
     cpu->delivering_ext = false;
@@ -138,10 +164,14 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
 
 static void settle(struct cpu *cpu)
 {
+    bool is_pae = (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
+    if (is_pae)
+        paging_load_pdptes(cpu, cpu->cr3);
     cpu->x87_ready = false;
     tlb_flush_all(cpu);
     tlb_switch(cpu, cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0, false);
     cpu_update_mode(cpu);
+    debug_update(cpu);
     cpu_look(cpu);
 }
 
@@ -151,9 +181,40 @@ void cpu_init(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     take_common(cpu, &state);
     cpu->cr0 = (cpu->cr0 & (CR0_CD | CR0_NW)) | CR0_ET;
-    cpu_withdraw(cpu, REQUEST_NMI);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN);
     settle(cpu);
 }
+
+/* --- NMI ------------------------------------------------------------------------------------ */
+
+/* A processor remembers one NMI while it serves another (SDM 3A 6.7.1). One that comes before an
+ * earlier one is delivered is not lost in it: so two may be pending while none is served. Both are
+ * bits of one word, so that no thread sees half of a change. */
+void cpu_post_nmi(struct cpu *cpu)
+{
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now | (now & REQUEST_NMI ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
+}
+
+void cpu_take_nmi(struct cpu *cpu)
+{
+    uint32_t now = atomic_load(&cpu->requests), next;
+    do
+        next = now & ~(uint32_t)(now & REQUEST_NMI_AGAIN ? REQUEST_NMI_AGAIN : REQUEST_NMI);
+    while (!atomic_compare_exchange_weak(&cpu->requests, &now, next));
+    cpu->nmi_blocked = true;
+}
+
+void cpu_unblock_nmi(struct cpu *cpu)
+{
+    if (cpu->nmi_blocked)
+        cpu_withdraw(cpu, REQUEST_NMI_AGAIN);
+    cpu->nmi_blocked = false;
+}
+
+/* --- reset ---------------------------------------------------------------------------------- */
 
 void cpu_reset(struct cpu *cpu)
 {
@@ -161,7 +222,7 @@ void cpu_reset(struct cpu *cpu)
     x86_state_reset(&state, cpu->index == 0);
     vector_reset(cpu);
     cpu_set_state(cpu, &state);
-    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
+    cpu_withdraw(cpu, REQUEST_NMI | REQUEST_NMI_AGAIN | REQUEST_INIT | REQUEST_SIPI | REQUEST_KICK);
 }
 
 /* --- state in and out ----------------------------------------------------------------------- */
@@ -189,6 +250,10 @@ static void get_msrs(struct cpu *cpu, struct x86_state *state)
     state->kvm_system_time = cpu->kvm_system_time;
     state->kvm_wall_clock = cpu->kvm_wall_clock;
     state->kvm_eoi = cpu->kvm_eoi;
+    state->debugctl = cpu->debugctl;
+    state->mcg_status = cpu->mcg_status;
+    memcpy(state->mc_bank, cpu->mc_bank, sizeof(state->mc_bank));
+    state->pkru = cpu->pkru;
 }
 
 void cpu_get_state(struct cpu *cpu, struct x86_state *state)
@@ -211,10 +276,16 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     vector_get_state(cpu, state);
     state->run_state = cpu->run_state;
     state->pending = cpu->pending;
-    state->pending.nmi = atomic_load(&cpu->requests) & REQUEST_NMI;
+    unsigned requests = atomic_load(&cpu->requests);
+    state->pending.nmi = requests & REQUEST_NMI;
+    state->pending.nmi_again = requests & REQUEST_NMI_AGAIN;
+    state->pending.init = requests & REQUEST_INIT;
+    state->pending.sipi = requests & REQUEST_SIPI;
+    state->pending.sipi_vector = atomic_load(&cpu->sipi_vector);
     state->pending.nmi_blocked = cpu->nmi_blocked;
     state->pending.sti_shadow = cpu->interrupt_shadow;
     state->pending.mov_ss_shadow = cpu->mov_ss_shadow;
+    state->pending.debug = cpu->pending_debug | cpu->debug_hits;
 }
 
 static void set_msrs(struct cpu *cpu, const struct x86_state *state)
@@ -239,6 +310,9 @@ static void set_msrs(struct cpu *cpu, const struct x86_state *state)
     cpu->kvm_system_time = state->kvm_system_time;
     cpu->kvm_wall_clock = state->kvm_wall_clock;
     cpu->kvm_eoi = state->kvm_eoi;
+    cpu->mcg_status = state->mcg_status;
+    memcpy(cpu->mc_bank, state->mc_bank, sizeof(cpu->mc_bank));
+    cpu->pkru = state->pkru;
     kvmclock_update(cpu);
 }
 
@@ -258,6 +332,20 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
            (!is_long || is_canonical(state->rip)) && !(state->cr4 & ~cpuid_cr4_allowed(cpu));
 }
 
+/* An INIT or SIPI that is not in the state is not under way any more; an NMI that came since stays.
+ */
+static void set_requests(struct cpu *cpu, const struct x86_pending *pending)
+{
+    cpu_withdraw(cpu, REQUEST_INIT | REQUEST_SIPI);
+    atomic_store(&cpu->sipi_vector, pending->sipi_vector);
+    if (pending->nmi)
+        cpu_request(cpu, REQUEST_NMI | (pending->nmi_again ? REQUEST_NMI_AGAIN : 0));
+    if (pending->init)
+        cpu_request(cpu, REQUEST_INIT);
+    if (pending->sipi)
+        cpu_request(cpu, REQUEST_SIPI);
+}
+
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
 {
     if (!is_state_possible(cpu, state) || !vector_set_state(cpu, state))
@@ -270,11 +358,11 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
     cpu->nmi_blocked = state->pending.nmi_blocked;
     cpu->interrupt_shadow = state->pending.sti_shadow;
     cpu->mov_ss_shadow = state->pending.mov_ss_shadow;
+    cpu->pending_debug = state->pending.debug & (DR6_HITS | DR6_BS | DR6_BT);
     if (cpu->cr0 & CR0_PE)
         cpu->cpl =
             (uint8_t)(cpu->rflags & RFLAGS_VM ? 3 : segment_dpl(cpu->segment[SEG_SS].attributes));
-    if (state->pending.nmi)
-        cpu_request(cpu, REQUEST_NMI);
+    set_requests(cpu, &state->pending);
     settle(cpu);
     return true;
 }

@@ -18,6 +18,7 @@
 
 struct op;
 struct block;
+struct debugger;
 
 /* More slots behind the sixteen registers, so that every address is base + index * scale + disp
  * with no test: one that is always zero, and RIP of the running block's first byte. Translated code
@@ -97,8 +98,9 @@ struct tlb_tables {
 };
 
 /* Further bits of a tag, which make the fast compare fail but spare the slow path a walk. With
- * TLB_MMIO_TAG the addend gives the guest-physical address. */
-enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4 };
+ * TLB_MMIO_TAG the addend gives the guest-physical address; TLB_WATCH_TAG is of a page with data
+ * breakpoints, the guest's or a debugger's. */
+enum { TLB_CODE_TAG = 2, TLB_MMIO_TAG = 4, TLB_WATCH_TAG = 8 };
 
 /* Which view an access uses; the active one is cpu->tlb (tlb.h). Supervisor accesses to user pages
  * depend on CR4.SMAP and RFLAGS.AC (SDM 3A 4.6.1). */
@@ -111,9 +113,10 @@ enum {
     REQUEST_NMI = 1 << 2,
     REQUEST_INIT = 1 << 3,
     REQUEST_SIPI = 1 << 4,
-    REQUEST_SHOOTDOWN = 1 << 5, /* drop write tags of a page that came to hold code */
-    REQUEST_TRAP = 1 << 6,      /* single step or a shadow: see interrupt.c */
-    REQUEST_VOID = 1 << 7,      /* translated code may have become void: see translator/ */
+    REQUEST_SHOOTDOWN = 1 << 5,  /* drop write tags of a page that came to hold code */
+    REQUEST_TRAP = 1 << 6,       /* single step or a shadow: see interrupt.c */
+    REQUEST_NMI_AGAIN = 1 << 16, /* a second one, only beside REQUEST_NMI: see cpu_post_nmi() */
+    REQUEST_VOID = 1 << 7,       /* translated code may have become void: see translator/ */
 };
 
 /* Code size and the other things that decoding depends on: part of a block's key. */
@@ -238,12 +241,24 @@ struct cpu {
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_base[8], mtrr_mask[8];
     uint64_t kvm_system_time, kvm_wall_clock, kvm_eoi;
+    uint64_t debugctl;
+    uint64_t mcg_status, mc_bank[X86_MC_BANKS][4]; /* CTL STATUS ADDR MISC */
+    uint64_t pdpte[4]; /* of PAE paging, as they were when CR3 was loaded: SDM 3A 4.4.1 */
+    uint32_t pkru;
 
     enum x86_run_state run_state;
     bool nmi_blocked;
-    bool interrupt_shadow; /* STI or MOV SS: one instruction without interrupts */
-    bool mov_ss_shadow;    /* MOV SS: debug traps and NMI wait too */
-    bool is_stepping;      /* the running op is the only one of its block that runs now */
+    bool interrupt_shadow;  /* STI or MOV SS: one instruction without interrupts */
+    bool mov_ss_shadow;     /* MOV SS: debug traps and NMI wait too */
+    bool is_stepping;       /* the running op is the only one of its block that runs now */
+    bool traps;             /* a single-step trap is due after it */
+    bool repeats_once;      /* a repeated string instruction stops after each element */
+    bool steps_next;        /* the next instruction runs by itself, for its data breakpoint */
+    bool checks_alignment;  /* CR0.AM, RFLAGS.AC and CPL 3: cpu->tlb has no entries then */
+    uint8_t debug_armed;    /* kinds of enabled breakpoints: debug.h */
+    uint32_t debug_hits;    /* bits of DR6, by the running instruction */
+    uint32_t pending_debug; /* the same, of those that have completed */
+    uint64_t watch_page[4], break_page[4]; /* pages with breakpoints; 1: none */
     bool triple_fault;
     uint32_t pauses;     /* PAUSE instructions executed */
     int16_t delivering;  /* the exception that is being delivered, -1: none */
@@ -277,6 +292,7 @@ struct cpu {
     uint8_t *block_arena;            /* where they stand */
     struct vector_pool *vector_pool; /* host code stubs: vector/stub.c */
     struct translator *translator;   /* NULL: there is only the interpreter */
+    struct debugger *debugger;       /* NULL: nobody debugs the guest from outside */
     struct engine_stats stats;
     bool is_translated; /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];
@@ -303,6 +319,13 @@ _Noreturn void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t e
 /* To be called after a change of CR0, CR4, EFER, CS, SS, CPL, RFLAGS.AC or VM: recomputes mode and
  * the TLB view. A handler that calls it ends its block. */
 void cpu_update_mode(struct cpu *cpu);
+
+/* A repeated string instruction gives way: RIP stays at it, with RF when somebody could see it
+ * (SDM 3B 17.3.1.1). */
+void cpu_repeat_later(struct cpu *cpu);
+
+/* PKRU gets a new value. */
+void cpu_set_pkru(struct cpu *cpu, uint32_t pkru);
 
 /* Whether RIP fits the address width of the mode and is canonical: #GP(0) unless. */
 void cpu_jump(struct cpu *cpu, uint64_t rip, unsigned size_bytes);

@@ -8,6 +8,7 @@
 #include "cpu/soft/core.h"
 
 #include "cpu/soft/vector/vector.h"
+#include "cpu/topology.h"
 
 #include <cpuid.h>
 
@@ -46,11 +47,13 @@ enum {
     EDX_TSC = 1 << 4,
     EDX_MSR = 1 << 5,
     EDX_PAE = 1 << 6,
+    EDX_MCE = 1 << 7,
     EDX_CX8 = 1 << 8,
     EDX_APIC = 1 << 9,
     EDX_SEP = 1 << 11,
     EDX_MTRR = 1 << 12,
     EDX_PGE = 1 << 13,
+    EDX_MCA = 1 << 14,
     EDX_CMOV = 1 << 15,
     EDX_PAT = 1 << 16,
     EDX_PSE36 = 1 << 17,
@@ -62,9 +65,9 @@ enum {
     EDX_HTT = 1 << 28,
 };
 #define EDX_OWN                                                                                    \
-    (EDX_FPU | EDX_VME | EDX_DE | EDX_PSE | EDX_TSC | EDX_MSR | EDX_PAE | EDX_CX8 | EDX_APIC |     \
-     EDX_SEP | EDX_MTRR | EDX_PGE | EDX_CMOV | EDX_PAT | EDX_PSE36 | EDX_CLFLUSH | EDX_MMX |       \
-     EDX_FXSR | EDX_SSE | EDX_SSE2)
+    (EDX_FPU | EDX_VME | EDX_DE | EDX_PSE | EDX_TSC | EDX_MSR | EDX_PAE | EDX_MCE | EDX_CX8 |      \
+     EDX_APIC | EDX_SEP | EDX_MTRR | EDX_PGE | EDX_MCA | EDX_CMOV | EDX_PAT | EDX_PSE36 |          \
+     EDX_CLFLUSH | EDX_MMX | EDX_FXSR | EDX_SSE | EDX_SSE2)
 /* What 80000001H EDX repeats on AMD's. */
 #define EDX_REPEATED (EDX_OWN & 0x0183f3ff)
 
@@ -86,6 +89,8 @@ enum {
     EBX7_CLWB = 1 << 24,
     EBX7_SHA = 1 << 29,
     ECX7_UMIP = 1 << 2,
+    ECX7_PKU = 1 << 3,
+    ECX7_OSPKE = 1 << 4,
     ECX7_RDPID = 1 << 22,
     EDX7_FSRM = 1 << 4,
     EDX7_SPEC_CTRL = 1 << 26,
@@ -100,7 +105,6 @@ enum {
 enum {
     ECXE_LAHF = 1 << 0,
     ECXE_CMP_LEGACY = 1 << 1,
-    ECXE_CR8_LEGACY = 1 << 4,
     ECXE_LZCNT = 1 << 5,
     ECXE_PREFETCHW = 1 << 8,
     ECXE_TOPOEXT = 1 << 22,
@@ -147,12 +151,12 @@ void cpuid_open(struct soft_system *system)
     f->leaf1_ecx = (one.ecx & from_host) | ECX_OWN;
     f->leaf1_edx = EDX_OWN;
     f->leaf7_ebx = (seven.ebx & from_host7) | EBX7_OWN;
-    f->leaf7_ecx = ECX7_UMIP | ECX7_RDPID;
+    f->leaf7_ecx = ECX7_UMIP | ECX7_PKU | ECX7_RDPID;
     f->leaf7_edx = EDX7_FSRM | EDX7_ARCH_CAPABILITIES | (f->is_amd ? 0 : EDX7_SPEC_CTRL);
     f->extended_ecx = ECXE_LAHF | ECXE_PREFETCHW | (extended.ecx & ECXE_LZCNT);
     f->extended_edx = EDXE_SYSCALL | EDXE_NX | EDXE_PAGE1GB | EDXE_RDTSCP | EDXE_LM;
     if (f->is_amd) {
-        f->extended_ecx |= ECXE_CR8_LEGACY | ECXE_TOPOEXT;
+        f->extended_ecx |= ECXE_TOPOEXT;
         f->extended_edx |= EDX_REPEATED;
     }
     f->physical_bits = sizes.eax & 0xff;
@@ -162,20 +166,22 @@ void cpuid_open(struct soft_system *system)
 
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu)
 {
-    uint64_t allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_PGE |
-                       CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE |
-                       CR4_OSXSAVE | CR4_SMEP | CR4_SMAP;
+    uint64_t allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE |
+                       CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE |
+                       CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE;
     return allowed;
 }
 
-/* --- topology: APIC ids are socket, core, thread in bit fields ------------------------------- */
+/* --- topology: see cpu/topology.h ------------------------------------------------------------- */
 
-static unsigned bits_for(unsigned count)
+static unsigned apic_id(const struct cpu *cpu)
 {
-    unsigned bits = 0;
-    while (1u << bits < count)
-        bits++;
-    return bits;
+    return topology_apic_id(cpu->system->cores, cpu->system->threads, cpu->index);
+}
+
+static unsigned socket_shift(const struct soft_system *system)
+{
+    return topology_socket_shift(system->cores, system->threads);
 }
 
 static unsigned cpus_in_socket(const struct soft_system *system)
@@ -186,14 +192,14 @@ static unsigned cpus_in_socket(const struct soft_system *system)
 static struct cpuid_result topology(const struct cpu *cpu, uint32_t subleaf)
 {
     const struct soft_system *system = cpu->system;
-    unsigned thread_bits = bits_for(system->threads);
-    struct cpuid_result r = {.ecx = subleaf & 0xff, .edx = cpu->index};
+    unsigned thread_bits = topology_bits(system->threads);
+    struct cpuid_result r = {.ecx = subleaf & 0xff, .edx = apic_id(cpu)};
     if (subleaf == 0) {
         r.eax = thread_bits;
         r.ebx = system->threads;
         r.ecx |= 1 << 8;
     } else if (subleaf == 1) {
-        r.eax = thread_bits + bits_for(system->cores);
+        r.eax = socket_shift(system);
         r.ebx = cpus_in_socket(system);
         r.ecx |= 2 << 8;
     }
@@ -214,11 +220,12 @@ static struct cpuid_result cache(const struct cpu *cpu, uint32_t subleaf)
     if (subleaf >= sizeof(caches) / sizeof(caches[0]))
         return (struct cpuid_result){0};
     const struct soft_system *system = cpu->system;
-    unsigned sharing = caches[subleaf].is_shared ? cpus_in_socket(system) : system->threads;
+    unsigned shared_bits =
+        caches[subleaf].is_shared ? socket_shift(system) : topology_bits(system->threads);
     uint32_t eax = caches[subleaf].type | (uint32_t)caches[subleaf].level << 5 | 1 << 8 |
-                   ((1u << bits_for(sharing)) - 1) << 14;
+                   ((1u << shared_bits) - 1) << 14;
     if (!system->features.is_amd)
-        eax |= ((1u << bits_for(system->cores)) - 1) << 26;
+        eax |= ((1u << topology_bits(system->cores)) - 1) << 26;
     return (struct cpuid_result){eax, 63 | (caches[subleaf].ways - 1u) << 22,
                                  caches[subleaf].sets - 1, 0};
 }
@@ -235,52 +242,63 @@ static struct cpuid_result identity(const struct cpu *cpu, uint32_t max_leaf)
     return r;
 }
 
+/* CPUID tells of an APIC only while IA32_APIC_BASE enables it: SDM 3A 11.4.3. */
+static bool is_apic_enabled(const struct cpu *cpu)
+{
+    enum { MSR_APIC_BASE = 0x1b, ENABLED = 1 << 11 };
+    const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    uint64_t base;
+    return !callbacks->read_msr ||
+           !callbacks->read_msr(callbacks->opaque, cpu->index, MSR_APIC_BASE, &base) ||
+           (base & ENABLED);
+}
+
 static struct cpuid_result features(const struct cpu *cpu)
 {
     const struct cpuid_features *f = &cpu->system->features;
     unsigned count = cpus_in_socket(cpu->system);
     struct cpuid_result r = {
         .eax = f->is_amd ? SIGNATURE_AMD : SIGNATURE_INTEL,
-        .ebx = cpu->index << 24 | (1u << bits_for(count)) << 16 | 8 << 8, /* 64-byte lines */
+        .ebx = apic_id(cpu) << 24 | (1u << socket_shift(cpu->system)) << 16 |
+               8 << 8, /* 64-byte lines */
         .ecx = f->leaf1_ecx | (cpu->cr4 & CR4_OSXSAVE ? ECX_OSXSAVE : 0),
         .edx = f->leaf1_edx | (count > 1 ? EDX_HTT : 0),
     };
+    if (!is_apic_enabled(cpu))
+        r.edx &= ~(uint32_t)EDX_APIC;
     return r;
 }
 
 static struct cpuid_result xsave(const struct cpu *cpu, uint32_t subleaf)
 {
-    enum { LEGACY_BYTES = 576, AVX_BYTES = 256, XCR0_AVX = 4 };
     uint64_t supported = vector_xcr0_supported(cpu);
-    uint32_t enabled_bytes = cpu->xcr0 & XCR0_AVX ? LEGACY_BYTES + AVX_BYTES : LEGACY_BYTES;
     struct cpuid_result r = {0};
     switch (subleaf) {
     case 0:
         r.eax = (uint32_t)supported;
-        r.ebx = enabled_bytes;
-        r.ecx = supported & XCR0_AVX ? LEGACY_BYTES + AVX_BYTES : LEGACY_BYTES;
+        r.ebx = vector_xsave_bytes(cpu, cpu->xcr0, false);
+        r.ecx = vector_xsave_bytes(cpu, supported, false);
         return r;
     case 1:
         r.eax = 0xf; /* XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES */
-        r.ebx = enabled_bytes;
+        r.ebx = vector_xsave_bytes(cpu, cpu->xcr0, true);
         return r;
-    case 2:
-        if (supported & XCR0_AVX) {
-            r.eax = AVX_BYTES;
-            r.ebx = LEGACY_BYTES;
-        }
+    default:
+        if (subleaf < 64 && supported >> subleaf & 1)
+            vector_xsave_place(cpu, subleaf, &r.eax, &r.ebx);
         return r;
-    default: return r;
     }
 }
 
 /* BHI_CTRL (Intel's) lets Linux take the processor's word instead of clearing its history. */
-static struct cpuid_result features7(const struct cpuid_features *f, uint32_t subleaf)
+static struct cpuid_result features7(const struct cpu *cpu, uint32_t subleaf)
 {
+    const struct cpuid_features *f = &cpu->system->features;
     enum { MAX_SUBLEAF_INTEL = 2, EDX_BHI_CTRL = 1 << 4 };
     uint32_t max_subleaf = f->is_amd ? 0 : MAX_SUBLEAF_INTEL;
+    uint32_t ecx = f->leaf7_ecx | (cpu->cr4 & CR4_PKE ? ECX7_OSPKE : 0);
     if (subleaf == 0)
-        return (struct cpuid_result){max_subleaf, f->leaf7_ebx, f->leaf7_ecx, f->leaf7_edx};
+        return (struct cpuid_result){max_subleaf, f->leaf7_ebx, ecx, f->leaf7_edx};
     return (struct cpuid_result){0, 0, 0, subleaf == max_subleaf ? EDX_BHI_CTRL : 0};
 }
 
@@ -295,7 +313,7 @@ static struct cpuid_result standard(const struct cpu *cpu, uint32_t leaf, uint32
     case 1: return features(cpu);
     case 2: return f->is_amd ? none : (struct cpuid_result){0x00feff01, 0, 0, 0};
     case 4: return f->is_amd ? none : cache(cpu, subleaf);
-    case 7: return features7(f, subleaf);
+    case 7: return features7(cpu, subleaf);
     case 0xb: return topology(cpu, subleaf);
     case 0xd: return xsave(cpu, subleaf);
     case 0x15: /* crystal of 1 MHz: exact to a kHz */
@@ -347,7 +365,7 @@ static struct cpuid_result sizes(const struct cpu *cpu)
     struct cpuid_result r = {.eax = f->physical_bits | 48 << 8};
     if (f->is_amd) {
         r.ebx = EBX_AMD_SSB_NO;
-        r.ecx = (count - 1) | bits_for(count) << 12;
+        r.ecx = (count - 1) | socket_shift(cpu->system) << 12;
     }
     return r;
 }
@@ -373,14 +391,21 @@ static struct cpuid_result extended_amd(const struct cpu *cpu, uint32_t leaf, ui
                                      32u << 18 | 8 << 12 | 1 << 8 | 64};
     case 0x8000001d: return cache(cpu, subleaf);
     case 0x8000001e:
-        return (struct cpuid_result){cpu->index,
-                                     cpu->index / system->threads | (system->threads - 1) << 8,
-                                     cpu->index / cpus_in_socket(system), 0};
+        return (struct cpuid_result){
+            apic_id(cpu), cpu->index / system->threads % system->cores | (system->threads - 1) << 8,
+            cpu->index / cpus_in_socket(system), 0};
     case 0x80000021:
         return (struct cpuid_result){LFENCE_SERIAL | NULL_CLEARS | AUTO_IBRS | SRSO_NO, 0,
                                      TSA_SQ_NO | TSA_L1_NO, 0};
     default: return (struct cpuid_result){0};
     }
+}
+
+/* AMD's repeats the APIC's bit of leaf 1. */
+static uint32_t extended_edx(const struct cpu *cpu)
+{
+    uint32_t edx = cpu->system->features.extended_edx;
+    return is_apic_enabled(cpu) ? edx : edx & ~(uint32_t)EDX_APIC;
 }
 
 static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
@@ -393,7 +418,7 @@ static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32
     case 0x80000001:
         return (struct cpuid_result){f->is_amd ? SIGNATURE_AMD : 0, 0,
                                      f->extended_ecx | (is_multicore_amd ? ECXE_CMP_LEGACY : 0),
-                                     f->extended_edx};
+                                     extended_edx(cpu)};
     case 0x80000002:
     case 0x80000003:
     case 0x80000004: return brand(leaf - 0x80000002);

@@ -32,6 +32,8 @@ static void decoder_init(ZydisDecoder *decoder, uint32_t mode)
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    /* And of this one their prefix is ignored: it is WBINVD. */
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
 }
 
 /* --- operands ------------------------------------------------------------------------------- */

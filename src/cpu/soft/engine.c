@@ -6,6 +6,7 @@
 #include "cpu/engine.h"
 
 #include "cpu/soft/core.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <errno.h>
@@ -148,6 +149,10 @@ static bool take_options(struct translator_options *translator, const char *opti
 static bool check_config(const struct engine_config *config, struct error *err)
 {
     const struct engine_topology *t = &config->topology;
+    if (config->tsc_hz && (config->tsc_hz < TSC_MIN_HZ || config->tsc_hz > TSC_MAX_HZ))
+        return error_set(err, "cannot make processors", NULL,
+                         "%llu Hz is no frequency of a time-stamp counter",
+                         (unsigned long long)config->tsc_hz);
     if (config->vcpu_count == 0 || config->vcpu_count > SOFT_MAX_CPUS)
         return error_usage(err, "cannot make processors", NULL, "their number must be 1 to %d",
                            SOFT_MAX_CPUS);
@@ -186,7 +191,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
         error_errno(err, "cannot make processors", NULL, ENOMEM);
         return NULL;
     }
-    soft_system_open(&vm->system);
+    soft_system_open_rate(&vm->system, config->tsc_hz);
     if (!take_options(&vm->system.translator, config->options, err)) {
         soft_system_close(&vm->system);
         free(vm);
@@ -240,8 +245,11 @@ static void soft_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
         [CPU_KICKED] = ENGINE_EXIT_KICKED,
         [CPU_HALTED] = ENGINE_EXIT_HALTED,
         [CPU_SHUTDOWN] = ENGINE_EXIT_SHUTDOWN,
+        [CPU_DEBUG] = ENGINE_EXIT_DEBUG,
     };
     exit->reason = reasons[cpu_run(cpu_of(vcpu))];
+    if (exit->reason == ENGINE_EXIT_DEBUG)
+        exit->stop = debugger_take_stop(cpu_of(vcpu));
 }
 
 static void soft_kick(struct engine_vcpu *vcpu)
@@ -259,8 +267,11 @@ static void soft_inject(struct engine_vcpu *vcpu, enum engine_event event, unsig
         else
             cpu_withdraw(cpu, REQUEST_INTR);
         break;
-    case ENGINE_NMI: cpu_request(cpu, REQUEST_NMI); break;
-    case ENGINE_INIT: cpu_request(cpu, REQUEST_INIT); break;
+    case ENGINE_NMI: cpu_post_nmi(cpu); break;
+    case ENGINE_INIT:
+        cpu_withdraw(cpu, REQUEST_SIPI); /* one that came before starts nothing after it */
+        cpu_request(cpu, REQUEST_INIT);
+        break;
     case ENGINE_SIPI:
         atomic_store(&cpu->sipi_vector, (uint8_t)value);
         cpu_request(cpu, REQUEST_SIPI);
@@ -294,6 +305,12 @@ static bool soft_set_state(struct engine_vcpu *vcpu, const struct x86_state *sta
     return true;
 }
 
+static bool soft_set_debug(struct engine_vcpu *vcpu, const struct debug_request *request,
+                           struct error *err)
+{
+    return debugger_set(cpu_of(vcpu), request, err);
+}
+
 static uint64_t soft_read_tsc(struct engine_vcpu *vcpu)
 {
     return tsc_guest(cpu_of(vcpu));
@@ -302,6 +319,30 @@ static uint64_t soft_read_tsc(struct engine_vcpu *vcpu)
 static uint64_t soft_tsc_hz(struct engine_vm *vm)
 {
     return vm->system.tsc_khz * 1000;
+}
+
+static unsigned soft_physical_bits(struct engine_vm *vm)
+{
+    return vm->system.features.physical_bits;
+}
+
+static void soft_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_stop(&vm->system, monotonic_ns);
+}
+
+static void soft_start_time(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    tsc_start(&vm->system, monotonic_ns);
+}
+
+static void soft_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    struct cpuid_result r = cpuid_leaf(vm->system.cpu[0], leaf, subleaf);
+    registers[0] = r.eax;
+    registers[1] = r.ebx;
+    registers[2] = r.ecx;
+    registers[3] = r.edx;
 }
 
 static void soft_get_stats(struct engine_vm *vm, struct engine_stats *stats)
@@ -332,7 +373,12 @@ const struct engine engine_soft = {
     .has_work = soft_has_work,
     .get_state = soft_get_state,
     .set_state = soft_set_state,
+    .set_debug = soft_set_debug,
     .read_tsc = soft_read_tsc,
     .tsc_hz = soft_tsc_hz,
+    .physical_bits = soft_physical_bits,
+    .stop_time = soft_stop_time,
+    .start_time = soft_start_time,
+    .cpuid = soft_cpuid,
     .stats = soft_get_stats,
 };

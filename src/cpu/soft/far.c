@@ -5,6 +5,8 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
+
 static void set_code(struct cpu *cpu, uint16_t selector, const struct descriptor *descriptor,
                      unsigned cpl)
 {
@@ -234,7 +236,7 @@ static uint64_t iret_flags_mask(const struct cpu *cpu, unsigned size_bytes)
 {
     uint64_t mask = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT;
     if (size_bytes > 2)
-        mask |= RFLAGS_AC | RFLAGS_ID;
+        mask |= RFLAGS_AC | RFLAGS_ID | RFLAGS_RF;
     if (cpu->cpl <= (cpu->rflags & RFLAGS_IOPL) >> 12)
         mask |= RFLAGS_IF;
     if (cpu->cpl == 0)
@@ -246,9 +248,11 @@ static uint64_t iret_flags_mask(const struct cpu *cpu, unsigned size_bytes)
 
 static void iret_done(struct cpu *cpu, uint64_t flags, uint64_t mask)
 {
-    cpu->nmi_blocked = false;
-    flags_load(cpu, flags, mask);
+    cpu_unblock_nmi(cpu);
+    flags_load(cpu, flags, mask & ~(uint64_t)RFLAGS_RF);
     cpu_update_mode(cpu);
+    if (flags & mask & RFLAGS_RF)
+        debug_resume(cpu);
 }
 
 static void iret_real(struct cpu *cpu, const struct op *op)
@@ -342,6 +346,7 @@ bool bind_far(const struct insn *insn, struct op *op)
     bool is_iret = op->fn == iret;
     if (!is_iret && insn->info->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR)
         return false;
+    op->flags |= OP_ALWAYS_BRANCHES;
     op->size_bytes = (uint8_t)(insn->info->operand_width / 8);
     if (insn->form == FORM_M)
         op->flags |= OP_IN_MEMORY;

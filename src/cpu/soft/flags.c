@@ -2,8 +2,6 @@
  * CLI STI PUSHF POPF CLAC STAC: SDM 2A, 2B; 3A 6.8.1, 20.3.3, 20.4 (CR4.VME and PVI). */
 #include "cpu/soft/block.h"
 
-#include "cpu/soft/tlb.h"
-
 void flags_load(struct cpu *cpu, uint64_t value, uint64_t mask)
 {
     cpu_set_rflags(cpu, (cpu_get_rflags(cpu) & ~mask) | (value & mask));
@@ -83,7 +81,7 @@ static void popf(struct cpu *cpu, const struct op *op)
         value = v86_popped_flags(cpu, value, &mask, op->size_bytes);
     stack_set_pointer(cpu, cpu->gpr[RSP] + op->size_bytes);
     flags_load(cpu, value, mask);
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
     cpu->rip = op_next_rip(cpu, op);
 }
 
@@ -94,7 +92,7 @@ static void set_ac(struct cpu *cpu, bool is_set)
     cpu->rflags &= ~(uint64_t)RFLAGS_AC;
     if (is_set)
         cpu->rflags |= RFLAGS_AC;
-    tlb_set_view(cpu, view_data(cpu));
+    cpu_update_view(cpu);
 }
 
 static void clac(struct cpu *cpu, const struct op *op)

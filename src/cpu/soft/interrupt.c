@@ -6,6 +6,7 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 
 enum { ERROR_IDT = 2 };
@@ -249,6 +250,9 @@ void interrupt_deliver_pending(struct cpu *cpu)
     /* Real mode pushes no error codes. */
     bool has_error_code = pending->has_error_code && (cpu->cr0 & CR0_PE);
     pending->exception = false;
+    /* The delivery ends shadows, and HLT when a trap of it is due. */
+    cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
+    cpu->run_state = X86_RUNNING;
     cpu->delivering = pending->vector;
     cpu->stats.exceptions++;
     interrupt_deliver(cpu, pending->vector, EVENT_EXCEPTION, cpu->rip,
@@ -258,11 +262,13 @@ void interrupt_deliver_pending(struct cpu *cpu)
 
 /* --- INT n, INT3, INTO, INT1 ---------------------------------------------------------------- */
 
+/* There is no single-step trap after them: they have cleared TF (SDM 3B 17.3.1.4). */
 static void software(struct cpu *cpu, const struct op *op, unsigned vector, enum event_kind kind)
 {
     cpu->delivering = DELIVERING_BENIGN;
     interrupt_deliver(cpu, vector, kind, op_next_rip(cpu, op), NULL);
     cpu->delivering = DELIVERING_NONE;
+    cpu->traps = false;
 }
 
 static void int_n(struct cpu *cpu, const struct op *op)
@@ -277,9 +283,12 @@ static void int3(struct cpu *cpu, const struct op *op)
     software(cpu, op, VECTOR_BP, EVENT_SOFTWARE);
 }
 
+/* It leaves DR6 alone, unless there is a debug exception to be told that waits. */
 static void int1(struct cpu *cpu, const struct op *op)
 {
     software(cpu, op, VECTOR_DB, EVENT_INT1);
+    if (cpu->pending_debug)
+        debug_set_status(cpu, 0);
 }
 
 static void into(struct cpu *cpu, const struct op *op)

@@ -5,6 +5,8 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
+
 enum { REPEAT_LIMIT = 4096 };
 
 static void check_bitmap(struct cpu *cpu, uint16_t port, unsigned size_bytes)
@@ -50,12 +52,14 @@ static void port_write(struct cpu *cpu, uint16_t port, uint64_t value, unsigned 
 static void in(struct cpu *cpu, uint16_t port, unsigned size_bytes)
 {
     check_privilege(cpu, port, size_bytes);
+    debug_port(cpu, port, size_bytes);
     register_write(cpu, RAX * 8, port_read(cpu, port, size_bytes), size_bytes);
 }
 
 static void out(struct cpu *cpu, uint16_t port, unsigned size_bytes)
 {
     check_privilege(cpu, port, size_bytes);
+    debug_port(cpu, port, size_bytes);
     port_write(cpu, port, cpu->gpr[RAX], size_bytes);
 }
 
@@ -106,6 +110,7 @@ static void ins_one(struct cpu *cpu, const struct op *op)
     uint64_t linear = segment_address(cpu, SEG_ES, cpu->gpr[RDI] & address_mask(op), op->size_bytes,
                                       ACCESS_WRITE);
     memory_probe_write(cpu, linear, op->size_bytes);
+    debug_port(cpu, port, op->size_bytes);
     uint64_t value = port_read(cpu, port, op->size_bytes);
     memory_write(cpu, linear, &value, op->size_bytes);
     advance(cpu, op, RDI);
@@ -119,6 +124,7 @@ static void outs_one(struct cpu *cpu, const struct op *op)
                                       op->size_bytes, ACCESS_READ);
     uint64_t value = 0;
     memory_read(cpu, linear, &value, op->size_bytes);
+    debug_port(cpu, port, op->size_bytes);
     port_write(cpu, port, value, op->size_bytes);
     advance(cpu, op, RSI);
 }
@@ -129,8 +135,8 @@ static void repeat(struct cpu *cpu, const struct op *op, op_fn *one)
     uint64_t mask = address_mask(op);
     for (unsigned i = 0; cpu->gpr[RCX] & mask; i++) {
         bool is_due = atomic_load_explicit(&cpu->requests, memory_order_relaxed) != 0;
-        if (i == REPEAT_LIMIT || (i > 0 && is_due)) {
-            cpu->rip = cpu_rip(cpu);
+        if (i == REPEAT_LIMIT || (i > 0 && (is_due || cpu->repeats_once))) {
+            cpu_repeat_later(cpu);
             return;
         }
         one(cpu, op);

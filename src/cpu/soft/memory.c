@@ -4,6 +4,8 @@
  * pages translated before anything is read or written. Accesses to what is no RAM become calls of
  * 1, 2, 4 or 8 bytes.
  */
+#include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 
 #include <assert.h>
@@ -29,6 +31,38 @@ static void check_canonical(struct cpu *cpu, uint64_t linear)
         return;
     bool is_stack = cpu->op && cpu->op->segment == SEG_SS;
     cpu_raise_code(cpu, is_stack ? VECTOR_SS : VECTOR_GP, 0);
+}
+
+/* SDM 3A 6.15, table 6-7. What it says of vectors of 16 bytes and more is what processors do: they
+ * must be aligned to 16. Areas of FXSAVE and XSAVE have their own #GP. */
+static unsigned alignment_of(unsigned size_bytes)
+{
+    switch (size_bytes) {
+    case 2:
+    case 14: /* x87 environment and state with 16-bit operands */
+    case 94: return 2;
+    case 4:
+    case 6: /* far pointer of 48 bits */
+    case 28:
+    case 108: return 4;
+    case 8:
+    case 10: /* x87 extended */
+    case 40: /* five words of IRETQ */ return 8;
+    case 16:
+    case 32: return 16;
+    default: return 1;
+    }
+}
+
+/* Before any page is looked at, as processors do. */
+static void check_alignment(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
+{
+    if (__builtin_expect(!cpu->checks_alignment, 1))
+        return;
+    bool is_exempt = cpu->op && (cpu->op->flags & OP_ANY_ALIGNMENT);
+    check_canonical(cpu, linear);
+    if (!is_exempt && linear & (alignment_of(size_bytes) - 1))
+        cpu_raise_code(cpu, VECTOR_AC, 0);
 }
 
 /* Of the address of a page. Tables of long mode are above 4 GiB whatever the code's size. */
@@ -67,6 +101,7 @@ static struct access translate_range(struct cpu *cpu, uint64_t linear, unsigned 
     assert(size_bytes <= PAGE_BYTES);
     check_canonical(cpu, linear);
     result.target[0] = translate(cpu, linear, access, view);
+    debugger_note_access(cpu, linear, size_bytes, access);
     if (here >= size_bytes) {
         result.target[0].size_bytes = size_bytes;
         return result;
@@ -150,6 +185,7 @@ static void read_view(struct cpu *cpu, uint64_t linear, void *buffer, unsigned s
                       enum tlb_view view)
 {
     struct access access = translate_range(cpu, linear, size_bytes, ACCESS_READ, view);
+    debug_note_hits(cpu, debug_data_hits(cpu, linear, size_bytes, false));
     uint8_t *at = buffer;
     for (unsigned i = 0; i < access.count; i++) {
         target_read(cpu, &access.target[i], at);
@@ -161,6 +197,7 @@ static void write_view(struct cpu *cpu, uint64_t linear, const void *buffer, uns
                        enum tlb_view view)
 {
     struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, view);
+    debug_note_hits(cpu, debug_data_hits(cpu, linear, size_bytes, true));
     const uint8_t *at = buffer;
     for (unsigned i = 0; i < access.count; i++) {
         target_write(cpu, &access.target[i], at);
@@ -170,18 +207,23 @@ static void write_view(struct cpu *cpu, uint64_t linear, const void *buffer, uns
 
 void memory_read_slow(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
 {
+    check_alignment(cpu, linear, size_bytes);
     read_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_write_slow(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned size_bytes)
 {
+    check_alignment(cpu, linear, size_bytes);
     write_view(cpu, linear, buffer, size_bytes, cpu->tlb_view);
 }
 
 void memory_probe_write(struct cpu *cpu, uint64_t linear, unsigned size_bytes)
 {
-    if (!memory_hit_write(cpu, linear, size_bytes))
-        translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
+    if (memory_hit_write(cpu, linear, size_bytes))
+        return;
+    check_alignment(cpu, linear, size_bytes);
+    translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
+    debug_data_hits(cpu, linear, size_bytes, true); /* the write itself will note them */
 }
 
 void memory_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
@@ -227,7 +269,10 @@ void memory_write_system(struct cpu *cpu, uint64_t linear, const void *buffer, u
 
 void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool locked)
 {
+    check_alignment(cpu, linear, size_bytes);
     struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
+    debugger_note_access(cpu, linear, size_bytes, ACCESS_READ);
+    debug_note_hits(cpu, debug_data_hits(cpu, linear, size_bytes, true));
     if (access.count == 1 && access.target[0].hva)
         return access.target[0].hva;
     assert(size_bytes <= sizeof(cpu->bounce));

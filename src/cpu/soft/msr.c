@@ -2,9 +2,15 @@
  *
  * RDMSR, WRMSR, RDTSC, RDTSCP, RDPID, RDPMC. Registers of the local APIC are the embedder's. One
  * that is not known raises #GP, as on a processor. SDM 4.
+ *
+ * Memory types (MTRRs, PAT) are kept and checked, and change nothing: memory is the host's. Machine
+ * check banks never report anything by themselves; as KVM's they take what is written to ADDR and
+ * MISC, and only zero to STATUS. IA32_DEBUGCTL has BTF; a write of LBR is ignored, as KVM does
+ * without the register stack.
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
 #include "cpu/soft/tlb.h"
 
 enum {
@@ -33,6 +39,8 @@ enum {
     MSR_MTRR_FIX4K_F8000 = 0x26f,
     MSR_PAT = 0x277,
     MSR_MTRR_DEF_TYPE = 0x2ff,
+    MSR_MC0_CTL = 0x400,
+    MSR_MC_LAST = MSR_MC0_CTL + 4 * X86_MC_BANKS - 1,
     MSR_TSC_DEADLINE = 0x6e0,
     MSR_X2APIC_FIRST = 0x800,
     MSR_X2APIC_LAST = 0x8ff,
@@ -71,6 +79,14 @@ enum {
 /* Eight variable ranges, fixed ranges, write-combining. */
 enum { MTRR_CAP = 8 | 1 << 8 | 1 << 10 };
 
+enum { MC_CTL, MC_STATUS };
+
+/* IA32_MISC_ENABLE: fast strings, thermal control, prefetching, FERR#, SpeedStep and its lock,
+ * MONITOR, CPUID limit, xTPR, XD, the L1 mode, turbo. Read-only: performance counters (there are
+ * none), and no BTS and PEBS. */
+#define MISC_ENABLE_WRITABLE UINT64_C(0xe400dd0609)
+#define MISC_ENABLE_FIXED    UINT64_C(0x1800)
+
 static bool is_hooked(uint32_t msr)
 {
     return msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||
@@ -95,9 +111,18 @@ static uint64_t *mtrr_slot(struct cpu *cpu, uint32_t msr)
     }
 }
 
+static uint64_t *bank_slot(struct cpu *cpu, uint32_t msr)
+{
+    if (msr < MSR_MC0_CTL || msr > MSR_MC_LAST)
+        return mtrr_slot(cpu, msr);
+    return &cpu->mc_bank[(msr - MSR_MC0_CTL) / 4][msr & 3];
+}
+
 static uint64_t *storage(struct cpu *cpu, uint32_t msr)
 {
     switch (msr) {
+    case MSR_DEBUGCTL: return &cpu->debugctl;
+    case MSR_MCG_STATUS: return &cpu->mcg_status;
     case MSR_SYSENTER_CS: return &cpu->sysenter_cs;
     case MSR_SYSENTER_ESP: return &cpu->sysenter_esp;
     case MSR_SYSENTER_EIP: return &cpu->sysenter_eip;
@@ -118,7 +143,7 @@ static uint64_t *storage(struct cpu *cpu, uint32_t msr)
     case MSR_KVM_WALL_CLOCK: return &cpu->kvm_wall_clock;
     case MSR_KVM_CLOCK_OLD:
     case MSR_KVM_SYSTEM_TIME: return &cpu->kvm_system_time;
-    default: return mtrr_slot(cpu, msr);
+    default: return bank_slot(cpu, msr);
     }
 }
 
@@ -131,10 +156,8 @@ static bool read_constant(const struct cpu *cpu, uint32_t msr, uint64_t *value)
     case MSR_MTRR_CAP: *value = MTRR_CAP; return true;
     case MSR_ARCH_CAPABILITIES: *value = ARCH_CAPABILITIES; return true;
     case MSR_BIOS_SIGN_ID: *value = UINT64_C(1) << 32; return true;
+    case MSR_MCG_CAP: *value = X86_MC_BANKS; return true;
     case MSR_PLATFORM_ID:
-    case MSR_MCG_CAP:
-    case MSR_MCG_STATUS:
-    case MSR_DEBUGCTL:
     case MSR_XSS: return true;
     case MSR_AMD_DE_CFG: *value = 2; return is_amd; /* LFENCE serialises */
     case MSR_AMD_HWCR: *value = HWCR_TSC_FREQ_SEL; return is_amd;
@@ -156,7 +179,7 @@ bool msr_read(struct cpu *cpu, uint32_t msr, uint64_t *value)
     }
     const uint64_t *slot = storage(cpu, msr);
     if (slot) {
-        *value = *slot;
+        *value = *slot | (msr == MSR_MISC_ENABLE ? MISC_ENABLE_FIXED : 0);
         return true;
     }
     return read_constant(cpu, msr, value);
@@ -188,10 +211,54 @@ static bool write_efer(struct cpu *cpu, uint64_t value)
     return true;
 }
 
+static bool is_memory_type(unsigned type)
+{
+    return type <= 1 || (type >= 4 && type <= 6);
+}
+
+/* SDM 3A 11.11.2. */
+static bool is_mtrr_valid(const struct cpu *cpu, uint32_t msr, uint64_t value)
+{
+    if (msr >= MSR_MTRR_BASE0 && msr <= MSR_MTRR_LAST) {
+        uint64_t reserved = physical_excess(cpu) | (msr & 1 ? 0x7ff : 0xf00);
+        return !(value & reserved) && (msr & 1 || is_memory_type(value & 0xff));
+    }
+    if (msr == MSR_MTRR_DEF_TYPE)
+        return !(value & ~UINT64_C(0xcff)) && is_memory_type(value & 0xff);
+    for (unsigned i = 0; i < 8; i++)
+        if (!is_memory_type(value >> 8 * i & 0xff))
+            return false;
+    return true;
+}
+
+static bool is_mtrr(uint32_t msr)
+{
+    return (msr >= MSR_MTRR_BASE0 && msr <= MSR_MTRR_LAST) ||
+           (msr >= MSR_MTRR_FIX64K && msr <= MSR_MTRR_FIX4K_F8000) || msr == MSR_MTRR_DEF_TYPE;
+}
+
+/* SDM 3B 15.3.2: all error reporting or none; and STATUS can only be cleared. */
+static bool is_bank_valid(uint32_t msr, uint64_t value)
+{
+    switch (msr & 3) {
+    case MC_CTL: return value == 0 || value == UINT64_MAX;
+    case MC_STATUS: return value == 0;
+    default: return true;
+    }
+}
+
 /* Registers whose values are checked. */
 static bool is_value_valid(const struct cpu *cpu, uint32_t msr, uint64_t value)
 {
+    if (is_mtrr(msr))
+        return is_mtrr_valid(cpu, msr, value);
+    if (msr >= MSR_MC0_CTL && msr <= MSR_MC_LAST)
+        return is_bank_valid(msr, value);
     switch (msr) {
+    case MSR_APIC_BASE: return !(value & (physical_excess(cpu) | UINT64_C(0x2ff)));
+    case MSR_MISC_ENABLE: return !(value & ~(MISC_ENABLE_WRITABLE | MISC_ENABLE_FIXED));
+    case MSR_DEBUGCTL: return !(value & ~(uint64_t)(DEBUGCTL_LBR | DEBUGCTL_BTF));
+    case MSR_MCG_STATUS: return !(value & ~UINT64_C(7));
     case MSR_LSTAR:
     case MSR_CSTAR:
     case MSR_FS_BASE:
@@ -202,7 +269,6 @@ static bool is_value_valid(const struct cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_PAT: return is_pat_valid(value);
     case MSR_TSC_AUX: return value >> 32 == 0;
     case MSR_SPEC_CTRL: return !(value & ~UINT64_C(0x401)); /* IBRS, BHI_DIS_S */
-    case MSR_MTRR_DEF_TYPE: return !(value & ~UINT64_C(0xcff));
     default: return true;
     }
 }
@@ -214,9 +280,7 @@ static bool is_ignored(const struct cpu *cpu, uint32_t msr, uint64_t value)
     switch (msr) {
     case MSR_PRED_CMD: return !is_amd && !(value & ~UINT64_C(1));
     case MSR_XSS: return value == 0;
-    case MSR_DEBUGCTL: return value == 0;
-    case MSR_BIOS_SIGN_ID:
-    case MSR_MCG_STATUS: return true;
+    case MSR_BIOS_SIGN_ID: return true;
     case MSR_AMD_HWCR:
     case MSR_AMD_NB_CFG:
     case MSR_AMD_SYSCFG:
@@ -228,12 +292,14 @@ static bool is_ignored(const struct cpu *cpu, uint32_t msr, uint64_t value)
 bool msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
 {
     const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    if (!is_value_valid(cpu, msr, value))
+        return false;
     if (is_hooked(msr))
         return callbacks->write_msr(callbacks->opaque, cpu->index, msr, value);
     if (kvmclock_write_msr(cpu, msr, value))
         return true;
-    if (!is_value_valid(cpu, msr, value))
-        return false;
+    if (msr == MSR_DEBUGCTL)
+        value &= ~(uint64_t)DEBUGCTL_LBR;
     switch (msr) {
     case MSR_TSC: tsc_write(cpu, value); return true;
     case MSR_TSC_ADJUST: tsc_write_adjust(cpu, value); return true;
@@ -302,6 +368,29 @@ static void rdpmc(struct cpu *cpu, const struct op *op)
     cpu_raise_code(cpu, VECTOR_GP, 0);
 }
 
+static void check_pkru(struct cpu *cpu)
+{
+    if (!(cpu->cr4 & CR4_PKE))
+        cpu_raise(cpu, VECTOR_UD);
+    if ((uint32_t)cpu->gpr[RCX] != 0)
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+}
+
+static void rdpkru(struct cpu *cpu, const struct op *op)
+{
+    check_pkru(cpu);
+    cpu->gpr[RAX] = cpu->pkru;
+    cpu->gpr[RDX] = 0;
+}
+
+static void wrpkru(struct cpu *cpu, const struct op *op)
+{
+    check_pkru(cpu);
+    if ((uint32_t)cpu->gpr[RDX] != 0)
+        cpu_raise_code(cpu, VECTOR_GP, 0);
+    cpu_set_pkru(cpu, (uint32_t)cpu->gpr[RAX]);
+}
+
 bool bind_msr(const struct insn *insn, struct op *op)
 {
     switch (insn->info->mnemonic) {
@@ -314,6 +403,8 @@ bool bind_msr(const struct insn *insn, struct op *op)
     case ZYDIS_MNEMONIC_RDTSCP: op->fn = rdtscp; return true;
     case ZYDIS_MNEMONIC_RDPID: op->fn = rdpid; return true;
     case ZYDIS_MNEMONIC_RDPMC: op->fn = rdpmc; return true;
+    case ZYDIS_MNEMONIC_RDPKRU: op->fn = rdpkru; return true;
+    case ZYDIS_MNEMONIC_WRPKRU: op->fn = wrpkru; return true;
     default: return false;
     }
 }

@@ -26,8 +26,10 @@ enum {
     OP_REPNE = 1 << 5,      /* F2 */
     OP_ENDS_BLOCK = 1 << 6, /* the handler sets cpu->rip: control flow, or what can change mode,
                              TLB or IF, and what must be interruptible */
-    OP_ENDS_SOON = 1 << 8,  /* the next instruction is the block's last */
     OP_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP(0) */
+    OP_ENDS_SOON = 1 << 8,  /* the next instruction is the block's last */
+    OP_ALWAYS_BRANCHES = 1 << 9, /* JMP CALL RET, for the branch trap */
+    OP_ANY_ALIGNMENT = 1 << 10,  /* no #AC: gathers and VMASKMOV */
 };
 
 struct op {

@@ -4,6 +4,8 @@
  * by the last instruction. A guest's fault comes back here by siglongjmp.
  */
 #include "cpu/soft/block.h"
+#include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
@@ -31,7 +33,7 @@ bool cpu_has_work(struct cpu *cpu)
         return true;
     switch (cpu->run_state) {
     case X86_WAIT_FOR_SIPI: return requests & REQUEST_SIPI;
-    case X86_HALTED: return has_interrupt(cpu, requests);
+    case X86_HALTED: return has_interrupt(cpu, requests) || cpu->pending_debug;
     default: return true;
     }
 }
@@ -75,7 +77,9 @@ static void settle_fault(struct cpu *cpu)
         cpu->rip = cpu_rip(cpu);
         cpu->op = NULL;
     }
-    cpu->is_stepping = cpu->is_translated = false;
+    cpu->is_stepping = cpu->is_translated = cpu->repeats_once = false;
+    cpu->debug_hits = 0;
+    debugger_forget_access(cpu);
     cpu->delivering_ext = false;
     int first = cpu->delivering;
     cpu->delivering = DELIVERING_NONE;
@@ -85,8 +89,8 @@ static void settle_fault(struct cpu *cpu)
 
 /* --- running -------------------------------------------------------------------------------- */
 
-/* One instruction, for shadows and single steps. */
-static void step(struct cpu *cpu)
+/* One instruction, for shadows and single steps; gives its block. */
+static const struct block *step(struct cpu *cpu)
 {
     uint64_t rip = cpu->rip;
     struct block *block = block_find(cpu);
@@ -99,6 +103,7 @@ static void step(struct cpu *cpu)
     cpu->op = NULL;
     cpu->is_stepping = false;
     cpu->stats.instructions++;
+    return block;
 }
 
 /* The block at RIP, past the guess of the last one. */
@@ -125,8 +130,13 @@ static inline void run_block(struct cpu *cpu)
     last->went[way] = (uint8_t)(last->went[way] + (last->went[way] < UINT8_MAX));
     struct block *block = link->block;
     bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
-    if (__builtin_expect(!is_right || !block_is_alive(block), 0))
+    if (__builtin_expect(!is_right || !block_is_alive(block), 0)) {
+        if (debug_breaks_in_page(cpu, debug_code_linear(cpu))) {
+            cpu_look(cpu);
+            return;
+        }
         block = next_block(cpu, rip);
+    }
     if (cpu->translator && translator_run(cpu, block))
         return;
     cpu->block = block;
@@ -141,7 +151,20 @@ static inline void run_block(struct cpu *cpu)
     } while (++op != end);
 }
 
-enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN };
+enum action {
+    ACTION_RUN,
+    ACTION_AGAIN,
+    ACTION_HALT,
+    ACTION_KICK,
+    ACTION_DEBUG,
+    ACTION_SHUTDOWN,
+};
+
+/* After an instruction, or the delivery of an event: what a debugger's single step is. */
+static enum action after_step(struct cpu *cpu)
+{
+    return debugger_end_step(cpu) ? ACTION_DEBUG : ACTION_AGAIN;
+}
 
 static void take_sipi(struct cpu *cpu)
 {
@@ -168,8 +191,7 @@ static void take_interrupt(struct cpu *cpu, uint32_t requests)
     const struct soft_callbacks *callbacks = &cpu->system->callbacks;
     cpu->run_state = X86_RUNNING;
     if ((requests & REQUEST_NMI) && !cpu->nmi_blocked) {
-        cpu_withdraw(cpu, REQUEST_NMI);
-        cpu->nmi_blocked = true;
+        cpu_take_nmi(cpu);
         deliver_external(cpu, VECTOR_NMI);
         return;
     }
@@ -178,21 +200,39 @@ static void take_interrupt(struct cpu *cpu, uint32_t requests)
         deliver_external(cpu, (unsigned)vector);
 }
 
-/* An instruction in a shadow, or one to be trapped after. */
+/* With IA32_DEBUGCTL.BTF only taken branches are trapped (SDM 3B 17.4.3). */
+static bool is_branch_taken(const struct cpu *cpu, const struct block *block, uint64_t rip)
+{
+    const struct op *op = &block->op[0];
+    bool is_repeating = cpu->rip == rip && (op->flags & (OP_REP | OP_REPNE));
+    return (op->flags & OP_ALWAYS_BRANCHES) || (cpu->rip != rip + op->length && !is_repeating);
+}
+
+/* One instruction by itself: in a shadow, to be trapped after, or where breakpoints may be. The
+ * trap of an instruction that begins the shadow of MOV SS is lost, its breakpoints wait; a MOV SS
+ * in that shadow begins no other (SDM 3A 6.8.3). */
 static enum action step_and_trap(struct cpu *cpu)
 {
-    enum { DR6_BS = 1 << 14 };
-    bool is_trapped = cpu->rflags & RFLAGS_TF;
+    bool in_mov_ss = cpu->mov_ss_shadow;
+    if (debugger_breaks_here(cpu)) /* while the shadow is still there */
+        return ACTION_DEBUG;
+    if (!(cpu->rflags & RFLAGS_RF) && !in_mov_ss && debug_break(cpu))
+        return ACTION_AGAIN;
+    uint64_t rip = cpu->rip;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
-    step(cpu);
-    /* The shadow that the step itself has begun holds the trap of MOV SS off: SDM 3A 6.8.3. */
-    if (is_trapped && !cpu->mov_ss_shadow) {
-        cpu->dr[6] |= DR6_BS;
-        cpu->pending.exception = true;
-        cpu->pending.vector = VECTOR_DB;
-        cpu->pending.has_error_code = false;
-    }
-    return ACTION_AGAIN;
+    cpu->traps = cpu->rflags & RFLAGS_TF;
+    cpu->repeats_once = cpu->traps || cpu->steps_next;
+    cpu->steps_next = false;
+    cpu->rflags &= ~(uint64_t)RFLAGS_RF;
+    const struct block *block = step(cpu);
+    cpu->repeats_once = false;
+    if (in_mov_ss)
+        cpu->mov_ss_shadow = false;
+    bool is_skipped =
+        cpu->mov_ss_shadow || ((cpu->debugctl & DEBUGCTL_BTF) && !is_branch_taken(cpu, block, rip));
+    if (cpu->traps && !is_skipped)
+        debug_trap(cpu, DR6_BS);
+    return after_step(cpu);
 }
 
 /* The requests of other threads that are about the processor as a whole. */
@@ -215,24 +255,31 @@ static enum action serve(struct cpu *cpu)
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
     take_resets(cpu, requests);
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     if (requests & REQUEST_KICK) {
         cpu_withdraw(cpu, REQUEST_KICK);
         return ACTION_KICK;
     }
     if (cpu->run_state == X86_WAIT_FOR_SIPI)
         return ACTION_HALT;
+    cpu->pending_debug |= cpu->debug_hits;
+    cpu->debug_hits = 0;
+    if (!cpu->pending.exception && cpu->pending_debug && !cpu->mov_ss_shadow)
+        debug_take_pending(cpu);
     if (cpu->pending.exception) {
         interrupt_deliver_pending(cpu);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     bool is_shadowed = cpu->interrupt_shadow || cpu->mov_ss_shadow;
-    if (has_interrupt(cpu, requests) && !is_shadowed) {
+    if (has_interrupt(cpu, requests) && !is_shadowed && !debugger_holds_interrupts(cpu)) {
         take_interrupt(cpu, requests);
-        return ACTION_AGAIN;
+        return after_step(cpu);
     }
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;
-    if (is_shadowed || (cpu->rflags & RFLAGS_TF))
+    if (is_shadowed || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || cpu->steps_next ||
+        debug_breaks_in_page(cpu, debug_code_linear(cpu)) || debugger_steps(cpu))
         return step_and_trap(cpu);
     if (requests & REQUEST_TRAP)
         cpu_withdraw(cpu, REQUEST_TRAP);
@@ -262,6 +309,8 @@ static enum action run_with_faults(struct cpu *cpu)
     }
     if (cpu->triple_fault)
         return ACTION_SHUTDOWN;
+    if (debugger_has_stopped(cpu))
+        return ACTION_DEBUG;
     return run_until_served(cpu);
 }
 
@@ -269,6 +318,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
 {
     atomic_store(&cpu->is_running, true);
     vector_enter(cpu);
+    debugger_enter(cpu);
     cpu_look(cpu);
     enum action action = run_with_faults(cpu);
     cpu->op = NULL;
@@ -277,6 +327,7 @@ enum cpu_exit cpu_run(struct cpu *cpu)
     switch (action) {
     case ACTION_HALT: return CPU_HALTED;
     case ACTION_KICK: return CPU_KICKED;
+    case ACTION_DEBUG: return CPU_DEBUG;
     default: return CPU_SHUTDOWN;
     }
 }

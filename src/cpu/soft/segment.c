@@ -34,8 +34,8 @@ static bool is_in_limit(const struct x86_segment *segment, uint64_t offset, unsi
     uint64_t last = offset + size_bytes - 1;
     bool is_expand_down = (segment->attributes & (SEGMENT_S | TYPE_CODE | TYPE_EXPAND_DOWN)) ==
                           (SEGMENT_S | TYPE_EXPAND_DOWN);
-    if (!is_expand_down) /* in a segment of 4 GiB an access may wrap: SDM 3A 5.3 */
-        return last <= segment->limit || segment->limit == UINT32_MAX;
+    if (!is_expand_down) /* at 4 GiB too, where SDM 3A 5.3 would let an access wrap */
+        return last <= segment->limit;
     return offset > segment->limit &&
            last <= (segment->attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX);
 }

@@ -16,8 +16,8 @@ static void load(struct cpu *cpu, const struct op *op, enum x86_segment_name nam
 
 /* MOV and POP; LSS, which loads both halves of the stack pointer, begins no shadow: SDM 3A 6.8.3.
  */
-static void load_alone(struct cpu *cpu, const struct op *op, enum x86_segment_name name,
-                       uint16_t selector)
+static void load_with_shadow(struct cpu *cpu, const struct op *op, enum x86_segment_name name,
+                             uint16_t selector)
 {
     load(cpu, op, name, selector);
     if (name == SEG_SS)
@@ -29,7 +29,7 @@ static void mov_to_segment(struct cpu *cpu, const struct op *op)
 {
     if (op->reg[0] == SEG_CS || op->reg[0] > SEG_GS)
         cpu_raise(cpu, VECTOR_UD);
-    load_alone(cpu, op, op->reg[0], (uint16_t)operand_read(cpu, op, 1, 2));
+    load_with_shadow(cpu, op, op->reg[0], (uint16_t)operand_read(cpu, op, 1, 2));
 }
 
 /* To memory two bytes, to a register zero-extended to the operand size. */
@@ -52,7 +52,7 @@ static void pop_segment(struct cpu *cpu, const struct op *op)
     uint64_t rsp = cpu->gpr[RSP];
     uint16_t selector = (uint16_t)stack_peek(cpu, 0, op->size_bytes);
     uint64_t mask = stack_mask_of(cpu);
-    load_alone(cpu, op, op->reg[0], selector);
+    load_with_shadow(cpu, op, op->reg[0], selector);
     cpu->gpr[RSP] = (rsp & ~mask) | ((rsp + op->size_bytes) & mask);
 }
 

@@ -6,6 +6,8 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
+
 enum {
     ATTRIBUTES_CODE64 = 0xa09b,
     ATTRIBUTES_CODE32 = 0xc09b,
@@ -21,6 +23,16 @@ static void set_flat(struct cpu *cpu, uint16_t cs, uint16_t ss, bool is_64bit, u
     cpu->segment[SEG_CS] = (struct x86_segment){0, UINT32_MAX, code | dpl, cs};
     cpu->segment[SEG_SS] = (struct x86_segment){0, UINT32_MAX, ATTRIBUTES_DATA | dpl, ss};
     cpu->cpl = (uint8_t)cpl;
+}
+
+/* Unlike other instructions, SYSCALL and SYSRET are trapped after by the TF that they load (as
+ * processors do; so FMASK can keep the kernel from a #DB, and the one of a SYSCALL comes after the
+ * SYSRET). */
+static void trap_by_new_flags(struct cpu *cpu)
+{
+    cpu->traps = false;
+    if (cpu->rflags & RFLAGS_TF)
+        debug_trap(cpu, DR6_BS);
 }
 
 /* AMD's outside of long mode: no LSTAR, no R11, no mask. */
@@ -52,8 +64,7 @@ static void syscall(struct cpu *cpu, const struct op *op)
     set_flat(cpu, cs, (uint16_t)(cs + 8), true, 0);
     cpu->rip = target;
     cpu_update_mode(cpu);
-    if (cpu->rflags & RFLAGS_TF)
-        cpu_look(cpu);
+    trap_by_new_flags(cpu);
 }
 
 /* AMD's outside of 64-bit mode: to 32-bit code, with interrupts on. */
@@ -88,6 +99,7 @@ static void sysret(struct cpu *cpu, const struct op *op)
     cpu->rip = rip;
     flags_load(cpu, cpu->gpr[R11], UINT64_C(0x3c7fd7));
     cpu_update_mode(cpu);
+    trap_by_new_flags(cpu);
 }
 
 static void sysenter(struct cpu *cpu, const struct op *op)

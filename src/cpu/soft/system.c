@@ -103,5 +103,6 @@ bool bind_system(const struct insn *insn, struct op *op)
     }
     return bind_control(insn, op) || bind_flags(insn, op) || bind_selector(insn, op) ||
            bind_far(insn, op) || bind_interrupt(insn, op) || bind_syscall(insn, op) ||
-           bind_msr(insn, op) || bind_cpuid(insn, op) || bind_io(insn, op);
+           bind_msr(insn, op) || bind_cpuid(insn, op) || bind_io(insn, op) ||
+           bind_hypercall(insn, op);
 }

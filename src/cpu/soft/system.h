@@ -87,6 +87,9 @@ struct soft_system {
     uint64_t voided_count;
     uint64_t tsc_khz;
     bool tsc_is_synthetic; /* the host's counter is no clock: nanoseconds are used instead */
+    uint64_t tsc_ratio;    /* ours to the host's, 32 bits of it a fraction; 0: as the host's */
+    bool tsc_is_stopped;   /* then it is tsc_stopped_at, before offsets */
+    uint64_t tsc_stopped_at;
     /* The offset of the first processor whose TSC was set, which the others take over when theirs
      * is near: their states are taken and set one after another. Under shootdown_lock. */
     bool has_tsc_offset;
@@ -108,6 +111,8 @@ bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uin
 /* Zeroed `system`, callbacks and log set by the caller afterwards. close frees regions' pages; the
  * cpus are gone by then. */
 void soft_system_open(struct soft_system *system);
+/* The same with a time-stamp counter of `tsc_hz` (TSC_MIN_HZ … TSC_MAX_HZ; 0: as the host's). */
+void soft_system_open_rate(struct soft_system *system, uint64_t tsc_hz);
 void soft_system_close(struct soft_system *system);
 
 /* Somebody who is no cpu has written guest memory: decoded code there is void. Any thread. */

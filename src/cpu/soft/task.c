@@ -6,7 +6,9 @@
  */
 #include "cpu/soft/core.h"
 
-/* All that there is but RF. */
+#include "cpu/soft/debug.h"
+
+/* All that there is but RF, which debug_resume sets. */
 #define TASK_FLAGS UINT32_C(0x3e7fd7)
 
 enum task_reason { TASK_JMP, TASK_CALL, TASK_RETURN };
@@ -22,7 +24,6 @@ enum {
     TSS32_LDT = 96,
     TSS32_TRAP = 100,
     TYPE_BUSY = 2,
-    DR6_BT = 1 << 15,
 };
 
 /* What a TSS holds of a task, in the order of its fields. */
@@ -178,7 +179,10 @@ static void task_load(struct cpu *cpu, const struct task *task)
             segment_set_null(cpu, i, task->segment[i]);
     }
     segment_set_null(cpu, SEG_LDTR, task->ldt);
-    cpu->dr[7] &= ~(uint64_t)0x155; /* L0 … L3 and LE: SDM 3B 17.2.4 */
+    cpu->dr[7] &= ~(uint64_t)(DR7_LOCAL | DR7_LE); /* SDM 3B 17.2.4 */
+    debug_update(cpu);
+    if (task->flags & RFLAGS_RF)
+        debug_resume(cpu);
     cpu_update_mode(cpu);
     if (task->has_cr3 && (cpu->cr0 & CR0_PG))
         control_write_cr3(cpu, task->cr3);
@@ -222,10 +226,8 @@ static void task_switch(struct cpu *cpu, uint16_t selector, struct descriptor *n
     cpu->cr0 |= CR0_TS;
     cpu->x87_ready = false;
     task_load(cpu, &task);
-    if (task.is_trapped) {
-        cpu->dr[6] |= DR6_BT;
-        cpu->pending = (struct x86_pending){.exception = true, .vector = VECTOR_DB};
-    }
+    if (task.is_trapped)
+        debug_trap(cpu, DR6_BT);
 }
 
 /* A TSS that is not busy, named by a task gate or a far pointer. */
@@ -273,7 +275,7 @@ void task_return(struct cpu *cpu, const struct op *op)
         raise_tss(cpu, link);
     if (!(tss.attributes & SEGMENT_P))
         raise_selector(cpu, VECTOR_NP, link);
-    cpu->nmi_blocked = false;
+    cpu_unblock_nmi(cpu);
     uint64_t flags = cpu_get_rflags(cpu) & ~(uint64_t)RFLAGS_NT;
     task_switch(cpu, link, &tss, TASK_RETURN, op_next_rip(cpu, op), flags);
 }

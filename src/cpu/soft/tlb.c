@@ -2,6 +2,8 @@
  * The software TLB: see tlb.h. Flushes touch only what was filled since the last one. */
 #include "cpu/soft/tlb.h"
 
+#include "cpu/soft/debug.h"
+#include "cpu/soft/debugger.h"
 #include "cpu/soft/translator/translator.h"
 
 #include <stdlib.h>
@@ -94,6 +96,11 @@ bool tlb_open(struct cpu *cpu)
             /* Entries of sets that are never used are never touched. */
             cpu->tlb_all->set[i].filled[view] = TLB_LOG_ENTRIES + 1;
         }
+    struct tlb_tables *none = &cpu->tlb_all->none;
+    for (unsigned i = 0; i < TLB_ENTRIES; i++)
+        none->read[i] = none->write[i] = invalid_entry;
+    for (unsigned i = 0; i < TLB_EXECUTE_ENTRIES; i++)
+        none->execute[i] = invalid_entry;
     cpu->page_slots_used = 1;
     cpu->tlb_all->next_epoch = 1;
     cpu->tlb_set = &cpu->tlb_all->set[0];
@@ -109,10 +116,26 @@ void tlb_close(struct cpu *cpu)
     cpu->tlb_all = NULL;
 }
 
+/* Translated code knows some pages to hit: not when alignment is to be checked from now on. */
+static void set_fast_entries(struct cpu *cpu)
+{
+    bool is_none = cpu->tlb == &cpu->tlb_all->none;
+    if (cpu->checks_alignment != is_none)
+        forget_page_slots(cpu);
+    cpu->tlb = cpu->checks_alignment ? &cpu->tlb_all->none : &cpu->tlb_set->tables[cpu->tlb_view];
+}
+
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
 {
     cpu->tlb_view = (uint8_t)view;
-    cpu->tlb = &cpu->tlb_set->tables[view];
+    set_fast_entries(cpu);
+}
+
+void tlb_flush_keys(struct cpu *cpu, uint32_t changed)
+{
+    enum { KEY0 = 3 };
+    if ((changed & KEY0) || cpu->tlb_all->has_keys)
+        tlb_flush_all(cpu);
 }
 
 static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)
@@ -225,7 +248,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     cpu->stats.space_switches++;
     cpu->stats.space_misses += !keep;
     cpu->tlb_set = set;
-    cpu->tlb = &set->tables[cpu->tlb_view];
+    set_fast_entries(cpu);
     forget_page_slots(cpu);
     if (!keep)
         set_flush(cpu, set);
@@ -242,6 +265,7 @@ void tlb_flush_all(struct cpu *cpu)
         if (&cpu->tlb_all->set[i] != cpu->tlb_set)
             cpu->tlb_all->set[i].is_used = false;
     cpu->tlb_all->is_upper_private = false;
+    cpu->tlb_all->has_keys = false;
     set_flush(cpu, cpu->tlb_set);
     tlb_new_upper_epoch(cpu);
 }
@@ -342,8 +366,8 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
                  enum memory_access access, enum tlb_view view, const struct mapping *mapping)
 {
     uint64_t page = linear & PAGE_MASK, kind = 0;
-    bool is_data = !(view == TLB_SUPERVISOR_SMAP && mapping->user);
-    bool is_write = is_data && mapping->writable && mapping->dirty;
+    bool is_data = !(view == TLB_SUPERVISOR_SMAP && mapping->user) && !mapping->key_denies_read;
+    bool is_write = is_data && mapping->writable && mapping->dirty && !mapping->key_denies_write;
     struct soft_region *region = soft_region_find(cpu->system, mapping->gpa);
     uint64_t offset = region ? mapping->gpa - region->gpa : 0;
     uintptr_t physical = mapping->gpa - page;
@@ -353,21 +377,23 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
     if (mapping->executable)
         set_entry(entry_of(tables, linear, ACCESS_EXECUTE), page | kind, addend,
                   access == ACCESS_EXECUTE);
+    if (debug_watches_page(cpu, page) || debugger_watches(cpu, page, PAGE_BYTES))
+        kind |= TLB_WATCH_TAG;
     if (is_data)
         set_entry(entry_of(tables, linear, ACCESS_READ), page | kind, addend,
                   access == ACCESS_READ);
     if (!is_write)
         return;
     if (region && region->read_only) {
-        kind = TLB_MMIO_TAG;
+        kind |= TLB_MMIO_TAG;
         addend = physical;
     } else if (region && !code_page_take_write(cpu, &region->pages[offset >> PAGE_SHIFT])) {
-        kind = TLB_CODE_TAG;
+        kind |= TLB_CODE_TAG;
     }
     set_entry(entry_of(tables, linear, ACCESS_WRITE), page | kind, addend, access == ACCESS_WRITE);
 }
 
-static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
+static void note_fill(struct cpu *cpu, struct tlb_set *set, unsigned view, uint64_t linear,
                       const struct mapping *mapping)
 {
     unsigned n = set->filled[view];
@@ -380,6 +406,7 @@ static void note_fill(struct tlb_set *set, unsigned view, uint64_t linear,
     if (mapping->level == 3)
         bloom_add(&set->huge, linear >> 30);
     set->has_global |= mapping->global;
+    cpu->tlb_all->has_keys |= mapping->key != 0;
 }
 
 /* Code of the upper half that is not global: every flush must make the jump cache forget it. */
@@ -397,7 +424,7 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
 {
     struct tlb_set *set = cpu->tlb_set;
     struct tlb_entry *entry = entry_of(&set->tables[view], linear, access);
-    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG;
+    uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG | TLB_WATCH_TAG;
     if ((entry->tag & ~flags) == (linear & PAGE_MASK))
         return entry;
     struct mapping mapping;
@@ -406,7 +433,7 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     if (!paging_walk(cpu, linear, access, view, &mapping, &error_code))
         cpu_raise_page_fault(cpu, linear, error_code);
     fill(cpu, &set->tables[view], linear, access, view, &mapping);
-    note_fill(set, view, linear, &mapping);
+    note_fill(cpu, set, view, linear, &mapping);
     note_private(cpu, linear, &mapping);
     return entry;
 }
@@ -419,14 +446,15 @@ uintptr_t tlb_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes,
     const struct tlb_entry *entry = entry_of(tables, linear, access);
     struct mapping mapping;
     uint32_t error_code;
-    if (!is_canonical(linear) || ((linear ^ (linear + size_bytes - 1)) & PAGE_MASK))
+    bool is_crossing = (linear ^ (linear + size_bytes - 1)) & PAGE_MASK;
+    if (cpu->checks_alignment || !is_canonical(linear) || is_crossing)
         return 0;
     if (entry->tag != (linear & PAGE_MASK)) {
         cpu->stats.tlb_misses++;
         if (!paging_walk(cpu, linear, ACCESS_READ, cpu->tlb_view, &mapping, &error_code))
             return 0;
         fill(cpu, tables, linear, access, cpu->tlb_view, &mapping);
-        note_fill(set, cpu->tlb_view, linear, &mapping);
+        note_fill(cpu, set, cpu->tlb_view, linear, &mapping);
         note_private(cpu, linear, &mapping);
     }
     return entry->tag == (linear & PAGE_MASK) ? entry->addend : 0;

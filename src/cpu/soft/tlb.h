@@ -35,14 +35,18 @@ struct tlb {
     uint64_t next_epoch;
     uint64_t upper_epoch;
     struct tlb_bloom upper_code;
-    bool is_upper_private; /* code of the upper half is in pages that are not global */
+    bool is_upper_private;  /* code of the upper half is in pages that are not global */
+    bool has_keys;          /* entries of pages with a protection key that is not 0 */
+    struct tlb_tables none; /* cpu->tlb while every access is to be checked */
 };
 
 /* A page as the tables give it: paging.c. */
 struct mapping {
     uint64_t gpa; /* of the 4 KiB page */
     bool user, writable, executable, dirty, global;
-    uint8_t level; /* 1: 4 KiB, 2: 2 or 4 MiB, 3: 1 GiB */
+    uint8_t key;
+    bool key_denies_read, key_denies_write; /* by PKRU; writable says nothing of it */
+    uint8_t level;                          /* 1: 4 KiB, 2: 2 or 4 MiB, 3: 1 GiB */
 };
 
 /* Walks the tables for one access and sets the accessed bit, and the dirty bit for a write. False:
@@ -50,8 +54,9 @@ struct mapping {
 bool paging_walk(struct cpu *cpu, uint64_t linear, enum memory_access access, enum tlb_view view,
                  struct mapping *mapping, uint32_t *error_code);
 
-/* PDPTEs of PAE paging, read when CR3 is loaded: false when one has reserved bits set. */
-bool paging_check_pdptes(struct cpu *cpu, uint64_t cr3);
+/* PDPTEs of PAE paging, read when CR3 is loaded: false, and nothing is changed, when one has
+ * reserved bits set. */
+bool paging_load_pdptes(struct cpu *cpu, uint64_t cr3);
 
 bool tlb_open(struct cpu *cpu);
 void tlb_close(struct cpu *cpu);
@@ -64,11 +69,14 @@ void tlb_flush_page(struct cpu *cpu, uint64_t linear);
 void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid);
 void tlb_set_view(struct cpu *cpu, enum tlb_view view);
 
+/* PKRU has changed in the bits `changed`: entries that depend on them go. */
+void tlb_flush_keys(struct cpu *cpu, uint32_t changed);
+
 /* Write tags of the host page go, in all sets. */
 void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
 
-/* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE or MMIO
- * set; for MMIO addend is gpa - linear. */
+/* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE, MMIO or
+ * WATCH set; for MMIO addend is gpa - linear. */
 struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access access,
                           enum tlb_view view);
 

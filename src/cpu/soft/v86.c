@@ -5,6 +5,8 @@
  */
 #include "cpu/soft/core.h"
 
+#include "cpu/soft/debug.h"
+
 enum { ATTRIBUTES_V86 = 0xf3 }; /* present, DPL 3, data, writable, accessed: SDM 3A 20.2 */
 
 void v86_set_segment(struct cpu *cpu, enum x86_segment_name name, uint16_t selector)
@@ -33,11 +35,11 @@ void v86_enter(struct cpu *cpu)
         frame[i] = (uint32_t)stack_peek(cpu, i, 4);
     if (frame[0] > UINT16_MAX)
         gp(cpu);
-    cpu->nmi_blocked = false;
+    cpu_unblock_nmi(cpu);
     cpu->cpl = 3;
     cpu->rip = frame[0];
     cpu->gpr[RSP] = frame[3];
-    flags_load(cpu, frame[2], UINT32_C(0x3e7fd5)); /* all but RF */
+    flags_load(cpu, frame[2], UINT32_C(0x3e7fd5)); /* all but RF, which debug_resume sets */
     v86_set_segment(cpu, SEG_CS, (uint16_t)frame[1]);
     v86_set_segment(cpu, SEG_SS, (uint16_t)frame[4]);
     v86_set_segment(cpu, SEG_ES, (uint16_t)frame[5]);
@@ -45,6 +47,8 @@ void v86_enter(struct cpu *cpu)
     v86_set_segment(cpu, SEG_FS, (uint16_t)frame[7]);
     v86_set_segment(cpu, SEG_GS, (uint16_t)frame[8]);
     cpu_update_mode(cpu);
+    if (frame[2] & RFLAGS_RF)
+        debug_resume(cpu);
 }
 
 uint64_t v86_popped_flags(struct cpu *cpu, uint64_t flags, uint64_t *mask, unsigned size_bytes)
@@ -101,6 +105,7 @@ static void deliver_8086(struct cpu *cpu, const struct op *op, uint8_t vector)
     v86_set_segment(cpu, SEG_CS, target[1]);
     cpu->rip = target[0];
     cpu->rflags &= ~cleared;
+    cpu->traps = false; /* as after software() of interrupt.c */
     cpu_update_mode(cpu);
 }
 

@@ -232,6 +232,9 @@ bool bind_branch(const struct insn *insn, struct op *op)
         return false;
     op->size_bytes = is_64bit ? 8 : insn->info->operand_width / 8;
     op->flags |= OP_ENDS_BLOCK;
+    if (insn->info->mnemonic == ZYDIS_MNEMONIC_JMP || insn->info->mnemonic == ZYDIS_MNEMONIC_CALL ||
+        insn->info->mnemonic == ZYDIS_MNEMONIC_RET)
+        op->flags |= OP_ALWAYS_BRANCHES;
     if (insn->info->mnemonic == ZYDIS_MNEMONIC_RET)
         op->imm = insn->form == FORM_I ? (uint16_t)insn->operands[0].imm.value.u : 0;
     return true;

@@ -207,12 +207,12 @@ static uint64_t scas_step(struct cpu *cpu, const struct op *op, const struct str
 static void repeat(struct cpu *cpu, const struct op *op, step_fn *step, bool compares)
 {
     struct string s = string_of(cpu, op);
-    uint64_t budget = CHUNK_LIMIT;
+    uint64_t budget = cpu->repeats_once ? 1 : CHUNK_LIMIT;
     for (;;) {
         uint64_t left = cpu->gpr[RCX] & s.mask;
         if (left == 0)
             break;
-        uint64_t count = step(cpu, op, &s, smaller(left, CHUNK_LIMIT));
+        uint64_t count = step(cpu, op, &s, smaller(left, budget));
         set_register(cpu, RCX, left - count, s.mask);
         if (compares && !(cpu->cc & CC_ZF) == !(op->flags & OP_REPNE))
             break;
@@ -220,7 +220,7 @@ static void repeat(struct cpu *cpu, const struct op *op, step_fn *step, bool com
             break;
         budget -= smaller(budget, count);
         if (budget == 0 || atomic_load_explicit(&cpu->requests, memory_order_relaxed)) {
-            cpu->rip = cpu_rip(cpu);
+            cpu_repeat_later(cpu);
             return;
         }
     }

@@ -207,7 +207,7 @@ emit_fn *system_find(const struct unit *unit, const struct op *op, const struct 
     case ZYDIS_MNEMONIC_STD: return direction;
     case ZYDIS_MNEMONIC_PUSHFQ: return pushf;
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return unit->cpu->system->tsc_is_synthetic ? NULL : rdtsc;
+    case ZYDIS_MNEMONIC_RDTSCP: return tsc_is_host(unit->cpu->system) ? rdtsc : NULL;
     case ZYDIS_MNEMONIC_MOV: return find_mov(op, facts, is_user);
     case ZYDIS_MNEMONIC_PAUSE: return facts->info.raw.rex.B ? NULL : pause;
     case ZYDIS_MNEMONIC_MFENCE:

@@ -74,6 +74,7 @@ static bool bind_maskmov(const struct insn *insn, struct op *op, unsigned elemen
     shape.data = op->reg[is_store ? 2 : 0];
     shape.mask = op->reg[1];
     op->imm = shape.imm;
+    op->flags |= OP_ANY_ALIGNMENT;
     op->fn = is_store ? op_mask_store : op_mask_load;
     return true;
 }
@@ -195,6 +196,7 @@ static bool bind_gather(const struct insn *insn, struct op *op, unsigned element
     if (shape.data == shape.mask || shape.data == shape.index_reg || shape.mask == shape.index_reg)
         return false; /* #UD */
     op->imm = shape.imm;
+    op->flags |= OP_ANY_ALIGNMENT;
     op->index = GPR_ZERO; /* decode can't put a vector register there */
     op->scale = (uint8_t)(memory->mem.scale == 8   ? 3
                           : memory->mem.scale == 4 ? 2

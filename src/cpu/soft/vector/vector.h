@@ -14,8 +14,8 @@
  * CPUID: offer no more than the host has of x87, MMX, SSE … SSE4.2, AES, PCLMULQDQ, AVX, AVX2, FMA,
  * F16C, SHA, FXSR, XSAVE, XSAVEOPT, XSAVEC, XGETBV_ECX_1, XSAVES. Not FFXSR (80000001H EDX[25]),
  * not MISALIGNSSE (80000001H ECX[7]). CPUID.7.0:EBX[13] (FCS and FDS are deprecated) must be 1.
- * Leaf 0DH: vector_xcr0_supported() and sizes 576 (x87, SSE) or 832 (with AVX at offset 576, 256
- * bytes). IA32_XSS (0xda0) reads as 0; writing anything else is #GP(0).
+ * Leaf 0DH: vector_xcr0_supported(), vector_xsave_bytes() and vector_xsave_place(). IA32_XSS
+ * (0xda0) reads as 0; writing anything else is #GP(0).
  */
 #ifndef SKEP_CPU_SOFT_VECTOR_VECTOR_H
 #define SKEP_CPU_SOFT_VECTOR_VECTOR_H
@@ -57,6 +57,13 @@ void vector_reset(struct cpu *cpu);
 
 /* The bits of XCR0 that the guest may set. */
 uint64_t vector_xcr0_supported(const struct cpu *cpu);
+
+/* How long an XSAVE area with these components is, in standard or compacted form. */
+uint32_t vector_xsave_bytes(const struct cpu *cpu, uint64_t components, bool is_compacted);
+
+/* Size and standard offset of a component from 2 on. */
+void vector_xsave_place(const struct cpu *cpu, unsigned component, uint32_t *size_bytes,
+                        uint32_t *offset);
 
 /* See above. */
 bool vector_wants_flush(const struct cpu *cpu);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * FXSAVE, XSAVE and their relatives, XGETBV, XSETBV, LDMXCSR, STMXCSR (SDM 1 chapter 13), and the
- * engine-neutral state, which is an XSAVE area too. Components: x87, SSE, AVX. IA32_XSS is 0.
+ * engine-neutral state, which is an XSAVE area too. Components: x87, SSE, AVX, and PKRU, which the
+ * engine-neutral state keeps apart. IA32_XSS is 0.
  *
  * XINUSE is exact: a component in its initial configuration is never "in use". The modified
  * optimisation of XSAVEOPT and XSAVES is not taken, which the manual leaves open: every component
@@ -18,6 +19,9 @@ enum {
     AVX_AT = 576,
     AVX_BYTES = 256,
     AREA_BYTES = AVX_AT + AVX_BYTES,
+    PKRU_BYTES = 8,
+    PKRU_AT_INTEL = 2688, /* behind room for AVX-512, and for MPX on Intel's */
+    PKRU_AT_AMD = 2432,
     MXCSR_AT = 24,
     MXCSR_MASK_AT = 28,
     XMM_AT = 160,
@@ -95,7 +99,33 @@ static uint64_t in_use(struct cpu *cpu)
 {
     unsigned count = vector_count(cpu);
     return (x87_is_initial(cpu) ? 0 : XCR0_X87) | (half_is_clear(cpu, 0, count) ? 0 : XCR0_SSE) |
-           (half_is_clear(cpu, 1, count) ? 0 : XCR0_AVX);
+           (half_is_clear(cpu, 1, count) ? 0 : XCR0_AVX) | (cpu->pkru ? XCR0_PKRU : 0);
+}
+
+/* --- sizes and places ----------------------------------------------------------------------- */
+
+/* In standard form where the vendor has it; in compacted form components follow one another as
+ * they are in XCOMP_BV (SDM 1 13.4.3). */
+static unsigned pkru_at(const struct cpu *cpu, uint64_t components, bool is_compacted)
+{
+    if (!is_compacted)
+        return cpu->system->features.is_amd ? PKRU_AT_AMD : PKRU_AT_INTEL;
+    return components & XCR0_AVX ? AREA_BYTES : AVX_AT;
+}
+
+void vector_xsave_place(const struct cpu *cpu, unsigned component, uint32_t *size_bytes,
+                        uint32_t *offset)
+{
+    bool is_avx = 1u << component == XCR0_AVX;
+    *size_bytes = is_avx ? AVX_BYTES : PKRU_BYTES;
+    *offset = is_avx ? AVX_AT : pkru_at(cpu, 0, false);
+}
+
+uint32_t vector_xsave_bytes(const struct cpu *cpu, uint64_t components, bool is_compacted)
+{
+    if (components & XCR0_PKRU)
+        return pkru_at(cpu, components, is_compacted) + PKRU_BYTES;
+    return components & XCR0_AVX ? AREA_BYTES : AVX_AT;
 }
 
 /* --- FXSAVE, FXRSTOR ------------------------------------------------------------------------ */
@@ -158,14 +188,17 @@ static void check_xsave(struct cpu *cpu)
         cpu_raise(cpu, VECTOR_NM);
 }
 
-static unsigned area_bytes(uint64_t components)
+/* Faults before anything is written. What lies between AVX and PKRU is not touched. */
+static void probe(struct cpu *cpu, uint64_t linear, uint64_t components, bool is_compacted)
 {
-    return components & XCR0_AVX ? AREA_BYTES : AVX_AT;
+    memory_probe_write(cpu, linear, components & XCR0_AVX ? AREA_BYTES : AVX_AT);
+    if (components & XCR0_PKRU)
+        memory_probe_write(cpu, linear + pkru_at(cpu, components, is_compacted), PKRU_BYTES);
 }
 
 /* Writes the given components. The parts are apart in memory, and what lies between stays. */
 static void write_components(struct cpu *cpu, uint64_t linear, uint64_t components, bool with_mxcsr,
-                             bool is_64bit)
+                             unsigned pkru_offset, bool is_64bit)
 {
     uint8_t area[XMM_AT + 256];
     unsigned count = vector_count(cpu);
@@ -186,6 +219,8 @@ static void write_components(struct cpu *cpu, uint64_t linear, uint64_t componen
         put_half(cpu, area, 1, count);
         memory_write(cpu, linear + AVX_AT, area, count * 16);
     }
+    if (components & XCR0_PKRU)
+        memory_write64(cpu, linear + pkru_offset, cpu->pkru);
 }
 
 /* XSAVE and XSAVEOPT, which leaves out what is initial. */
@@ -193,12 +228,13 @@ static void save_standard(struct cpu *cpu, const struct op *op, bool is_optimise
 {
     check_xsave(cpu);
     uint64_t mask = requested(cpu);
-    uint64_t linear = aligned_address(cpu, op, area_bytes(mask), 64, ACCESS_WRITE);
-    memory_probe_write(cpu, linear, area_bytes(mask));
+    unsigned bytes = vector_xsave_bytes(cpu, mask, false);
+    uint64_t linear = aligned_address(cpu, op, bytes, 64, ACCESS_WRITE);
+    probe(cpu, linear, mask, false);
     uint64_t used = in_use(cpu);
     uint64_t bv = memory_read64(cpu, linear + HEADER_AT);
     write_components(cpu, linear, is_optimised ? mask & used : mask, mask & (XCR0_SSE | XCR0_AVX),
-                     is_rex_w(op));
+                     pkru_at(cpu, mask, false), is_rex_w(op));
     memory_write64(cpu, linear + HEADER_AT, (bv & ~mask) | (used & mask));
 }
 
@@ -212,19 +248,20 @@ static void op_xsaveopt(struct cpu *cpu, const struct op *op)
     save_standard(cpu, op, true);
 }
 
-/* XSAVEC and XSAVES. AVX is the only extended component: compacted, it stands where it always
- * does. */
+/* XSAVEC and XSAVES. */
 static void op_xsavec(struct cpu *cpu, const struct op *op)
 {
     check_xsave(cpu);
     uint64_t mask = requested(cpu);
-    uint64_t linear = aligned_address(cpu, op, area_bytes(mask), 64, ACCESS_WRITE);
-    memory_probe_write(cpu, linear, area_bytes(mask));
+    unsigned bytes = vector_xsave_bytes(cpu, mask, true);
+    uint64_t linear = aligned_address(cpu, op, bytes, 64, ACCESS_WRITE);
+    probe(cpu, linear, mask, true);
     uint64_t used = in_use(cpu);
     if (cpu->mxcsr != MXCSR_DEFAULT)
         used |= XCR0_SSE;
     uint64_t header[2] = {used & mask, mask | compacted};
-    write_components(cpu, linear, used & mask, used & mask & XCR0_SSE, is_rex_w(op));
+    write_components(cpu, linear, used & mask, used & mask & XCR0_SSE, pkru_at(cpu, mask, true),
+                     is_rex_w(op));
     memory_write(cpu, linear + HEADER_AT, header, sizeof(header));
 }
 
@@ -247,6 +284,18 @@ static bool header_is_valid(const struct xsave_header *header, uint64_t xcr0, bo
     uint64_t format = header->xcomp_bv & ~compacted;
     return !(format & ~xcr0) && !(header->xstate_bv & ~format) &&
            memcmp(header->reserved, zero, sizeof(zero)) == 0;
+}
+
+/* PKRU of an area, and 0 when it is not there. */
+static uint32_t read_pkru(struct cpu *cpu, const struct op *op, uint64_t linear,
+                          const struct xsave_header *header)
+{
+    bool is_compacted = header->xcomp_bv & compacted;
+    if (!(header->xstate_bv & XCR0_PKRU))
+        return 0;
+    unsigned at = pkru_at(cpu, header->xcomp_bv, is_compacted);
+    op_address(cpu, op, at + PKRU_BYTES, ACCESS_READ);
+    return (uint32_t)memory_read64(cpu, linear + at);
 }
 
 /* Loads or initialises the components of `mask`; `area` has been checked. */
@@ -286,6 +335,7 @@ static void restore(struct cpu *cpu, const struct op *op, bool need_compacted)
         op_address(cpu, op, AREA_BYTES, ACCESS_READ);
         memory_read(cpu, linear + AVX_AT, area + AVX_AT, AVX_BYTES);
     }
+    uint32_t pkru = mask & XCR0_PKRU ? read_pkru(cpu, op, linear, &header) : cpu->pkru;
     uint32_t mxcsr = cpu->mxcsr;
     if (!(header.xcomp_bv & compacted)) {
         if (mask & (XCR0_SSE | XCR0_AVX)) /* whatever XSTATE_BV says */
@@ -295,6 +345,7 @@ static void restore(struct cpu *cpu, const struct op *op, bool need_compacted)
     }
     cpu->mxcsr = mxcsr;
     load_components(cpu, area, mask, present, is_rex_w(op));
+    cpu_set_pkru(cpu, pkru);
 }
 
 static void op_xrstor(struct cpu *cpu, const struct op *op)

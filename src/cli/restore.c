@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * skep run --restore: options from the saved machine. */
+#include "cli/restore.h"
+
+#include <string.h>
+
+/* Names may have changed since: files moved, another port of the host. So what backs a device can
+ * be given anew, but not whether there is one. */
+static void fill_backends(struct machine_config *config, const struct machine_config *saved,
+                          const struct restore_given *given)
+{
+    if (!config->disk_count) {
+        memcpy(config->disks, saved->disks, sizeof(config->disks));
+        config->disk_count = saved->disk_count;
+    }
+    if (!given->nets) {
+        memcpy(config->nets, saved->nets, sizeof(config->nets));
+        config->net_count = saved->net_count;
+    }
+    if (!given->console)
+        config->serials[0] = saved->serials[0];
+    if (!given->serials) {
+        for (unsigned i = 1; i < MACHINE_MAX_SERIALS; i++)
+            config->serials[i] = saved->serials[i];
+        config->serial_count = saved->serial_count;
+    }
+    if (!config->console_count) {
+        memcpy(config->consoles, saved->consoles, sizeof(config->consoles));
+        config->console_count = saved->console_count;
+    }
+    if (!config->debugcon)
+        config->debugcon = saved->debugcon;
+    if (!config->post)
+        config->post = saved->post;
+    if (!config->parallel)
+        config->parallel = saved->parallel;
+}
+
+void restore_fill(struct machine_config *config, const struct restore_given *given)
+{
+    const struct machine_config *saved = machine_saved_config(config->saved);
+    if (!config->kernel) {
+        config->kernel = saved->kernel;
+        memcpy(config->initrds, saved->initrds, sizeof(config->initrds));
+        config->initrd_count = saved->initrd_count;
+    }
+    if (!config->rom)
+        config->rom = saved->rom;
+    if (!config->cmdline)
+        config->cmdline = saved->cmdline;
+    fill_backends(config, saved, given);
+    config->no_balloon = saved->no_balloon;
+    config->no_rng = saved->no_rng;
+    config->has_exit_port = saved->has_exit_port;
+    config->exit_port = saved->exit_port;
+    config->has_testdev = saved->has_testdev;
+    config->parallel_ignores_strobe = saved->parallel_ignores_strobe;
+    config->no_reboot |= saved->no_reboot;
+}

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * A machine's configuration as JSON. A new option of a plain kind is a line in one of the tables
+ * below; a key that is not known is an option of a newer skep, and is refused.
+ */
+#include "machine/description.h"
+
+#include <assert.h>
+#include <jansson.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct description {
+    json_t *root; /* the strings are its */
+    struct machine_config config;
+    struct machine_forward forwards[MACHINE_MAX_NETS][MACHINE_MAX_FORWARDS];
+};
+
+static const char what_parse[] = "cannot restore the machine";
+
+struct field {
+    const char *name;
+    size_t offset;
+};
+#define FIELD(type, name)                                                                          \
+    {                                                                                              \
+#name, offsetof(struct type, name)                                                         \
+    }
+
+static const struct field strings[] = {FIELD(machine_config, cmdline)};
+/* Where bytes go: host/chardev.h. */
+static const struct field places[] = {FIELD(machine_config, debugcon), FIELD(machine_config, post),
+                                      FIELD(machine_config, parallel)};
+static const struct field flags[] = {
+    FIELD(machine_config, no_balloon),  FIELD(machine_config, no_rng),
+    FIELD(machine_config, no_reboot),   FIELD(machine_config, has_exit_port),
+    FIELD(machine_config, has_testdev), FIELD(machine_config, parallel_ignores_strobe)};
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+static const char **string_at(struct machine_config *config, const struct field *field)
+{
+    return (const char **)(void *)((char *)config + field->offset);
+}
+
+static bool *flag_at(struct machine_config *config, const struct field *field)
+{
+    return (bool *)(void *)((char *)config + field->offset);
+}
+
+/* ---- to text ---- */
+
+static json_t *string_of(const char *text)
+{
+    return text ? json_string(text) : json_null();
+}
+
+static json_t *path_of(const char *path)
+{
+    char *absolute = path ? realpath(path, NULL) : NULL;
+    json_t *value = string_of(absolute ? absolute : path);
+    free(absolute);
+    return value;
+}
+
+/* A file; or, for a Multiboot kernel, files with arguments behind commas, each with the folder of a
+ * relative name (machine.h). */
+static json_t *initrd_of(const char *text)
+{
+    char *absolute = realpath(text, NULL), *folder = getcwd(NULL, 0);
+    json_t *value = absolute || !folder ? string_of(absolute ? absolute : text) : json_string("");
+    bool begins = true;
+    for (const char *at = text; !absolute && folder && *at; at++) {
+        bool is_comma = *at == ',' && at[1] == ',';
+        json_t *more =
+            json_sprintf("%s%s%s%.*s", json_string_value(value), begins && *at != '/' ? folder : "",
+                         begins && *at != '/' ? "/" : "", is_comma ? 2 : 1, at);
+        json_decref(value);
+        value = more;
+        begins = *at == ',' && !is_comma;
+        at += is_comma;
+    }
+    free(absolute);
+    free(folder);
+    return value;
+}
+
+/* Where bytes go (host/chardev.h), with the folder of a relative name. */
+static json_t *where_of(const char *where)
+{
+    static const char *const kinds[] = {"file:", "pipe:", "unix:"};
+    for (size_t i = 0; where && i < COUNT(kinds); i++) {
+        size_t length = strlen(kinds[i]);
+        if (strncmp(where, kinds[i], length) != 0 || where[length] == '/')
+            continue;
+        char *folder = getcwd(NULL, 0);
+        json_t *value =
+            folder ? json_sprintf("%s%s/%s", kinds[i], folder, where + length) : string_of(where);
+        free(folder);
+        return value;
+    }
+    return string_of(where);
+}
+
+static json_t *disks_of(const struct machine_config *config)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct machine_disk *disk = &config->disks[i];
+        json_array_append_new(list, json_pack("{s:o, s:o, s:b, s:b}", "path", path_of(disk->path),
+                                              "serial", string_of(disk->serial), "read_only",
+                                              disk->read_only, "raw", disk->is_surely_raw));
+    }
+    return list;
+}
+
+static json_t *forwards_of(const struct machine_net *net)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < net->forward_count; i++) {
+        const struct machine_forward *forward = &net->forwards[i];
+        json_array_append_new(list, json_pack("{s:b, s:o, s:i, s:i}", "udp", forward->is_udp,
+                                              "address", string_of(forward->host_address), "host",
+                                              forward->host_port, "guest", forward->guest_port));
+    }
+    return list;
+}
+
+static json_t *nets_of(const struct machine_config *config)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->net_count; i++) {
+        const struct machine_net *net = &config->nets[i];
+        json_t *mac = json_array();
+        for (unsigned j = 0; j < sizeof(net->mac); j++)
+            json_array_append_new(mac, json_integer(net->mac[j]));
+        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o}", "kind",
+                                              net->kind == MACHINE_NET_USER ? "user" : "tap", "tap",
+                                              string_of(net->tap_name), "mac", mac, "forwards",
+                                              forwards_of(net)));
+    }
+    return list;
+}
+
+static json_t *list_of(const char *const *texts, unsigned count, json_t *(*to)(const char *text))
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < count; i++)
+        json_array_append_new(list, to(texts[i]));
+    return list;
+}
+
+static json_t *consoles_of(const struct machine_config *config)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->console_count; i++)
+        json_array_append_new(list,
+                              json_pack("{s:o, s:o}", "name", string_of(config->consoles[i].name),
+                                        "where", where_of(config->consoles[i].where)));
+    return list;
+}
+
+static json_t *uuid_of(const struct machine_config *config)
+{
+    char text[2 * sizeof(config->uuid) + 1];
+    for (unsigned i = 0; i < sizeof(config->uuid); i++)
+        snprintf(text + 2 * i, 3, "%02x", config->uuid[i]);
+    return json_string(text);
+}
+
+char *description_text(const struct machine_config *config)
+{
+    struct machine_config copy = *config;
+    json_t *root =
+        json_pack("{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i}", "cpus",
+                  config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
+                  config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
+                  uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom),
+                  "initrds", list_of(config->initrds, config->initrd_count, initrd_of), "disks",
+                  disks_of(config), "nets", nets_of(config), "serials",
+                  list_of(config->serials, config->serial_count, where_of), "consoles",
+                  consoles_of(config), "exit_port", config->exit_port);
+    if (!root)
+        return NULL;
+    for (size_t i = 0; i < COUNT(strings); i++)
+        json_object_set_new(root, strings[i].name, string_of(*string_at(&copy, &strings[i])));
+    for (size_t i = 0; i < COUNT(places); i++)
+        json_object_set_new(root, places[i].name, where_of(*string_at(&copy, &places[i])));
+    for (size_t i = 0; i < COUNT(flags); i++)
+        json_object_set_new(root, flags[i].name, json_boolean(*flag_at(&copy, &flags[i])));
+    char *text = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    return text;
+}
+
+/* ---- from text ---- */
+
+/* A string, or NULL for null. False: neither. */
+static bool take_string(const json_t *value, const char **text)
+{
+    *text = json_string_value(value);
+    return *text || json_is_null(value);
+}
+
+static bool take_number(const json_t *value, json_int_t low, json_int_t high, json_int_t *number)
+{
+    *number = json_integer_value(value);
+    return json_is_integer(value) && *number >= low && *number <= high;
+}
+
+static bool take_flag(const json_t *value, bool *flag)
+{
+    *flag = json_is_true(value);
+    return json_is_boolean(value);
+}
+
+/* The list under `key`, of at most `most`. */
+static bool take_list(const json_t *root, const char *key, size_t most, json_t **list,
+                      unsigned *count)
+{
+    *list = json_object_get(root, key);
+    *count = (unsigned)json_array_size(*list);
+    return json_is_array(*list) && json_array_size(*list) <= most;
+}
+
+static bool take_disks(struct machine_config *config, const json_t *root)
+{
+    json_t *list;
+    if (!take_list(root, "disks", MACHINE_MAX_DISKS, &list, &config->disk_count))
+        return false;
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        struct machine_disk *disk = &config->disks[i];
+        const json_t *from = json_array_get(list, i);
+        if (!take_string(json_object_get(from, "path"), &disk->path) || !disk->path ||
+            !take_string(json_object_get(from, "serial"), &disk->serial) ||
+            !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||
+            !take_flag(json_object_get(from, "raw"), &disk->is_surely_raw))
+            return false;
+    }
+    return true;
+}
+
+static bool take_forwards(struct machine_net *net, struct machine_forward *forwards,
+                          const json_t *from)
+{
+    json_t *list;
+    json_int_t host, guest;
+    if (!take_list(from, "forwards", MACHINE_MAX_FORWARDS, &list, &net->forward_count))
+        return false;
+    net->forwards = forwards;
+    for (unsigned i = 0; i < net->forward_count; i++) {
+        const json_t *one = json_array_get(list, i);
+        if (!take_flag(json_object_get(one, "udp"), &forwards[i].is_udp) ||
+            !take_string(json_object_get(one, "address"), &forwards[i].host_address) ||
+            !take_number(json_object_get(one, "host"), 1, 65535, &host) ||
+            !take_number(json_object_get(one, "guest"), 1, 65535, &guest))
+            return false;
+        forwards[i].host_port = (uint16_t)host;
+        forwards[i].guest_port = (uint16_t)guest;
+    }
+    return true;
+}
+
+static bool take_net(struct machine_net *net, struct machine_forward *forwards, const json_t *from)
+{
+    const char *kind;
+    json_int_t byte;
+    const json_t *mac = json_object_get(from, "mac");
+    if (!take_string(json_object_get(from, "kind"), &kind) || !kind ||
+        !take_string(json_object_get(from, "tap"), &net->tap_name))
+        return false;
+    net->kind = strcmp(kind, "tap") ? MACHINE_NET_USER : MACHINE_NET_TAP;
+    net->tap_fd = -1; /* a descriptor that was given away can't be had again */
+    if (json_array_size(mac) != sizeof(net->mac))
+        return false;
+    for (unsigned i = 0; i < sizeof(net->mac); i++) {
+        if (!take_number(json_array_get(mac, i), 0, 255, &byte))
+            return false;
+        net->mac[i] = (uint8_t)byte;
+    }
+    return take_forwards(net, forwards, from);
+}
+
+static bool take_nets(struct description *description, const json_t *root)
+{
+    struct machine_config *config = &description->config;
+    json_t *list;
+    if (!take_list(root, "nets", MACHINE_MAX_NETS, &list, &config->net_count))
+        return false;
+    for (unsigned i = 0; i < config->net_count; i++)
+        if (!take_net(&config->nets[i], description->forwards[i], json_array_get(list, i)))
+            return false;
+    return true;
+}
+
+static bool take_strings(const json_t *root, const char *key, const char **texts, unsigned most,
+                         unsigned *count)
+{
+    json_t *list;
+    if (!take_list(root, key, most, &list, count))
+        return false;
+    for (unsigned i = 0; i < *count; i++)
+        if (!take_string(json_array_get(list, i), &texts[i]))
+            return false;
+    return true;
+}
+
+static bool take_consoles(struct machine_config *config, const json_t *root)
+{
+    json_t *list;
+    if (!take_list(root, "consoles", MACHINE_MAX_CONSOLES, &list, &config->console_count))
+        return false;
+    for (unsigned i = 0; i < config->console_count; i++) {
+        const json_t *from = json_array_get(list, i);
+        struct machine_console *console = &config->consoles[i];
+        if (!take_string(json_object_get(from, "name"), &console->name) ||
+            !take_string(json_object_get(from, "where"), &console->where) || !console->where)
+            return false;
+    }
+    return true;
+}
+
+static bool take_uuid(struct machine_config *config, const json_t *root)
+{
+    const char *text = json_string_value(json_object_get(root, "uuid"));
+    if (!text || strlen(text) != 2 * sizeof(config->uuid))
+        return false;
+    for (unsigned i = 0; i < sizeof(config->uuid); i++)
+        if (sscanf(text + 2 * i, "%2hhx", &config->uuid[i]) != 1)
+            return false;
+    return true;
+}
+
+static bool take_shape(struct machine_config *config, const json_t *root)
+{
+    json_int_t number;
+    unsigned *const topology[] = {&config->topology.sockets, &config->topology.cores,
+                                  &config->topology.threads};
+    if (!take_number(json_object_get(root, "cpus"), 1, MACHINE_MAX_VCPUS, &number))
+        return false;
+    config->vcpu_count = (unsigned)number;
+    for (unsigned i = 0; i < COUNT(topology); i++) {
+        const json_t *value = json_array_get(json_object_get(root, "topology"), i);
+        if (!take_number(value, 1, MACHINE_MAX_VCPUS, &number))
+            return false;
+        *topology[i] = (unsigned)number;
+    }
+    if (!take_number(json_object_get(root, "memory"), MACHINE_MIN_MEMORY_BYTES, INT64_MAX, &number))
+        return false;
+    config->memory_bytes = (uint64_t)number;
+    if (!take_number(json_object_get(root, "exit_port"), 0, UINT16_MAX, &number))
+        return false;
+    config->exit_port = (uint16_t)number;
+    return take_uuid(config, root);
+}
+
+static bool take_plain(struct machine_config *config, const json_t *root)
+{
+    for (size_t i = 0; i < COUNT(strings); i++)
+        if (!take_string(json_object_get(root, strings[i].name), string_at(config, &strings[i])))
+            return false;
+    for (size_t i = 0; i < COUNT(places); i++)
+        if (!take_string(json_object_get(root, places[i].name), string_at(config, &places[i])))
+            return false;
+    for (size_t i = 0; i < COUNT(flags); i++)
+        if (!take_flag(json_object_get(root, flags[i].name), flag_at(config, &flags[i])))
+            return false;
+    return true;
+}
+
+/* A machine that says more than this skep reads would be made as another one. */
+static bool knows_all(json_t *root, struct error *err)
+{
+    const size_t own = 12; /* those of take_all() that are not plain */
+    if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
+        return true;
+    error_set(err, what_parse, NULL, "it has options that this skep does not know");
+    return error_hint(err, "use the version of skep that saved it");
+}
+
+static bool take_all(struct description *description, const json_t *root)
+{
+    struct machine_config *config = &description->config;
+    return take_shape(config, root) &&
+           take_string(json_object_get(root, "kernel"), &config->kernel) &&
+           take_string(json_object_get(root, "rom"), &config->rom) &&
+           take_strings(root, "initrds", config->initrds, MACHINE_MAX_INITRDS,
+                        &config->initrd_count) &&
+           take_disks(config, root) && take_nets(description, root) &&
+           take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
+                        &config->serial_count) &&
+           take_consoles(config, root) && take_plain(config, root);
+}
+
+struct description *description_parse(const char *text, size_t size_bytes, struct error *err)
+{
+    struct description *description = calloc(1, sizeof(*description));
+    json_error_t json_error;
+    if (!description) {
+        error_set(err, what_parse, NULL, "out of memory");
+        return NULL;
+    }
+    description->root = json_loadb(text, size_bytes, JSON_REJECT_DUPLICATES, &json_error);
+    if (json_is_object(description->root) && take_all(description, description->root)) {
+        if (knows_all(description->root, err))
+            return description;
+    } else {
+        error_set(err, what_parse, NULL, "its description makes no sense");
+    }
+    description_free(description);
+    return NULL;
+}
+
+const struct machine_config *description_config(const struct description *description)
+{
+    return &description->config;
+}
+
+void description_free(struct description *description)
+{
+    if (!description)
+        return;
+    json_decref(description->root);
+    free(description);
+}

@@ -21,9 +21,9 @@ struct engine_stats {
     /* Flushes of the TLB: all of it, an address space, a page; address spaces entered, and those
      * that had to be emptied for it; new epochs, after which all code is looked up again. */
     uint64_t tlb_flushes, space_flushes, page_flushes, space_switches, space_misses, epochs;
-    /* Translated code: blocks made, of several blocks each, and made void by writes to their page; direct jumps linked;
-     * stays in it; calls of the interpreter's handlers from it; jumps that neither a link nor a
-     * cache of targets took; failed guards among them; flushes of all code. */
+    /* Translated code: blocks made, of several blocks each, and made void by writes to their page;
+     * direct jumps linked; stays in it; calls of the interpreter's handlers from it; jumps that
+     * neither a link nor a cache of targets took; failed guards among them; flushes of all code. */
     uint64_t blocks_translated, superblocks, blocks_voided, links, translator_stays, handler_calls;
     uint64_t jump_lookups, guard_misses, code_flushes;
     uint64_t group_failures; /* checks of several accesses at once that the interpreter took over */

@@ -5,26 +5,38 @@
 #include <assert.h>
 #include <string.h>
 
-void emit_bytes(struct emitter *e, const void *bytes, unsigned count)
+/* Inline here, where most bytes are written one by one. */
+static inline void put(struct emitter *e, const void *bytes, unsigned count)
 {
     assert((size_t)(e->end - e->at) >= count);
     memcpy(e->at, bytes, count);
     e->at += count;
 }
 
+static inline void put8(struct emitter *e, unsigned value)
+{
+    const uint8_t byte = (uint8_t)value;
+    put(e, &byte, 1);
+}
+
+void emit_bytes(struct emitter *e, const void *bytes, unsigned count)
+{
+    put(e, bytes, count);
+}
+
 void emit8(struct emitter *e, uint8_t value)
 {
-    emit_bytes(e, &value, 1);
+    put(e, &value, 1);
 }
 
 void emit32(struct emitter *e, uint32_t value)
 {
-    emit_bytes(e, &value, 4);
+    put(e, &value, 4);
 }
 
 void emit64(struct emitter *e, uint64_t value)
 {
-    emit_bytes(e, &value, 8);
+    put(e, &value, 8);
 }
 
 void emit_imm(struct emitter *e, uint64_t value, unsigned size_bytes)
@@ -58,7 +70,8 @@ static void emit_memory(struct emitter *e, unsigned reg, const struct rm *rm)
     unsigned field = low_bits(reg) << 3;
     if (rm->base == HOST_NONE) {
         unsigned index = rm->index == HOST_NONE ? 4 : low_bits(rm->index);
-        EMIT(e, (uint8_t)(field | 4), (uint8_t)(rm->scale << 6 | index << 3 | 5));
+        put8(e, field | 4);
+        put8(e, (unsigned)rm->scale << 6 | index << 3 | 5);
         emit32(e, (uint32_t)rm->disp);
         return;
     }
@@ -67,12 +80,13 @@ static void emit_memory(struct emitter *e, unsigned reg, const struct rm *rm)
     unsigned mod = rm->disp == 0 && base != 5 ? 0x00 : is_short ? 0x40 : 0x80;
     if (rm->index != HOST_NONE || base == 4) {
         unsigned index = rm->index == HOST_NONE ? 4 : low_bits(rm->index);
-        EMIT(e, (uint8_t)(mod | field | 4), (uint8_t)(rm->scale << 6 | index << 3 | base));
+        put8(e, mod | field | 4);
+        put8(e, (unsigned)rm->scale << 6 | index << 3 | base);
     } else {
-        emit8(e, (uint8_t)(mod | field | base));
+        put8(e, (uint8_t)(mod | field | base));
     }
     if (mod == 0x40)
-        emit8(e, (uint8_t)rm->disp);
+        put8(e, (uint8_t)rm->disp);
     else if (mod == 0x80)
         emit32(e, (uint32_t)rm->disp);
 }
@@ -105,23 +119,23 @@ void emit_modrm(struct emitter *e, unsigned opcode, unsigned size_bytes, unsigne
 {
     unsigned prefix = opcode >> 16 & 0xff;
     if (opcode & EMIT_LOCK)
-        emit8(e, 0xf0);
+        put8(e, 0xf0);
     if (size_bytes == 2)
-        emit8(e, 0x66);
+        put8(e, 0x66);
     if (prefix)
-        emit8(e, (uint8_t)prefix);
+        put8(e, (uint8_t)prefix);
     unsigned rex = rex_of(opcode, size_bytes, reg, &rm);
     if (rex)
-        emit8(e, (uint8_t)rex);
+        put8(e, (uint8_t)rex);
     switch (opcode >> 8 & 3) {
-    case 1: emit8(e, 0x0f); break;
-    case 2: EMIT(e, 0x0f, 0x38); break;
-    case 3: EMIT(e, 0x0f, 0x3a); break;
+    case 1: put8(e, 0x0f); break;
+    case 2: put(e, "\x0f\x38", 2); break;
+    case 3: put(e, "\x0f\x3a", 2); break;
     default: break;
     }
-    emit8(e, (uint8_t)opcode);
+    put8(e, (uint8_t)opcode);
     if (rm.is_reg)
-        emit8(e, (uint8_t)(0xc0 | low_bits(reg) << 3 | low_bits(rm.reg)));
+        put8(e, (uint8_t)(0xc0 | low_bits(reg) << 3 | low_bits(rm.reg)));
     else
         emit_memory(e, reg, &rm);
 }

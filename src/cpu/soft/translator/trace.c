@@ -126,7 +126,8 @@ void trace_take(struct unit *unit, struct block *block)
     enum follows follows[MAX_PARTS];
     struct cpu *cpu = unit->cpu;
     trace_take_alone(unit, block);
-    if (block->page2 || cpu->system->translator.has_counts)
+    /* A debugger's breakpoints are where blocks begin: see debugger.h. */
+    if (block->page2 || cpu->debugger || cpu->system->translator.has_counts)
         return;
     unsigned parts = find_parts(cpu, block, part, follows);
     if (parts == 1)

@@ -23,8 +23,8 @@ void cpu_destroy(struct cpu *cpu);
 void cpu_get_state(struct cpu *cpu, struct x86_state *state);
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state);
 
-enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN };
-enum cpu_exit cpu_run(struct cpu *cpu);
+enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN, CPU_FAILED };
+enum cpu_exit cpu_run(struct cpu *cpu); /* FAILED, then and ever after: see check_failure */
 
 /* Any thread. */
 void cpu_request(struct cpu *cpu, uint32_t request);

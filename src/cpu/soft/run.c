@@ -5,6 +5,7 @@
  */
 #include "cpu/soft/block.h"
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/check.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
 
@@ -45,7 +46,7 @@ static _Noreturn void unwind(struct cpu *cpu, enum x86_vector vector, bool has_e
     cpu->pending.vector = (uint8_t)vector;
     cpu->pending.has_error_code = has_error_code;
     cpu->pending.error_code = error_code;
-    siglongjmp(cpu->unwind, 1);
+    siglongjmp(cpu->catcher ? *cpu->catcher : cpu->unwind, 1);
 }
 
 void cpu_raise(struct cpu *cpu, enum x86_vector vector)
@@ -139,7 +140,7 @@ static inline void run_block(struct cpu *cpu)
     } while (++op != end);
 }
 
-enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN };
+enum action { ACTION_RUN, ACTION_AGAIN, ACTION_HALT, ACTION_KICK, ACTION_SHUTDOWN, ACTION_FAIL };
 
 static void take_sipi(struct cpu *cpu)
 {
@@ -212,6 +213,8 @@ static enum action serve(struct cpu *cpu)
 {
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
+    if (check_failure(cpu))
+        return ACTION_FAIL;
     take_resets(cpu, requests);
     if (requests & REQUEST_KICK) {
         cpu_withdraw(cpu, REQUEST_KICK);
@@ -267,14 +270,17 @@ enum cpu_exit cpu_run(struct cpu *cpu)
 {
     atomic_store(&cpu->is_running, true);
     vector_enter(cpu);
+    check_enter(cpu);
     cpu_look(cpu);
     enum action action = run_with_faults(cpu);
     cpu->op = NULL;
+    check_leave(cpu);
     vector_leave(cpu);
     atomic_store(&cpu->is_running, false);
     switch (action) {
     case ACTION_HALT: return CPU_HALTED;
     case ACTION_KICK: return CPU_KICKED;
+    case ACTION_FAIL: return CPU_FAILED;
     default: return CPU_SHUTDOWN;
     }
 }

@@ -3,6 +3,7 @@
 #include "cpu/soft/tlb.h"
 
 #include "cpu/soft/translator/translator.h"
+#include "cpu/soft/trial.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -78,6 +79,13 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
         tlb_new_upper_epoch(cpu);
 }
 
+void tlb_empty(struct cpu *cpu)
+{
+    for (unsigned view = 0; view < TLB_VIEWS; view++)
+        view_clear(cpu->tlb_set, view);
+    forget_page_slots(cpu);
+}
+
 bool tlb_open(struct cpu *cpu)
 {
     cpu->tlb_all = aligned_alloc(64, (sizeof(struct tlb) + 63) & ~(size_t)63);
@@ -107,7 +115,7 @@ void tlb_close(struct cpu *cpu)
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
 {
     cpu->tlb_view = (uint8_t)view;
-    cpu->tlb = &cpu->tlb_set->tables[view];
+    cpu->tlb = cpu->trial ? &cpu->trial->no_entries : &cpu->tlb_set->tables[view];
 }
 
 static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)

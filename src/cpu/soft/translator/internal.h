@@ -190,6 +190,7 @@ struct translator {
     uint32_t page_miss[3];            /* by enum page_access */
     uint32_t group_miss[2];           /* and whether it is a write */
     unsigned threshold;
+    bool is_alone; /* each block leaves to C, whatever comes next */
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
     struct unit unit;

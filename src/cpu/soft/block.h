@@ -25,12 +25,12 @@ struct block {
     uint16_t runs;   /* by the interpreter, until it is translated */
     bool is_refused; /* not to be translated */
     bool is_translated;
-    uint8_t check_ops;       /* of translator=check: see check.c; 0: not looked at yet */
-    bool ends_in_string;     /* the last op is a repeated string instruction; of check.c, too */
+    uint8_t check_ops;   /* of translator=check: see check.c; 0: not looked at yet */
+    bool ends_in_string; /* the last op is a repeated string instruction; of check.c, too */
     uint16_t live_next, live_taken; /* flags that matter behind it when it is translated */
     uint32_t host_bytes;            /* of its translated code */
-    bool is_ungrouped;       /* its accesses are to be checked one by one */
-    uint8_t group_failures;  /* how often accesses could not be checked together */
+    bool is_ungrouped;              /* its accesses are to be checked one by one */
+    uint8_t group_failures;         /* how often accesses could not be checked together */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: straddling, or not RAM */
     struct block *page_next; /* of the translated blocks of its page */

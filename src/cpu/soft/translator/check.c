@@ -146,10 +146,11 @@ struct reg {
     {                                                                                              \
         name, (uint16_t)(offsetof(struct cpu, member) + (i)), size                                 \
     }
-#define GPR(name)  MEMBER(#name, gpr[name])
-#define VECTOR(n)  MEMBER("YMM" #n, vector[n])
-#define ST(n)      PART("R" #n " (x87)", x87, 32 + (n) * 16, 10)
-#define SEGMENT(s) MEMBER(#s, segment[SEG_##s].selector), MEMBER(#s ".base", segment[SEG_##s].base),      \
+#define GPR(name) MEMBER(#name, gpr[name])
+#define VECTOR(n) MEMBER("YMM" #n, vector[n])
+#define ST(n)     PART("R" #n " (x87)", x87, 32 + (n)*16, 10)
+#define SEGMENT(s)                                                                                 \
+    MEMBER(#s, segment[SEG_##s].selector), MEMBER(#s ".base", segment[SEG_##s].base),              \
         MEMBER(#s ".limit", segment[SEG_##s].limit),                                               \
         MEMBER(#s ".attr", segment[SEG_##s].attributes)
 
@@ -319,8 +320,8 @@ static void look_at(struct block *block)
                                                  &info, operands)) ||
             !is_repeatable(&info, operands))
             break;
-        block->ends_in_string = info.meta.category == ZYDIS_CATEGORY_STRINGOP &&
-                                (op->flags & OP_ENDS_BLOCK);
+        block->ends_in_string =
+            info.meta.category == ZYDIS_CATEGORY_STRINGOP && (op->flags & OP_ENDS_BLOCK);
     }
     block->check_ops = (uint8_t)(i + 1);
 }
@@ -483,7 +484,7 @@ static unsigned op_found(const struct check *check)
 {
     unsigned i = 0;
     while (i < check->block->op_count &&
-           check->before.rip + check->block->op[i].offset != check->found.rip)
+           check->before.rip + check->block->op[i].offset != check->found->rip)
         i++;
     return i;
 }
@@ -505,13 +506,14 @@ uint16_t check_flags(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
     const struct block *block = check->block;
-    bool is_inside = check->has_stopped || check->found.has_raised || check->limit != block->op_count;
+    bool is_inside =
+        check->has_stopped || check->found->has_raised || check->limit != block->op_count;
     unsigned i = op_found(check);
     if (cpu->system->translator.has_exact_flags)
         return ALL_FLAGS;
     if (is_inside)
         return i < block->op_count ? flags_before_op(cpu, i) : ALL_FLAGS;
-    if (check->found.rip != check->before.rip + block->size_bytes)
+    if (check->found->rip != check->before.rip + block->size_bytes)
         return block->live_taken;
     bool is_jump_to_end = (block->end - 1)->imm == 0; /* then it is the target, too */
     return is_jump_to_end ? block->live_next & block->live_taken : block->live_next;
@@ -520,7 +522,7 @@ uint16_t check_flags(struct cpu *cpu)
 static bool are_flags_equal(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
-    uint16_t different = check->expected.cc ^ check->found.cc;
+    uint16_t different = check->expected.cc ^ check->found->cc;
     if (!different)
         return true;
     unsigned flags = (different >> 8 & RFLAGS_ARITHMETIC) | (different & CC_OF ? RFLAGS_OF : 0);
@@ -531,10 +533,10 @@ static bool is_raised_equal(const struct check_state *a, const struct check_stat
 {
     if (a->has_raised != b->has_raised)
         return false;
-    return !a->has_raised || (a->pending.vector == b->pending.vector &&
-                              a->pending.has_error_code == b->pending.has_error_code &&
-                              (!a->pending.has_error_code ||
-                               a->pending.error_code == b->pending.error_code));
+    return !a->has_raised ||
+           (a->pending.vector == b->pending.vector &&
+            a->pending.has_error_code == b->pending.has_error_code &&
+            (!a->pending.has_error_code || a->pending.error_code == b->pending.error_code));
 }
 
 /* One look at all, and only when that says no one at each register: there is more in it than
@@ -563,25 +565,26 @@ _Static_assert(CHECK_FROM == offsetof(struct cpu, rflags), "are_registers_equal"
 static bool is_equal(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
-    return are_registers_equal(&check->expected, &check->found) &&
-           is_raised_equal(&check->expected, &check->found) && is_memory_equal(check) &&
+    return are_registers_equal(&check->expected, check->found) &&
+           is_raised_equal(&check->expected, check->found) && is_memory_equal(check) &&
            are_flags_equal(cpu);
 }
 
 /* Where translated code has left the block on purpose, to be compared with as many ops: because
  * code has changed, because the interpreter is to go on, or in a string instruction. */
-static bool find_early(struct cpu *cpu, unsigned *limit, uint64_t *string_count)
+static void find_early(struct cpu *cpu, unsigned *limit, uint64_t *string_count)
 {
     const struct check *check = cpu->check;
     const struct block *block = check->block;
     unsigned i = op_found(check);
-    if (check->has_stopped || check->found.has_raised || i >= block->op_count)
-        return false;
+    if (check->has_stopped || check->found->has_raised || i >= block->op_count)
+        return;
     bool is_string = i + 1 == block->op_count && block->ends_in_string;
     bool is_void = atomic_load_explicit(&cpu->requests, memory_order_relaxed) & REQUEST_VOID;
+    if (!is_string && !is_void && !cpu->interprets_next)
+        return;
     *limit = i;
-    *string_count = is_string ? check->found.gpr[RCX] : CHECK_NO_COUNT;
-    return is_string || is_void || cpu->interprets_next;
+    *string_count = is_string ? check->found->gpr[RCX] : CHECK_NO_COUNT;
 }
 
 enum verdict { SAME, DIFFERENT, DISTURBED };
@@ -592,20 +595,30 @@ static enum verdict judge(struct cpu *cpu)
     struct check *check = cpu->check;
     unsigned limit = check->limit;
     uint64_t string_count = CHECK_NO_COUNT;
+    const struct engine_stats stats = cpu->stats;
     if (is_equal(cpu))
         return SAME;
     find_early(cpu, &limit, &string_count);
+    enum verdict verdict = DIFFERENT;
     for (unsigned tries = 0; tries < TRIES; tries++) {
         check_try_again(cpu, limit, string_count);
         unsigned begun = check->begun;
         take_memory(check, check->found_lines);
-        if (is_equal(cpu))
-            return SAME;
+        if (is_equal(cpu)) {
+            verdict = SAME;
+            break;
+        }
         bool is_known = string_count == CHECK_NO_COUNT && begun <= check->begun_first;
-        if (is_known && check->seen[begun] != check->seen_first[begun])
-            return DISTURBED;
+        if (is_known && check->seen[begun] != check->seen_first[begun]) {
+            verdict = DISTURBED;
+            break;
+        }
     }
-    return DIFFERENT;
+    if (verdict == DIFFERENT)
+        check_report(cpu);
+    put(cpu, &check->after);
+    cpu->stats = stats;
+    return verdict;
 }
 
 /* --- running -------------------------------------------------------------------------------- */
@@ -620,10 +633,11 @@ void check_handler(struct cpu *cpu, const struct op *op)
     struct check *check = cpu->check;
     if (op != check->stop || cpu->trial)
         return;
-    take(cpu, &check->found, false);
-    check->found.rip = cpu_rip(cpu);
+    take(cpu, &check->stopped, false);
+    check->stopped.rip = cpu_rip(cpu);
     take_memory(check, 0);
     check->has_stopped = true;
+    check->found = &check->stopped;
     check->stop = NULL;
 }
 
@@ -645,6 +659,7 @@ static void begin(struct cpu *cpu, struct block *block)
     check->string_count = CHECK_NO_COUNT;
     check->stop = NULL;
     check->has_stopped = false;
+    check->found = &check->after;
     check->found_lines = 0;
     check->has_cc = false;
 }
@@ -652,18 +667,14 @@ static void begin(struct cpu *cpu, struct block *block)
 static void finish(struct cpu *cpu, bool is_whole)
 {
     struct check *check = cpu->check;
-    const struct engine_stats stats = cpu->stats;
     enum verdict verdict = judge(cpu);
-    cpu->stats = stats;
     if (verdict == DIFFERENT) {
-        check_report(cpu);
         check->has_failed = true;
         cpu_look(cpu);
     }
     cpu->stats.blocks_disturbed += verdict == DISTURBED;
     cpu->stats.blocks_checked += verdict == SAME && is_whole;
     cpu->stats.blocks_checked_partly += verdict == SAME && !is_whole;
-    put(cpu, &check->after);
     check->has_cc = verdict == SAME && is_whole && !check->after.has_raised;
     check->last_rip = check->after.rip;
     check->last_cc = check->after.cc;
@@ -684,10 +695,8 @@ void check_block(struct cpu *cpu, struct block *block)
     bool has_raised = run_caught(cpu, run_translated);
     check->stop = NULL;
     take(cpu, &check->after, has_raised);
-    if (!check->has_stopped) {
-        check->found = check->after;
+    if (!check->has_stopped)
         take_memory(check, 0);
-    }
     /* A string that is too long to be tried may be done without its handler. */
     if (is_tried && (is_whole || check->has_stopped || !block->ends_in_string))
         finish(cpu, is_whole);

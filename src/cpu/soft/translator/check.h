@@ -58,16 +58,18 @@ struct check {
     struct block *block;
     const uint8_t *code; /* of the block */
     unsigned limit;      /* so many of its ops run on trial */
-    /* Where a repeated string instruction, the op at the limit, stops; CHECK_NO_COUNT: it doesn't run. */
+    /* Where a repeated string instruction, the op at the limit, stops; CHECK_NO_COUNT: it doesn't
+     * run. */
     uint64_t string_count;
-    unsigned begun;  /* of them */
-    bool has_raised; /* the last one of those */
+    unsigned begun;                   /* of them */
+    bool has_raised;                  /* the last one of those */
     uint64_t seen[BLOCK_MAX_OPS + 1]; /* before each op, by trial->seen; and at the end */
     uint64_t seen_first[BLOCK_MAX_OPS + 1];
     unsigned begun_first;
-    struct check_state before, expected, found, after;
-    const struct op *stop; /* compared when translated code calls this op's handler */
-    bool has_stopped;      /* it has */
+    struct check_state before, expected, after, stopped;
+    const struct check_state *found; /* `after`, or `stopped` when that is to be compared: */
+    const struct op *stop;           /* when translated code calls this op's handler */
+    bool has_stopped;                /* it has */
     uint8_t found_memory[TRIAL_LINES][TRIAL_LINE_BYTES];
     unsigned found_lines;
     /* Flags after the last block as the interpreter has them, while nothing else has run. */

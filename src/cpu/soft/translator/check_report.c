@@ -74,11 +74,18 @@ static void tell_instruction(struct cpu *cpu, const struct op *op, bool is_suspe
 
 /* --- which one ------------------------------------------------------------------------------ */
 
-/* The register that is different, or the byte of memory; by what it was after each instruction of
- * the interpreter one can tell which one has made it. */
-struct suspect {
-    bool is_register;
-    unsigned reg, line, byte;
+/* Registers and bytes of memory that are different. By what they were after each instruction of the
+ * interpreter one can tell which one has made them. */
+enum { MAX_SUSPECTS = 128 };
+
+struct suspects {
+    unsigned count;
+    struct suspect {
+        bool is_register;
+        unsigned reg, line, byte;
+        int last; /* the op that changed it last, -1: none */
+        uint8_t value[CHECK_VALUE_BYTES + 1];
+    } suspect[MAX_SUSPECTS];
 };
 
 static bool is_register_different(struct cpu *cpu, unsigned number, unsigned *size_bytes,
@@ -86,66 +93,85 @@ static bool is_register_different(struct cpu *cpu, unsigned number, unsigned *si
                                   uint8_t found[CHECK_VALUE_BYTES], const char **name)
 {
     const struct check *check = cpu->check;
-    struct check_state same_flags = check->found;
+    struct check_state same_flags = *check->found;
     uint16_t flags = check_flags(cpu);
     uint16_t cc = (uint16_t)((flags & 0xff) << 8 | (flags & RFLAGS_OF ? CC_OF : 0));
-    same_flags.cc = (uint16_t)((check->found.cc & cc) | (check->expected.cc & ~cc));
+    same_flags.cc = (uint16_t)((check->found->cc & cc) | (check->expected.cc & ~cc));
     *size_bytes = check_register(&check->expected, number, expected, name);
     check_register(&same_flags, number, found, name);
     return memcmp(expected, found, *size_bytes) != 0;
 }
 
-static bool find_suspect(struct cpu *cpu, struct suspect *suspect)
+static void add_suspect(struct suspects *suspects, struct suspect suspect)
+{
+    if (suspects->count < MAX_SUSPECTS)
+        suspects->suspect[suspects->count++] = suspect;
+}
+
+/* RIP, number 0, is never one: each instruction changes it. */
+static void find_suspects(struct cpu *cpu, struct suspects *suspects)
 {
     const struct check *check = cpu->check;
     uint8_t a[CHECK_VALUE_BYTES], b[CHECK_VALUE_BYTES];
     const char *name;
     unsigned size;
-    for (unsigned i = 1; check_register(&check->found, i, a, &name) > 0; i++)
-        if (is_register_different(cpu, i, &size, a, b, &name)) {
-            *suspect = (struct suspect){.is_register = true, .reg = i};
-            return true;
-        }
+    suspects->count = 0;
+    for (unsigned i = 1; check_register(check->found, i, a, &name) > 0; i++)
+        if (is_register_different(cpu, i, &size, a, b, &name))
+            add_suspect(suspects, (struct suspect){.is_register = true, .reg = i});
     for (unsigned line = 0; line < check->trial->line_count; line++)
         for (unsigned i = 0; i < TRIAL_LINE_BYTES; i++)
-            if (!check_byte(check, line, i)) {
-                *suspect = (struct suspect){.line = line, .byte = i};
-                return true;
-            }
-    return false;
+            if (!check_byte(check, line, i))
+                add_suspect(suspects, (struct suspect){.line = line, .byte = i});
 }
 
+/* What it is now; of memory, whether it was written, too. */
 static void suspect_value(const struct check *check, const struct suspect *suspect,
-                          uint8_t value[CHECK_VALUE_BYTES])
+                          uint8_t value[CHECK_VALUE_BYTES + 1])
 {
     const char *name;
-    memset(value, 0, CHECK_VALUE_BYTES);
-    if (suspect->is_register)
+    memset(value, 0, CHECK_VALUE_BYTES + 1);
+    if (suspect->is_register) {
         check_register(&check->expected, suspect->reg, value, &name);
-    else
+    } else {
         value[0] = check_expected_byte(check, suspect->line, suspect->byte);
+        value[1] = check->trial->line[suspect->line].written >> suspect->byte & 1;
+    }
 }
 
-/* The last that changes what is different in the interpreter. None does: translated code has
- * touched what it must not, anywhere, and the last one is named. */
-static const struct op *blame_change(struct cpu *cpu, const struct suspect *suspect)
+/* After the first `ops` instructions. */
+static void look_at_suspects(struct cpu *cpu, struct suspects *suspects, unsigned ops)
+{
+    check_try_again(cpu, ops, CHECK_NO_COUNT);
+    for (unsigned i = 0; i < suspects->count; i++) {
+        struct suspect *suspect = &suspects->suspect[i];
+        uint8_t now[CHECK_VALUE_BYTES + 1];
+        suspect_value(cpu->check, suspect, now);
+        if (ops == 0)
+            suspect->last = -1;
+        else if (memcmp(now, suspect->value, sizeof(now)) != 0)
+            suspect->last = (int)ops - 1;
+        memcpy(suspect->value, now, sizeof(now));
+    }
+}
+
+/* The first of those that changed last what is different. None does: translated code has touched
+ * what it must not, anywhere, and the last one is named. */
+static const struct op *blame_change(struct cpu *cpu)
 {
     struct check *check = cpu->check;
+    struct suspects suspects;
     const unsigned limit = check->limit, begun = check->begun;
     const uint64_t string_count = check->string_count;
-    unsigned last = begun > 0 ? begun - 1 : 0;
-    uint8_t now[CHECK_VALUE_BYTES], then[CHECK_VALUE_BYTES];
-    check_try_again(cpu, 0, CHECK_NO_COUNT);
-    suspect_value(check, suspect, then);
-    for (unsigned i = 1; i <= begun; i++) {
-        check_try_again(cpu, i, CHECK_NO_COUNT);
-        suspect_value(check, suspect, now);
-        if (memcmp(now, then, sizeof(now)) != 0)
-            last = i - 1;
-        memcpy(then, now, sizeof(then));
-    }
+    find_suspects(cpu, &suspects);
+    for (unsigned i = 0; i <= begun; i++)
+        look_at_suspects(cpu, &suspects, i);
     check_try_again(cpu, limit, string_count);
-    return &check->block->op[last];
+    int first = begun > 0 ? (int)begun - 1 : 0;
+    for (unsigned i = 0; i < suspects.count; i++)
+        if (suspects.suspect[i].last >= 0 && suspects.suspect[i].last < first)
+            first = suspects.suspect[i].last;
+    return &check->block->op[first];
 }
 
 static const struct op *op_at(const struct check *check, uint64_t rip)
@@ -159,13 +185,12 @@ static const struct op *op_at(const struct check *check, uint64_t rip)
 static const struct op *find_blamed(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
-    const struct check_state *expected = &check->expected, *found = &check->found;
-    struct suspect suspect;
+    const struct check_state *expected = &check->expected, *found = check->found;
     if (expected->has_raised && found->has_raised)
         return op_at(check, expected->rip < found->rip ? expected->rip : found->rip);
     if (expected->has_raised || found->has_raised)
         return op_at(check, expected->has_raised ? expected->rip : found->rip);
-    return find_suspect(cpu, &suspect) ? blame_change(cpu, &suspect) : check->block->end - 1;
+    return blame_change(cpu);
 }
 
 /* --- what is different ---------------------------------------------------------------------- */
@@ -260,7 +285,7 @@ static void tell_raised(struct cpu *cpu)
 {
     char expected[32], found[32];
     describe_raised(&cpu->check->expected, expected, sizeof(expected));
-    describe_raised(&cpu->check->found, found, sizeof(found));
+    describe_raised(cpu->check->found, found, sizeof(found));
     if (strcmp(expected, found) == 0)
         return;
     tell(cpu, "  exception: interpreter %s, translated %s", expected, found);

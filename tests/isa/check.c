@@ -156,11 +156,11 @@ static void test_dead_flags(void **test)
 static void test_memory(void **test)
 {
     struct fixture *f = *test;
-    LOAD_BYTES(f, 0x48, 0x89, 0x47, 0x40, 0x48, 0xff, 0xc0, 0xff, 0xe6);
-    f->state.gpr[RSI] = TARGET; /* mov [rdi+40h], rax; inc rax; jmp rsi */
-    harness_put64(f->h, DATA + 0x40, 0x11);
+    LOAD_BYTES(f, 0x48, 0x89, 0x47, 0x40, 0x48, 0xff, 0xc0, 0xff, 0xc9, 0x75, 0xf5, 0xff, 0xe6);
+    f->state.gpr[RSI] = TARGET; /* mov [rdi+40h], rax; inc rax; dec ecx; jnz; jmp rsi */
+    f->state.gpr[RCX] = 3;      /* the first time the page isn't in the TLB */
     expect_found(f, "\x49\x89\x44\x3e\x40", "\x49\x29\x44\x3e\x40", 5, "mov [rdi+0x40], rax",
-                 "memory at gpa 0x180040 is 0000000000000000, should be 0000000000000007");
+                 "memory at gpa 0x180040 is ffffffffffffffff, should be 0000000000000008");
     assert_non_null(strstr(f->text, "before 0000000000000007, interpreter"));
 }
 

@@ -68,8 +68,7 @@ static void view_clear(struct tlb_set *set, unsigned view)
 
 static void set_flush(struct cpu *cpu, struct tlb_set *set)
 {
-    for (unsigned view = 0; view < TLB_VIEWS; view++)
-        view_clear(set, view);
+    tlb_set_empty(set);
     forget_page_slots(cpu);
     memset(&set->large, 0, sizeof(set->large));
     memset(&set->huge, 0, sizeof(set->huge));
@@ -79,10 +78,15 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
         tlb_new_upper_epoch(cpu);
 }
 
-void tlb_empty(struct cpu *cpu)
+void tlb_set_empty(struct tlb_set *set)
 {
     for (unsigned view = 0; view < TLB_VIEWS; view++)
-        view_clear(cpu->tlb_set, view);
+        view_clear(set, view);
+}
+
+void tlb_empty(struct cpu *cpu)
+{
+    tlb_set_empty(cpu->tlb_set);
     forget_page_slots(cpu);
 }
 
@@ -403,6 +407,12 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG;
     if ((entry->tag & ~flags) == (linear & PAGE_MASK))
         return entry;
+    if (cpu->trial) {
+        set = &cpu->trial->set;
+        entry = entry_of(&set->tables[view], linear, access);
+        if ((entry->tag & ~flags) == (linear & PAGE_MASK))
+            return entry;
+    }
     struct mapping mapping;
     uint32_t error_code = 0;
     cpu->stats.tlb_misses++;

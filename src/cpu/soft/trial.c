@@ -3,7 +3,6 @@
 #include "cpu/soft/trial.h"
 
 #include "cpu/soft/core.h"
-#include "cpu/soft/tlb.h"
 
 #include <stdlib.h>
 
@@ -21,6 +20,8 @@ struct trial *trial_create(void)
     empty(trial->no_entries.read, TLB_ENTRIES);
     empty(trial->no_entries.write, TLB_ENTRIES);
     empty(trial->no_entries.execute, TLB_EXECUTE_ENTRIES);
+    for (unsigned view = 0; view < TLB_VIEWS; view++)
+        trial->set.filled[view] = TLB_LOG_ENTRIES + 1;
     return trial;
 }
 
@@ -55,6 +56,7 @@ void trial_rewind(struct trial *trial)
 void trial_begin(struct cpu *cpu, struct trial *trial)
 {
     trial->seen = 0;
+    tlb_set_empty(&trial->set);
     cpu->trial = trial;
     tlb_set_view(cpu, cpu->tlb_view);
 }
@@ -116,18 +118,24 @@ static void load(uint8_t *buffer, const uint8_t *hva, unsigned size_bytes)
     }
 }
 
-void trial_read(struct cpu *cpu, const uint8_t *hva, uint8_t *buffer, unsigned size_bytes)
+void trial_look(struct cpu *cpu, const uint8_t *hva, void *to, unsigned size_bytes)
 {
-    struct trial *trial = cpu->trial;
+    uint8_t *buffer = to;
     if (!hva)
         give_up(cpu);
     load(buffer, hva, size_bytes);
     for (unsigned at = 0; at < size_bytes;) {
         unsigned piece = piece_of(hva + at, size_bytes - at);
-        read_line(trial, hva + at, buffer + at, piece);
+        read_line(cpu->trial, hva + at, buffer + at, piece);
         at += piece;
     }
-    note_seen(trial, buffer, size_bytes);
+}
+
+/* What walks read is not noted: whether there are any depends on the TLB. */
+void trial_read(struct cpu *cpu, const uint8_t *hva, uint8_t *buffer, unsigned size_bytes)
+{
+    trial_look(cpu, hva, buffer, size_bytes);
+    note_seen(cpu->trial, buffer, size_bytes);
 }
 
 static void write_line(struct cpu *cpu, uint8_t *hva, const uint8_t *buffer, unsigned size_bytes)
@@ -148,6 +156,7 @@ static void write_line(struct cpu *cpu, uint8_t *hva, const uint8_t *buffer, uns
         if (!(line->known >> i & 1))
             line->before[i] = start[i];
     memcpy(line->after + offset, buffer, size_bytes);
+    memset(line->walked + offset, 0, size_bytes);
     line->known |= bytes;
     line->written |= bytes;
 }
@@ -161,4 +170,18 @@ void trial_write(struct cpu *cpu, uint8_t *hva, const uint8_t *buffer, unsigned 
         write_line(cpu, hva + at, buffer + at, piece);
         at += piece;
     }
+}
+
+void trial_mark(struct cpu *cpu, uint8_t *hva, uint64_t entry, uint64_t bits, unsigned size_bytes)
+{
+    uint8_t *start = line_start(hva);
+    uint8_t walked[8];
+    uint16_t number = *slot_of(cpu->trial, start);
+    memset(walked, 0, sizeof(walked));
+    if (number)
+        memcpy(walked, cpu->trial->line[number - 1].walked + (hva - start), size_bytes);
+    trial_write(cpu, hva, (const uint8_t *)&entry, size_bytes);
+    struct trial_line *line = &cpu->trial->line[*slot_of(cpu->trial, start) - 1];
+    for (unsigned i = 0; i < size_bytes; i++)
+        line->walked[(hva - start) + i] = walked[i] | (uint8_t)(bits >> 8 * i);
 }

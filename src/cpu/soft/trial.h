@@ -8,7 +8,7 @@
 #ifndef SKEP_CPU_SOFT_TRIAL_H
 #define SKEP_CPU_SOFT_TRIAL_H
 
-#include "cpu/soft/cpu.h"
+#include "cpu/soft/tlb.h"
 
 enum { TRIAL_LINES = 1024, TRIAL_LINE_BYTES = 64, TRIAL_SLOTS = 4096 };
 
@@ -18,10 +18,13 @@ struct trial_line {
     uint64_t known;   /* bytes whose value before the first trial is in `before` */
     uint64_t written; /* bytes that this trial has written: `after` */
     uint8_t before[TRIAL_LINE_BYTES], after[TRIAL_LINE_BYTES];
+    /* Bits that a walk of page tables has set. Another walker need not: it may know the page. */
+    uint8_t walked[TRIAL_LINE_BYTES];
 };
 
 struct trial {
-    struct tlb_tables no_entries;
+    struct tlb_tables no_entries; /* what cpu->tlb is meanwhile */
+    struct tlb_set set;           /* what walks have told, beyond the cpu's own, for this trial */
     sigjmp_buf *give_up; /* where to go from what can't be tried */
     uint64_t seen;       /* a hash of all that was read */
     unsigned line_count;
@@ -45,5 +48,9 @@ void trial_end(struct cpu *cpu);
 /* For memory.c. `hva` NULL: not RAM. They don't return when there is no room, or it isn't RAM. */
 void trial_read(struct cpu *cpu, const uint8_t *hva, uint8_t *buffer, unsigned size_bytes);
 void trial_write(struct cpu *cpu, uint8_t *hva, const uint8_t *buffer, unsigned size_bytes);
+
+/* For paging.c: reads an entry, and writes it with `bits`, accessed and dirty ones, set. */
+void trial_look(struct cpu *cpu, const uint8_t *hva, void *entry, unsigned size_bytes);
+void trial_mark(struct cpu *cpu, uint8_t *hva, uint64_t entry, uint64_t bits, unsigned size_bytes);
 
 #endif

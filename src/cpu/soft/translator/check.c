@@ -23,7 +23,7 @@
 enum {
     BLOCKS_A_TURN = 64,
     TRIES = 4,
-    TLB_EMPTIED_EACH = 16, /* blocks; else the trial would have filled it for translated code */
+    TLB_EMPTIED_EACH = 16, /* blocks, so that translated code has to miss it */
     MAX_STRING_CALLS = 4,
     MAX_STRING_ELEMENTS = 1 << 17,
 };
@@ -466,8 +466,9 @@ uint8_t check_expected_byte(const struct check *check, unsigned line, unsigned i
 
 bool check_byte(const struct check *check, unsigned line, unsigned i)
 {
-    return !(check->trial->line[line].known >> i & 1) ||
-           check_expected_byte(check, line, i) == check->found_memory[line][i];
+    const struct trial_line *of = &check->trial->line[line];
+    uint8_t different = check_expected_byte(check, line, i) ^ check->found_memory[line][i];
+    return !(of->known >> i & 1) || !(different & ~of->walked[i]);
 }
 
 static bool is_memory_equal(const struct check *check)
@@ -502,7 +503,8 @@ static uint16_t flags_before_op(struct cpu *cpu, unsigned i)
     return flags_live_before(unit);
 }
 
-uint16_t check_flags(struct cpu *cpu)
+/* The flags that matter where `found` is. */
+static uint16_t flags_live(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
     const struct block *block = check->block;
@@ -519,14 +521,18 @@ uint16_t check_flags(struct cpu *cpu)
     return is_jump_to_end ? block->live_next & block->live_taken : block->live_next;
 }
 
-static bool are_flags_equal(struct cpu *cpu)
+/* Those that were stale when the block began, and that neither side has touched, are still so:
+ * translated code may have looked further ahead than this block goes. */
+uint16_t check_flags(struct cpu *cpu)
 {
     const struct check *check = cpu->check;
-    uint16_t different = check->expected.cc ^ check->found->cc;
+    const uint16_t expected = check->expected.cc, found = check->found->cc;
+    uint16_t untouched = (uint16_t) ~((expected ^ check->trial_cc) | (found ^ check->cc));
+    uint16_t different = (expected ^ found) & (uint16_t)~untouched;
     if (!different)
-        return true;
-    unsigned flags = (different >> 8 & RFLAGS_ARITHMETIC) | (different & CC_OF ? RFLAGS_OF : 0);
-    return !(flags & check_flags(cpu));
+        return 0;
+    uint16_t live = flags_live(cpu);
+    return different & (uint16_t)((live & 0xff) << 8 | (live & RFLAGS_OF ? CC_OF : 0));
 }
 
 static bool is_raised_equal(const struct check_state *a, const struct check_state *b)
@@ -567,7 +573,7 @@ static bool is_equal(struct cpu *cpu)
     const struct check *check = cpu->check;
     return are_registers_equal(&check->expected, check->found) &&
            is_raised_equal(&check->expected, check->found) && is_memory_equal(check) &&
-           are_flags_equal(cpu);
+           !check_flags(cpu);
 }
 
 /* Where translated code has left the block on purpose, to be compared with as many ops: because
@@ -649,8 +655,9 @@ static void begin(struct cpu *cpu, struct block *block)
     cpu->link_site = 0;
     vector_unload(cpu);
     take(cpu, &check->before, false);
+    check->cc = check->trial_cc = cpu->cc;
     if (check->has_cc && check->last_rip == cpu->rip && check->last_cc == cpu->cc)
-        cpu->cc = check->before.cc = check->true_cc;
+        cpu->cc = check->before.cc = check->trial_cc = check->true_cc;
     if (!block->check_ops)
         look_at(block);
     check->block = block;
@@ -684,13 +691,12 @@ static void finish(struct cpu *cpu, bool is_whole)
 void check_block(struct cpu *cpu, struct block *block)
 {
     struct check *check = cpu->check;
-    uint16_t cc = cpu->cc;
     begin(cpu, block);
-    bool is_tried = try_first(cpu);
-    bool is_whole = check->limit == block->op_count;
-    cpu->cc = cc;
     if (++check->counter % TLB_EMPTIED_EACH == 0)
         tlb_empty(cpu);
+    bool is_tried = try_first(cpu);
+    bool is_whole = check->limit == block->op_count;
+    cpu->cc = check->cc;
     check->stop = is_tried && !is_whole ? &block->op[check->limit] : NULL;
     bool has_raised = run_caught(cpu, run_translated);
     check->stop = NULL;

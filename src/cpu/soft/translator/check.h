@@ -76,6 +76,7 @@ struct check {
     bool has_cc;
     uint64_t last_rip;
     uint16_t last_cc, true_cc;
+    uint16_t cc, trial_cc; /* at the start of this block, translated and in the interpreter */
     unsigned turns;   /* blocks since the last processor's turn */
     uint32_t counter; /* of blocks */
     bool has_failed;
@@ -87,7 +88,7 @@ enum { CHECK_VALUE_BYTES = 32 };
 /* Registers are numbered. Gives the size and fills `value`, 0 for a number past the last. */
 unsigned check_register(const struct check_state *state, unsigned number,
                         uint8_t value[CHECK_VALUE_BYTES], const char **name);
-/* Which arithmetic flags matter where `found` is. */
+/* The arithmetic flags, as in cpu->cc, that are different and matter. */
 uint16_t check_flags(struct cpu *cpu);
 /* Whether byte i of a line is as the interpreter left it. */
 bool check_byte(const struct check *check, unsigned line, unsigned i);

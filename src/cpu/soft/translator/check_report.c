@@ -94,9 +94,7 @@ static bool is_register_different(struct cpu *cpu, unsigned number, unsigned *si
 {
     const struct check *check = cpu->check;
     struct check_state same_flags = *check->found;
-    uint16_t flags = check_flags(cpu);
-    uint16_t cc = (uint16_t)((flags & 0xff) << 8 | (flags & RFLAGS_OF ? CC_OF : 0));
-    same_flags.cc = (uint16_t)((check->found->cc & cc) | (check->expected.cc & ~cc));
+    same_flags.cc = check->expected.cc ^ check_flags(cpu);
     *size_bytes = check_register(&check->expected, number, expected, name);
     check_register(&same_flags, number, found, name);
     return memcmp(expected, found, *size_bytes) != 0;

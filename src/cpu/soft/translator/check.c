@@ -23,7 +23,7 @@
 enum {
     BLOCKS_A_TURN = 64,
     TRIES = 4,
-    TLB_EMPTIED_EACH = 16, /* blocks, so that translated code has to miss it */
+    TLB_EMPTIED_EACH = 64, /* blocks, so that translated code has to miss it */
     MAX_STRING_CALLS = 4,
     MAX_STRING_ELEMENTS = 1 << 17,
 };
@@ -148,7 +148,7 @@ struct reg {
     }
 #define GPR(name) MEMBER(#name, gpr[name])
 #define VECTOR(n) MEMBER("YMM" #n, vector[n])
-#define ST(n)     PART("R" #n " (x87)", x87, 32 + (n)*16, 10)
+#define ST(n)     PART("ST" #n, x87, 32 + (n)*16, 10)
 #define SEGMENT(s)                                                                                 \
     MEMBER(#s, segment[SEG_##s].selector), MEMBER(#s ".base", segment[SEG_##s].base),              \
         MEMBER(#s ".limit", segment[SEG_##s].limit),                                               \

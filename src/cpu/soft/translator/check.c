@@ -653,6 +653,7 @@ static void begin(struct cpu *cpu, struct block *block)
     struct check *check = cpu->check;
     cpu->op = NULL;
     cpu->link_site = 0;
+    check->was_x87_live = cpu->x87_live;
     vector_unload(cpu);
     take(cpu, &check->before, false);
     check->cc = check->trial_cc = cpu->cc;
@@ -697,6 +698,8 @@ void check_block(struct cpu *cpu, struct block *block)
     bool is_tried = try_first(cpu);
     bool is_whole = check->limit == block->op_count;
     cpu->cc = check->cc;
+    if (check->was_x87_live)
+        vector_load(cpu);
     check->stop = is_tried && !is_whole ? &block->op[check->limit] : NULL;
     bool has_raised = run_caught(cpu, run_translated);
     check->stop = NULL;

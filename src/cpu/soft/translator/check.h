@@ -76,9 +76,10 @@ struct check {
     bool has_cc;
     uint64_t last_rip;
     uint16_t last_cc, true_cc;
+    bool was_x87_live;
     uint16_t cc, trial_cc; /* at the start of this block, translated and in the interpreter */
-    unsigned turns;   /* blocks since the last processor's turn */
-    uint32_t counter; /* of blocks */
+    unsigned turns;        /* blocks since the last processor's turn */
+    uint32_t counter;      /* of blocks */
     bool has_failed;
     struct error error;
 };

@@ -69,6 +69,11 @@ void vector_unload(struct cpu *cpu)
     x87_unload(cpu);
 }
 
+void vector_load(struct cpu *cpu)
+{
+    x87_make_live(cpu);
+}
+
 void vector_leave(struct cpu *cpu)
 {
     vector_unload(cpu);

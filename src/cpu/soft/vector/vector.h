@@ -41,9 +41,11 @@ void vector_close(struct cpu *cpu);
 void vector_enter(struct cpu *cpu);
 void vector_leave(struct cpu *cpu);
 
-/* Between the two: brings cpu->x87 up to date, and takes the state out of the host's unit. */
+/* Between the two: brings cpu->x87 up to date; the same and takes the state out of the host's unit;
+ * puts it there. */
 void vector_sync(struct cpu *cpu);
 void vector_unload(struct cpu *cpu);
+void vector_load(struct cpu *cpu);
 
 /* x86_state.xsave and back; never between enter and leave. set_state is false, and changes
  * nothing, when the area is one that XRSTOR refuses. */

@@ -7,9 +7,9 @@
  *
  * Registers that address memory are loaded before each instruction that uses them. Some
  * instructions are jumped over. Each case runs twice in the translator, the second time with its
- * blocks linked. Processors differ in what flags the frame of a fault holds where they are
- * overwritten before use: one translator keeps them all, another as few as it may. Both have the
- * least memory for code, so that it turns over all the time.
+ * blocks linked, and once in lockstep (translator=check). Processors differ in what flags the frame
+ * of a fault holds where they are overwritten before use: one translator keeps them all, another as
+ * few as it may. Both have the least memory for code, so that it turns over all the time.
  */
 #include "cpu/soft/cpu.h"
 #include "isa/generate.h"
@@ -146,8 +146,9 @@ static void add(struct random *random, struct machine *machine, const struct isa
 
 /* --- comparison --------------------------------------------------------------------------- */
 
-enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, PROCESSORS };
-static const char *const names[PROCESSORS] = {"host", "interpreter", "exact", "fast", "linked"};
+enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, CHECKED, PROCESSORS };
+static const char *const names[PROCESSORS] = {"host", "interpreter", "exact",
+                                              "fast", "linked",      "checked"};
 
 struct result {
     struct isa_state state;
@@ -216,7 +217,7 @@ static void print_difference(const struct program *program, const struct result 
 /* --- cases -------------------------------------------------------------------------------- */
 
 struct test {
-    struct machine *interpreter, *exact, *fast;
+    struct machine *interpreter, *exact, *fast, *checked;
     uint8_t pool[64 << 10];
     uint64_t cases, faults, differences;
 };
@@ -259,6 +260,7 @@ static void run_case(struct test *test, uint64_t seed)
     run_soft(test->exact, &in, memory, &program, &result[EXACT]);
     run_soft(test->fast, &in, memory, &program, &result[FAST]);
     run_soft(test->fast, &in, memory, &program, &result[FAST_AGAIN]);
+    run_soft(test->checked, &in, memory, &program, &result[CHECKED]);
     test->cases++;
     bool is_fault = result[HOST].state.fault != ISA_NO_FAULT;
     test->faults += is_fault;
@@ -272,10 +274,13 @@ static void run_case(struct test *test, uint64_t seed)
     }
 }
 
-static struct machine *open_translator(bool has_exact_flags)
+static struct machine *open_translator(bool has_exact_flags, bool is_check)
 {
-    return machine_open_with((struct translator_options){
-        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags, .code_bytes = 1});
+    return machine_open_with((struct translator_options){.is_on = true,
+                                                         .is_eager = true,
+                                                         .is_check = is_check,
+                                                         .has_exact_flags = has_exact_flags,
+                                                         .code_bytes = 1});
 }
 
 int main(int argc, char **argv)
@@ -284,13 +289,15 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
     static struct test test;
     test.interpreter = machine_open_with((struct translator_options){.is_on = false});
-    test.exact = open_translator(true);
-    test.fast = open_translator(false);
+    test.exact = open_translator(true, false);
+    test.fast = open_translator(false, false);
+    test.checked = open_translator(false, true);
     struct random random = {.state = 0x1234567};
     random_bytes(&random, test.pool, sizeof(test.pool));
     memcpy(machine_scratch(test.interpreter), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.exact), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.fast), test.pool, ISA_SCRATCH_BYTES);
+    memcpy(machine_scratch(test.checked), test.pool, ISA_SCRATCH_BYTES);
     if (!native_open() || !native_fill(test.pool)) {
         fprintf(stderr, "cannot map the test's memory\n");
         return 77;
@@ -301,6 +308,7 @@ int main(int argc, char **argv)
     machine_close(test.interpreter);
     machine_close(test.exact);
     machine_close(test.fast);
+    machine_close(test.checked);
     printf("%" PRIu64 " cases, %" PRIu64 " of them faults, %" PRIu64 " differences\n", test.cases,
            test.faults, test.differences);
     return test.differences != 0;

@@ -441,7 +441,7 @@ static bool try_first(struct cpu *cpu)
         put(cpu, &check->before);
         is_tried = is_tried && try_block(cpu);
     }
-    memcpy(check->seen_first, check->seen, sizeof(check->seen));
+    memcpy(check->seen_first, check->seen, (check->begun + 1) * sizeof(check->seen[0]));
     check->begun_first = check->begun;
     put(cpu, &check->before);
     cpu->stats = stats;

@@ -53,7 +53,7 @@ struct engine_config {
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
-    const char *options; /* what follows the engine's name in --engine NAME,…; may be NULL */
+    const char *options;      /* what follows the engine's name in --engine NAME,…; may be NULL */
     bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
 

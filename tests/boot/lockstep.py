@@ -9,7 +9,10 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 
 from check import Checks, expect, expect_equal
 from guest import Guest, guest_folder
@@ -23,9 +26,15 @@ class LockstepTest:
 
     def __init__(self, skep, processors):
         files = guest_folder(ROOT)
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        disk = os.path.join(self.folder, "disk.img")
+        with open(disk, "wb") as image:
+            image.truncate(64 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", disk], check=True,
+                       env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
         self.guest = Guest([skep, "--json", "run", "--engine", "soft,translator=check",
                             "-c", processors, "-m", "256M", "--kernel", f"{files}/vmlinuz",
-                            "--initrd", f"{files}/initrd.cpio", "--stats"], LIMIT_S)
+                            "--initrd", f"{files}/initrd.cpio", "--disk", disk, "--stats"], LIMIT_S)
 
     def early(self):
         self.guest.wait_for("Freeing SMP alternatives memory")
@@ -38,6 +47,14 @@ class LockstepTest:
         status, text = self.guest.run("for i in 1 2 3; do ls -l / | wc -l; done; echo skep | sha256sum")
         expect_equal(status, 0, "status")
         expect("38c8cda4d482919cc5df4accdb4a5fd49ea42ebdf25057de7e614fbb09d84661" in text, text)
+
+    def disk(self):
+        """What a device writes into memory meanwhile must not be taken for a difference."""
+        status, text = self.guest.run("dd if=/dev/urandom of=/mnt/data bs=64k count=32 2>/dev/null; "
+                                      "md5sum </mnt/data >/tmp/sum; sync; "
+                                      "echo 3 >/proc/sys/vm/drop_caches; md5sum </mnt/data | "
+                                      "cmp - /tmp/sum && echo same")
+        expect_equal((status, text), (0, "same"), "what the disk gave back")
 
     def power_off(self):
         self.guest.send("poweroff\n")
@@ -55,13 +72,14 @@ class LockstepTest:
 
     def close(self):
         self.guest.__exit__()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main():
     skep, processors, extent = sys.argv[1:4]
     checks = Checks()
     test = LockstepTest(skep, processors)
-    names = ["early"] if extent == "early" else ["prompt", "commands", "power_off",
+    names = ["early"] if extent == "early" else ["prompt", "commands", "disk", "power_off",
                                                  "most_is_checked"]
     try:
         for name in names:

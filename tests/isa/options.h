@@ -17,10 +17,8 @@ static inline struct translator_options translator_by_environment(void)
     const char *value = getenv("SKEP_TEST_TRANSLATOR");
     bool is_check = value && strcmp(value, "check") == 0;
     bool is_eager = is_check || (value && strcmp(value, "eager") == 0);
-    return (struct translator_options){.is_on = is_eager,
-                                       .is_eager = is_eager,
-                                       .is_check = is_check,
-                                       .has_exact_flags = is_eager};
+    return (struct translator_options){
+        .is_on = is_eager, .is_eager = is_eager, .is_check = is_check, .has_exact_flags = is_eager};
 }
 
 #endif

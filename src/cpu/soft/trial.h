@@ -25,8 +25,8 @@ struct trial_line {
 struct trial {
     struct tlb_tables no_entries; /* what cpu->tlb is meanwhile */
     struct tlb_set set;           /* what walks have told, beyond the cpu's own, for this trial */
-    sigjmp_buf *give_up; /* where to go from what can't be tried */
-    uint64_t seen;       /* a hash of all that was read */
+    sigjmp_buf *give_up;          /* where to go from what can't be tried */
+    uint64_t seen;                /* a hash of all that was read */
     unsigned line_count;
     uint16_t slot[TRIAL_SLOTS]; /* the number of a line from 1, by its address; 0: none */
     struct trial_line line[TRIAL_LINES];

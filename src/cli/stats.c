@@ -45,6 +45,10 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
         {"guard_misses", engine->guard_misses},
         {"code_flushes", engine->code_flushes},
         {"group_failures", engine->group_failures},
+        {"blocks_checked", engine->blocks_checked},
+        {"blocks_checked_partly", engine->blocks_checked_partly},
+        {"blocks_unchecked", engine->blocks_unchecked},
+        {"blocks_disturbed", engine->blocks_disturbed},
     };
     json_t *object = cli->json ? json_object() : NULL;
     for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++) {
@@ -52,7 +56,7 @@ void stats_print(const struct cli *cli, const struct machine_stats *stats)
             json_object_set_new(object, counters[i].name,
                                 json_integer((json_int_t)counters[i].value));
         else
-            fprintf(stderr, "%-20s%llu\n", counters[i].name, (unsigned long long)counters[i].value);
+            fprintf(stderr, "%-24s%llu\n", counters[i].name, (unsigned long long)counters[i].value);
     }
     if (object) {
         json_dumpf(object, stdout, JSON_INDENT(2));

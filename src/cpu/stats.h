@@ -26,6 +26,10 @@ struct engine_stats {
      * neither a link nor a cache of targets took; failed guards among them; flushes of all code. */
     uint64_t blocks_translated, superblocks, blocks_voided, links, translator_stays, handler_calls;
     uint64_t jump_lookups, guard_misses, code_flushes;
+    /* translator=check: blocks compared; those of which the rest from an instruction on can't run
+     * twice; those that nothing is compared of; those whose memory others have changed meanwhile.
+     */
+    uint64_t blocks_checked, blocks_checked_partly, blocks_unchecked, blocks_disturbed;
     uint64_t group_failures; /* checks of several accesses at once that the interpreter took over */
 };
 

@@ -755,6 +755,7 @@ static void on_soft(void **state)
 {
     unsigned bad = run_all(&engine_soft, "translator=off", false);
     bad += run_all(&engine_soft, "translator=eager", false);
+    bad += run_all(&engine_soft, "translator=check", false);
     assert_int_equal(bad, 0);
 }
 

@@ -10,9 +10,11 @@
 
 #include "cpu/soft/block.h"
 #include "cpu/soft/core.h"
+#include "cpu/soft/translator/check.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -264,6 +266,9 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
     do {
         enum cpu_exit exit = cpu_run(machine->cpu);
         cpu_get_state(machine->cpu, &whole);
+        const struct error *difference = check_failure(machine->cpu);
+        if (difference)
+            fprintf(stderr, "%s: %s\n", difference->where, difference->cause);
         assert(exit == CPU_HALTED);
     } while (machine->steps && go_on(machine, &whole));
     memcpy(state->gpr, whole.gpr, sizeof(state->gpr));

@@ -139,6 +139,8 @@ static const struct way {
     {"tiers", {.is_on = true, .threshold = 3}},
     {"superblocks", {.is_on = true, .threshold = 6}},
     {"small", {.is_on = true, .is_eager = true, .code_bytes = 1}},
+    {"check", {.is_on = true, .is_eager = true, .is_check = true}},
+    {"exact check", {.is_on = true, .is_eager = true, .is_check = true, .has_exact_flags = true}},
 };
 enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
 
@@ -165,6 +167,7 @@ static void run_everywhere(scenario_fn *scenario, unsigned cpus)
         scenario(h, trace);
         if (!way->options.is_on || way->options.is_eager)
             assert_int_equal(h->cpu[0]->stats.blocks_translated > 0, way->options.is_on);
+        assert_int_equal(h->cpu[0]->stats.blocks_checked > 0, way->options.is_check);
         harness_close(h);
         compare(way->name, "value", traces[0].value, traces[0].count, trace->value, trace->count);
         if (way->options.has_exact_flags)

@@ -7,10 +7,10 @@
  *
  * Registers that address memory are loaded before each instruction that uses them. Some
  * instructions are jumped over. Each case runs twice in the translator, the second time with its
- * blocks linked, and so often in another that its blocks become superblocks. Processors differ in
- * what flags the frame of a fault holds where they are overwritten before use: one translator keeps
- * them all, another as few as it may. Both have the least memory for code, so that it turns over
- * all the time.
+ * blocks linked, so often in another that its blocks become superblocks, and once in lockstep
+ * (translator=check). Processors differ in what flags the frame of a fault holds where they are
+ * overwritten before use: one translator keeps them all, another as few as it may. Both have the
+ * least memory for code, so that it turns over all the time.
  */
 #include "cpu/soft/cpu.h"
 #include "isa/generate.h"
@@ -160,9 +160,9 @@ static void add(struct random *random, struct machine *machine, const struct isa
 
 /* --- comparison --------------------------------------------------------------------------- */
 
-enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, HOT, PROCESSORS };
-static const char *const names[PROCESSORS] = {"host", "interpreter", "exact",
-                                              "fast", "linked",      "superblock"};
+enum processor { HOST, INTERPRETER, EXACT, FAST, FAST_AGAIN, HOT, CHECKED, PROCESSORS };
+static const char *const names[PROCESSORS] = {"host",   "interpreter", "exact",  "fast",
+                                              "linked", "superblock",  "checked"};
 
 struct result {
     struct isa_state state;
@@ -251,7 +251,7 @@ static void print_difference(const struct program *program, const struct result 
 enum { HOT_RUNS = 6 };
 
 struct test {
-    struct machine *interpreter, *exact, *fast, *hot;
+    struct machine *interpreter, *exact, *fast, *hot, *checked;
     uint8_t pool[64 << 10];
     uint64_t cases, faults, differences;
 };
@@ -297,6 +297,7 @@ static void run_case(struct test *test, uint64_t seed)
     /* Until its blocks have run so often that they become one. */
     for (unsigned i = 0; i < HOT_RUNS + 2; i++)
         run_soft(test->hot, &in, memory, &program, &result[HOT]);
+    run_soft(test->checked, &in, memory, &program, &result[CHECKED]);
     test->cases++;
     bool is_fault = result[HOST].state.fault != ISA_NO_FAULT;
     test->faults += is_fault;
@@ -314,10 +315,13 @@ static void run_case(struct test *test, uint64_t seed)
     }
 }
 
-static struct machine *open_translator(bool has_exact_flags)
+static struct machine *open_translator(bool has_exact_flags, bool is_check)
 {
-    return machine_open_with((struct translator_options){
-        .is_on = true, .is_eager = true, .has_exact_flags = has_exact_flags, .code_bytes = 1});
+    return machine_open_with((struct translator_options){.is_on = true,
+                                                         .is_eager = true,
+                                                         .is_check = is_check,
+                                                         .has_exact_flags = has_exact_flags,
+                                                         .code_bytes = 1});
 }
 
 int main(int argc, char **argv)
@@ -326,8 +330,9 @@ int main(int argc, char **argv)
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
     static struct test test;
     test.interpreter = machine_open_with((struct translator_options){.is_on = false});
-    test.exact = open_translator(true);
-    test.fast = open_translator(false);
+    test.exact = open_translator(true, false);
+    test.fast = open_translator(false, false);
+    test.checked = open_translator(false, true);
     test.hot = machine_open_with(
         (struct translator_options){.is_on = true, .threshold = HOT_RUNS, .code_bytes = 1});
     struct random random = {.state = 0x1234567};
@@ -336,6 +341,7 @@ int main(int argc, char **argv)
     memcpy(machine_scratch(test.exact), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.fast), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.hot), test.pool, ISA_SCRATCH_BYTES);
+    memcpy(machine_scratch(test.checked), test.pool, ISA_SCRATCH_BYTES);
     if (!native_open() || !native_fill(test.pool)) {
         fprintf(stderr, "cannot map the test's memory\n");
         return 77;
@@ -347,6 +353,7 @@ int main(int argc, char **argv)
     machine_close(test.exact);
     machine_close(test.fast);
     machine_close(test.hot);
+    machine_close(test.checked);
     printf("%" PRIu64 " cases, %" PRIu64 " of them faults, %" PRIu64 " differences\n", test.cases,
            test.faults, test.differences);
     return test.differences != 0;

@@ -26,11 +26,15 @@ struct block {
     bool is_refused; /* not to be translated */
     bool is_translated;
     bool is_live_known;
-    uint16_t live;           /* flags that matter where it begins, by the translator */
-    bool is_ungrouped;       /* its accesses are to be checked one by one */
-    bool is_unslotted;       /* a loop that has no use for loop slots */
-    uint8_t group_failures;  /* how often accesses could not be checked together */
-    uint8_t slot_failures;   /* how often a loop slot's page changed at once */
+    uint16_t live;          /* flags that matter where it begins, by the translator */
+    bool is_ungrouped;      /* its accesses are to be checked one by one */
+    bool is_unslotted;      /* a loop that has no use for loop slots */
+    uint8_t group_failures; /* how often accesses could not be checked together */
+    uint8_t slot_failures;  /* how often a loop slot's page changed at once */
+    uint8_t check_ops;      /* of translator=check: see check.c; 0: not looked at yet */
+    bool ends_in_string;    /* the last op is a repeated string instruction; of check.c, too */
+    uint16_t live_next, live_taken; /* flags that matter behind it when it is translated */
+    uint32_t host_bytes;            /* of its translated code */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: not RAM */
     struct block *page_next; /* of the translated blocks of its page */

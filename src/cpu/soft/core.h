@@ -23,8 +23,9 @@ void cpu_destroy(struct cpu *cpu);
 void cpu_get_state(struct cpu *cpu, struct x86_state *state);
 bool cpu_set_state(struct cpu *cpu, const struct x86_state *state);
 
-/* CPU_DEBUG: debugger.h tells what of its wishes has happened. */
-enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN, CPU_DEBUG };
+/* DEBUG: debugger.h tells what of its wishes has happened. FAILED, then and ever after: see
+ * check_failure. */
+enum cpu_exit { CPU_KICKED, CPU_HALTED, CPU_SHUTDOWN, CPU_DEBUG, CPU_FAILED };
 enum cpu_exit cpu_run(struct cpu *cpu);
 
 /* Any thread. */

@@ -19,6 +19,8 @@
 struct op;
 struct block;
 struct debugger;
+struct check;
+struct trial;
 
 /* More slots behind the sixteen registers, so that every address is base + index * scale + disp
  * with no test: one that is always zero, and RIP of the running block's first byte. Translated code
@@ -273,8 +275,10 @@ struct cpu {
     _Atomic bool drop_all;
     _Atomic uintptr_t drop_page;
 
-    /* Delivery of exceptions: what to deliver after the jump back into the run loop. */
+    /* Delivery of exceptions: what to deliver after the jump back into the run loop, or to whoever
+     * wants to see them first (NULL: nobody). */
     sigjmp_buf unwind;
+    sigjmp_buf *catcher;
     struct x86_pending pending;
 
     _Alignas(64) uint8_t bounce[64]; /* for accesses that are MMIO or cross pages */
@@ -294,7 +298,9 @@ struct cpu {
     struct translator *translator;   /* NULL: there is only the interpreter */
     struct debugger *debugger;       /* NULL: nobody debugs the guest from outside */
     struct engine_stats stats;
-    bool is_translated; /* translated code is running, or a handler that it has called */
+    struct check *check; /* translator=check, else NULL: translator/check.h */
+    struct trial *trial; /* NULL unless the interpreter is on trial: trial.h */
+    bool is_translated;  /* translated code is running, or a handler that it has called */
     uint32_t targets_used[2];
     struct page_slot page_slot[2][PAGE_SLOTS]; /* by enum code_class */
     struct loop_slot loop_slot[2][LOOP_SLOTS];

@@ -7,6 +7,7 @@
 
 #include "cpu/soft/core.h"
 #include "cpu/soft/debugger.h"
+#include "cpu/soft/translator/check.h"
 #include "cpu/soft/vector/vector.h"
 
 #include <errno.h>
@@ -110,25 +111,28 @@ static bool take_option(struct translator_options *translator, const char *optio
 {
     static const struct {
         const char *text;
-        bool is_on, is_eager, perf_map;
+        bool is_on, is_eager, is_check, perf_map;
     } known[] = {
-        {"translator=on", true, false, false},
-        {"translator=off", false, false, false},
-        {"translator=eager", true, true, false},
-        {"perf-map", true, false, true},
+        {"translator=on", true, false, false, false},
+        {"translator=off", false, false, false, false},
+        {"translator=eager", true, true, false, false},
+        {"translator=check", true, true, true, false},
+        {"perf-map", true, false, false, true},
     };
     for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strlen(known[i].text) != length || memcmp(known[i].text, option, length) != 0)
             continue;
         translator->is_on = known[i].is_on;
         translator->is_eager |= known[i].is_eager;
+        translator->is_check |= known[i].is_check;
         translator->perf_map |= known[i].perf_map;
         return true;
     }
     char text[64];
     snprintf(text, sizeof(text), "%.*s", (int)length, option);
     error_usage(err, "cannot use the engine option", text, "soft does not have it");
-    error_hint(err, "soft takes translator=on, translator=off, translator=eager and perf-map");
+    error_hint(err, "soft takes translator=on, translator=off, translator=eager, "
+                    "translator=check and perf-map");
     return false;
 }
 
@@ -242,14 +246,15 @@ static void soft_vcpu_close(struct engine_vcpu *vcpu)
 static void soft_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
 {
     static const enum engine_exit_reason reasons[] = {
-        [CPU_KICKED] = ENGINE_EXIT_KICKED,
-        [CPU_HALTED] = ENGINE_EXIT_HALTED,
-        [CPU_SHUTDOWN] = ENGINE_EXIT_SHUTDOWN,
-        [CPU_DEBUG] = ENGINE_EXIT_DEBUG,
+        [CPU_KICKED] = ENGINE_EXIT_KICKED,     [CPU_HALTED] = ENGINE_EXIT_HALTED,
+        [CPU_SHUTDOWN] = ENGINE_EXIT_SHUTDOWN, [CPU_DEBUG] = ENGINE_EXIT_DEBUG,
+        [CPU_FAILED] = ENGINE_EXIT_FAILED,
     };
     exit->reason = reasons[cpu_run(cpu_of(vcpu))];
     if (exit->reason == ENGINE_EXIT_DEBUG)
         exit->stop = debugger_take_stop(cpu_of(vcpu));
+    if (exit->reason == ENGINE_EXIT_FAILED)
+        exit->error = *check_failure(cpu_of(vcpu));
 }
 
 static void soft_kick(struct engine_vcpu *vcpu)

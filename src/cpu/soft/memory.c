@@ -7,6 +7,7 @@
 #include "cpu/soft/debug.h"
 #include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/trial.h"
 
 #include <assert.h>
 
@@ -165,7 +166,9 @@ static void copy(uint8_t *to, const uint8_t *from, unsigned size_bytes)
 
 static void target_read(struct cpu *cpu, const struct target *target, uint8_t *buffer)
 {
-    if (target->hva)
+    if (cpu->trial)
+        trial_read(cpu, target->hva, buffer, target->size_bytes);
+    else if (target->hva)
         copy(buffer, target->hva, target->size_bytes);
     else
         mmio_read(cpu, target->gpa, buffer, target->size_bytes);
@@ -173,6 +176,10 @@ static void target_read(struct cpu *cpu, const struct target *target, uint8_t *b
 
 static void target_write(struct cpu *cpu, const struct target *target, const uint8_t *buffer)
 {
+    if (cpu->trial) {
+        trial_write(cpu, target->hva, buffer, target->size_bytes);
+        return;
+    }
     if (!target->hva) {
         mmio_write(cpu, target->gpa, buffer, target->size_bytes);
         return;
@@ -246,7 +253,7 @@ void memory_write(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned
 
 static struct tlb_tables *system_tables(struct cpu *cpu)
 {
-    return &cpu->tlb_set->tables[view_supervisor(cpu)];
+    return cpu->trial ? cpu->tlb : &cpu->tlb_set->tables[view_supervisor(cpu)];
 }
 
 void memory_read_system(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size_bytes)
@@ -273,10 +280,10 @@ void *memory_rmw_begin_slow(struct cpu *cpu, uint64_t linear, unsigned size_byte
     struct access access = translate_range(cpu, linear, size_bytes, ACCESS_WRITE, cpu->tlb_view);
     debugger_note_access(cpu, linear, size_bytes, ACCESS_READ);
     debug_note_hits(cpu, debug_data_hits(cpu, linear, size_bytes, true));
-    if (access.count == 1 && access.target[0].hva)
+    if (access.count == 1 && access.target[0].hva && !cpu->trial)
         return access.target[0].hva;
     assert(size_bytes <= sizeof(cpu->bounce));
-    if (locked)
+    if (locked && !cpu->trial)
         pthread_mutex_lock(&cpu->system->split_lock);
     unsigned at = 0;
     for (unsigned i = 0; i < 2; i++) {
@@ -304,6 +311,6 @@ void memory_rmw_end_slow(struct cpu *cpu, uint64_t linear, unsigned size_bytes, 
             target_write(cpu, &target, cpu->bounce + at);
         at += target.size_bytes;
     }
-    if (locked)
+    if (locked && !cpu->trial)
         pthread_mutex_unlock(&cpu->system->split_lock);
 }

@@ -4,7 +4,7 @@
  * dirty bits are set by compare-exchange on guest memory, after all checks; a walk that meets a
  * changed entry begins anew. Left out: 5-level paging. Runs on the cpu's thread.
  */
-#include "cpu/soft/tlb.h"
+#include "cpu/soft/trial.h"
 
 #define PTE_P         UINT64_C(0x1)
 #define PTE_W         UINT64_C(0x2)
@@ -33,6 +33,11 @@ struct walk {
 static uint64_t entry_read(struct cpu *cpu, uint64_t gpa, bool is_pae)
 {
     struct soft_region *region = soft_region_find(cpu->system, gpa);
+    if (cpu->trial) {
+        uint64_t entry = 0;
+        trial_look(cpu, region ? region->hva + (gpa - region->gpa) : NULL, &entry, is_pae ? 8 : 4);
+        return entry;
+    }
     if (!region)
         return cpu->system->callbacks.mmio_read(cpu->system->callbacks.opaque, gpa, is_pae ? 8 : 4);
     const void *hva = region->hva + (gpa - region->gpa);
@@ -50,6 +55,10 @@ static bool entry_set(struct cpu *cpu, uint64_t gpa, bool is_pae, uint64_t old, 
         return true;
     uint8_t *hva = region->hva + (gpa - region->gpa);
     bool ok;
+    if (cpu->trial) {
+        trial_mark(cpu, hva, old | bits, ~old & bits, is_pae ? 8 : 4);
+        return true;
+    }
     if (is_pae) {
         ok = atomic_compare_exchange_strong((_Atomic uint64_t *)(void *)hva, &old, old | bits);
     } else {

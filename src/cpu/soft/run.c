@@ -7,6 +7,7 @@
 #include "cpu/soft/debug.h"
 #include "cpu/soft/debugger.h"
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/check.h"
 #include "cpu/soft/translator/translator.h"
 #include "cpu/soft/vector/vector.h"
 
@@ -47,7 +48,7 @@ static _Noreturn void unwind(struct cpu *cpu, enum x86_vector vector, bool has_e
     cpu->pending.vector = (uint8_t)vector;
     cpu->pending.has_error_code = has_error_code;
     cpu->pending.error_code = error_code;
-    siglongjmp(cpu->unwind, 1);
+    siglongjmp(cpu->catcher ? *cpu->catcher : cpu->unwind, 1);
 }
 
 void cpu_raise(struct cpu *cpu, enum x86_vector vector)
@@ -158,6 +159,7 @@ enum action {
     ACTION_KICK,
     ACTION_DEBUG,
     ACTION_SHUTDOWN,
+    ACTION_FAIL,
 };
 
 /* After an instruction, or the delivery of an event: what a debugger's single step is. */
@@ -254,6 +256,8 @@ static enum action serve(struct cpu *cpu)
 {
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
+    if (check_failure(cpu))
+        return ACTION_FAIL;
     take_resets(cpu, requests);
     if (debugger_has_stopped(cpu))
         return ACTION_DEBUG;
@@ -319,15 +323,18 @@ enum cpu_exit cpu_run(struct cpu *cpu)
     atomic_store(&cpu->is_running, true);
     vector_enter(cpu);
     debugger_enter(cpu);
+    check_enter(cpu);
     cpu_look(cpu);
     enum action action = run_with_faults(cpu);
     cpu->op = NULL;
+    check_leave(cpu);
     vector_leave(cpu);
     atomic_store(&cpu->is_running, false);
     switch (action) {
     case ACTION_HALT: return CPU_HALTED;
     case ACTION_KICK: return CPU_KICKED;
     case ACTION_DEBUG: return CPU_DEBUG;
+    case ACTION_FAIL: return CPU_FAILED;
     default: return CPU_SHUTDOWN;
     }
 }

@@ -65,6 +65,7 @@ struct translator_options {
     unsigned threshold;   /* runs of a block before it is translated; 0: the usual number */
     unsigned code_bytes;  /* of host code a processor; 0: the usual number */
     bool has_counts;      /* translated instructions are counted, too */
+    bool is_check;        /* each translated block is compared with the interpreter's run */
     bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
 };
 
@@ -85,6 +86,7 @@ struct soft_system {
     pthread_mutex_t void_lock; /* over the next two: the last pages whose blocks became void */
     struct code_page *voided[SOFT_VOIDED];
     uint64_t voided_count;
+    _Atomic uint32_t check_next, check_serving; /* whose turn it is: translator/check.c */
     uint64_t tsc_khz;
     bool tsc_is_synthetic; /* the host's counter is no clock: nanoseconds are used instead */
     uint64_t tsc_ratio;    /* ours to the host's, 32 bits of it a fraction; 0: as the host's */

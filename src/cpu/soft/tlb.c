@@ -5,6 +5,7 @@
 #include "cpu/soft/debug.h"
 #include "cpu/soft/debugger.h"
 #include "cpu/soft/translator/translator.h"
+#include "cpu/soft/trial.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -74,8 +75,7 @@ static void view_clear(struct tlb_set *set, unsigned view)
 
 static void set_flush(struct cpu *cpu, struct tlb_set *set)
 {
-    for (unsigned view = 0; view < TLB_VIEWS; view++)
-        view_clear(set, view);
+    tlb_set_empty(set);
     forget_page_slots(cpu);
     memset(&set->large, 0, sizeof(set->large));
     memset(&set->huge, 0, sizeof(set->huge));
@@ -83,6 +83,18 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
     tlb_new_epoch(cpu, set);
     if (cpu->tlb_all->is_upper_private)
         tlb_new_upper_epoch(cpu);
+}
+
+void tlb_set_empty(struct tlb_set *set)
+{
+    for (unsigned view = 0; view < TLB_VIEWS; view++)
+        view_clear(set, view);
+}
+
+void tlb_empty(struct cpu *cpu)
+{
+    tlb_set_empty(cpu->tlb_set);
+    forget_page_slots(cpu);
 }
 
 bool tlb_open(struct cpu *cpu)
@@ -122,7 +134,9 @@ static void set_fast_entries(struct cpu *cpu)
     bool is_none = cpu->tlb == &cpu->tlb_all->none;
     if (cpu->checks_alignment != is_none)
         forget_page_slots(cpu);
-    cpu->tlb = cpu->checks_alignment ? &cpu->tlb_all->none : &cpu->tlb_set->tables[cpu->tlb_view];
+    cpu->tlb = cpu->trial              ? &cpu->trial->no_entries
+               : cpu->checks_alignment ? &cpu->tlb_all->none
+                                       : &cpu->tlb_set->tables[cpu->tlb_view];
 }
 
 void tlb_set_view(struct cpu *cpu, enum tlb_view view)
@@ -427,6 +441,12 @@ struct tlb_entry *tlb_get(struct cpu *cpu, uint64_t linear, enum memory_access a
     uint64_t flags = TLB_CODE_TAG | TLB_MMIO_TAG | TLB_WATCH_TAG;
     if ((entry->tag & ~flags) == (linear & PAGE_MASK))
         return entry;
+    if (cpu->trial) {
+        set = &cpu->trial->set;
+        entry = entry_of(&set->tables[view], linear, access);
+        if ((entry->tag & ~flags) == (linear & PAGE_MASK))
+            return entry;
+    }
     struct mapping mapping;
     uint32_t error_code = 0;
     cpu->stats.tlb_misses++;

@@ -64,6 +64,8 @@ void tlb_close(struct cpu *cpu);
 /* CR3 now names `pcid` (0 without PCIDs). `keep`: its translations stay valid. */
 void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep);
 void tlb_flush_all(struct cpu *cpu);
+void tlb_empty(struct cpu *cpu); /* of the present address space; code stays known */
+void tlb_set_empty(struct tlb_set *set);
 void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid); /* all but global pages; all here */
 void tlb_flush_page(struct cpu *cpu, uint64_t linear);
 void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid);

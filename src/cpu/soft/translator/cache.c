@@ -9,6 +9,7 @@
  * end and given back as a whole, with all blocks.
  */
 #include "cpu/soft/tlb.h"
+#include "cpu/soft/translator/check.h"
 #include "cpu/soft/translator/internal.h"
 
 #include <errno.h>
@@ -105,8 +106,9 @@ bool translator_open(struct cpu *cpu, struct error *err)
     if (t->size_bytes < MIN_CODE_BYTES)
         t->size_bytes = MIN_CODE_BYTES;
     t->threshold = options->threshold ? options->threshold : DEFAULT_THRESHOLD;
+    t->is_alone = options->is_check;
     t->perf_map = options->perf_map ? open_perf_map() : -1;
-    if (!map_code(t, err)) {
+    if (!map_code(t, err) || (options->is_check && !check_open(cpu, err))) {
         translator_close(cpu);
         return false;
     }
@@ -120,6 +122,7 @@ void translator_close(struct cpu *cpu)
     struct translator *t = cpu->translator;
     if (!t)
         return;
+    check_close(cpu);
     if (t->writable)
         munmap(t->writable, t->size_bytes);
     if (t->executable)
@@ -352,6 +355,9 @@ static bool translate_block(struct cpu *cpu, struct block *block)
     note_block(cpu, t->executable + (cold - t->writable), (size_t)(unit->cold.at - cold));
     block->code = code;
     block->is_translated = true;
+    block->host_bytes = (uint32_t)(unit->e.at - at);
+    block->live_next = unit->live_next;
+    block->live_taken = unit->live_taken;
     cpu->stats.blocks_translated++;
     if (block->replaced) {
         lead_over(t, block);
@@ -460,9 +466,23 @@ static enum readiness get_ready(struct cpu *cpu, struct block *block)
 
 typedef void enter_fn(struct cpu *cpu, const uint8_t *code);
 
-bool translator_run(struct cpu *cpu, struct block *block)
+void translator_enter(struct cpu *cpu, struct block *block)
 {
     const struct translator *t = cpu->translator;
+    enter_fn *enter;
+    const uint8_t *thunk = t->executable + t->enter;
+    memcpy(&enter, &thunk, sizeof(enter));
+    cpu->gpr[GPR_PAGE_RIP] = cpu->rip & PAGE_MASK;
+    cpu->stats.translator_stays++;
+    cpu->is_translated = true;
+    enter(cpu, block->code + POLL_BYTES);
+    cpu->is_translated = false;
+}
+
+bool translator_run(struct cpu *cpu, struct block *block)
+{
+    if (cpu->check)
+        check_share(cpu);
     bool must_interpret = is_near_hole(cpu->rip) || cpu->interprets_next;
     enum readiness readiness = must_interpret ? NOT_READY : get_ready(cpu, block);
     cpu->interprets_next = 0;
@@ -472,16 +492,13 @@ bool translator_run(struct cpu *cpu, struct block *block)
     }
     if (block->page2)
         renew_straddle_guard(cpu, block);
+    if (cpu->check) {
+        check_block(cpu, block);
+        return true;
+    }
     if (cpu->link_site)
         link_block(cpu, block);
-    enter_fn *enter;
-    const uint8_t *thunk = t->executable + t->enter;
-    memcpy(&enter, &thunk, sizeof(enter));
-    cpu->gpr[GPR_PAGE_RIP] = cpu->rip & PAGE_MASK;
-    cpu->stats.translator_stays++;
-    cpu->is_translated = true;
-    enter(cpu, block->code + POLL_BYTES);
-    cpu->is_translated = false;
+    translator_enter(cpu, block);
     return true;
 }
 
@@ -547,6 +564,8 @@ bool translator_handle(struct cpu *cpu, uint32_t op_offset)
     cpu->gpr[GPR_BLOCK_RIP] = cpu->gpr[GPR_PAGE_RIP] + ((uintptr_t)block->hva & (PAGE_BYTES - 1));
     cpu->rip = cpu_rip(cpu) + op->length;
     cpu->stats.handler_calls++;
+    if (cpu->check)
+        check_handler(cpu, op);
     op->fn(cpu, op);
     if (op + 1 == block->end || (op->flags & OP_ENDS_BLOCK))
         return false; /* the next block polls */

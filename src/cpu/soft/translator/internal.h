@@ -210,6 +210,7 @@ struct translator {
     uint32_t group_miss[2];           /* and whether it is a write */
     unsigned threshold;
     unsigned next_loop_slot;
+    bool is_alone; /* each block leaves to C, whatever comes next */
     uint64_t voided_seen;
     struct block *page[PAGE_BUCKETS];
     struct unit unit;

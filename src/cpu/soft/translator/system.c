@@ -140,6 +140,12 @@ static void rdtsc(struct unit *unit, const struct op *op)
     emit_modrm(e, 0x8b, 4, HOST_RAX, rm_reg(HOST_RAX)); /* mov: clears the upper half */
 }
 
+/* Under translator=check the blocks with it are compared up to it, at the call of its handler. */
+static bool is_tsc_inline(const struct soft_system *system)
+{
+    return tsc_is_host(system) && !system->translator.is_check;
+}
+
 static void mov_from_cr2(struct unit *unit, const struct op *op)
 {
     require_ring0(unit);
@@ -207,7 +213,7 @@ emit_fn *system_find(const struct unit *unit, const struct op *op, const struct 
     case ZYDIS_MNEMONIC_STD: return direction;
     case ZYDIS_MNEMONIC_PUSHFQ: return pushf;
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return tsc_is_host(unit->cpu->system) ? rdtsc : NULL;
+    case ZYDIS_MNEMONIC_RDTSCP: return is_tsc_inline(unit->cpu->system) ? rdtsc : NULL;
     case ZYDIS_MNEMONIC_MOV: return find_mov(op, facts, is_user);
     case ZYDIS_MNEMONIC_PAUSE: return facts->info.raw.rex.B ? NULL : pause;
     case ZYDIS_MNEMONIC_MFENCE:

@@ -208,6 +208,13 @@ static void emit_note_target(struct emitter *e, enum code_class domain)
     emit32(e, 1);
 }
 
+/* The same when blocks run alone: the next one is found by C code. */
+static void make_no_lookup(struct emitter *e, const uint8_t *leave)
+{
+    emit_store(e, CPU_FIELD(rip), SCRATCH0);
+    emit_bind(emit_jmp(e), leave);
+}
+
 /* Jumped to with the canonical RIP in SCRATCH0: what jump_slot and jump_tag do. */
 static void make_lookup(struct emitter *e, enum code_class domain, const uint8_t *leave)
 {
@@ -369,7 +376,10 @@ void thunks_make(struct translator *t)
     make_leave(&e, disarm);
     for (enum code_class domain = CLASS_KERNEL; domain <= CLASS_OTHER; domain++) {
         t->lookup[domain] = align(t, &e);
-        make_lookup(&e, domain, leave);
+        if (t->is_alone)
+            make_no_lookup(&e, leave);
+        else
+            make_lookup(&e, domain, leave);
     }
     const uint8_t *lookup = t->writable + t->lookup[CLASS_OTHER];
     t->handler = align(t, &e);

@@ -127,7 +127,8 @@ void trace_take(struct unit *unit, struct block *block)
     struct cpu *cpu = unit->cpu;
     trace_take_alone(unit, block);
     /* A debugger's breakpoints are where blocks begin: see debugger.h. */
-    if (block->page2 || cpu->debugger || cpu->system->translator.has_counts)
+    if (block->page2 || cpu->debugger || unit->translator->is_alone ||
+        cpu->system->translator.has_counts)
         return;
     unsigned parts = find_parts(cpu, block, part, follows);
     if (parts == 1)

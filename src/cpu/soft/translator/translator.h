@@ -25,6 +25,10 @@ const uint8_t *translator_cold_code(const struct cpu *cpu);
  * the next instruction then. False: the block is the interpreter's, this time. */
 bool translator_run(struct cpu *cpu, struct block *block);
 
+/* The same for one block that is translated; with translator_options.is_check nothing else runs
+ * with it. */
+void translator_enter(struct cpu *cpu, struct block *block);
+
 /* What is known of targets in a class of code (enum code_class) holds no more. */
 void translator_forget(struct cpu *cpu, unsigned domain);
 

@@ -58,12 +58,25 @@ void vector_enter(struct cpu *cpu)
     signal_set_running(cpu);
 }
 
+void vector_sync(struct cpu *cpu)
+{
+    x87_sync(cpu);
+}
+
+void vector_unload(struct cpu *cpu)
+{
+    x87_sync(cpu);
+    x87_unload(cpu);
+}
+
+void vector_load(struct cpu *cpu)
+{
+    x87_make_live(cpu);
+}
+
 void vector_leave(struct cpu *cpu)
 {
-    if (cpu->x87_live) {
-        x87_sync(cpu);
-        x87_unload(cpu);
-    }
+    vector_unload(cpu);
     signal_set_running(NULL);
 }
 

@@ -45,6 +45,11 @@ void vector_leave(struct cpu *cpu);
  * CR0 or for pending exceptions before each: CR0 allows them and the control word masks all. It
  * holds until cpu->x87_ready is cleared. */
 void vector_make_x87_ready(struct cpu *cpu);
+/* Between the two: brings cpu->x87 up to date; the same and takes the state out of the host's unit;
+ * puts it there. */
+void vector_sync(struct cpu *cpu);
+void vector_unload(struct cpu *cpu);
+void vector_load(struct cpu *cpu);
 
 /* x86_state.xsave and back; never between enter and leave. set_state is false, and changes
  * nothing, when the area is one that XRSTOR refuses. */

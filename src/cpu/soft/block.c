@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { BUCKET_BITS = 18, BUCKETS = 1 << BUCKET_BITS, ARENA_BYTES = 48 << 20, MAX_TRIES = 8 };
+enum { BUCKET_BITS = 18, BUCKETS = 1 << BUCKET_BITS, ARENA_BYTES = 128 << 20, MAX_TRIES = 8 };
 enum {
     BLOCK_ALIGN = 16,
     BLOCK_MAX_SIZE =

@@ -140,7 +140,7 @@ struct jump_entry {
     struct block *block;
 };
 
-enum { JUMP_ENTRIES = 16384, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
+enum { JUMP_ENTRIES = 65536, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
 
 /* Code that translated code may go to without a look into the jump cache: of the kernel in the
  * upper half of addresses, of user programs in the lower. Other code (a kernel in the lower half,

@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { DEFAULT_CODE_BYTES = 32 << 20, DEFAULT_THRESHOLD = 16, MIN_CODE_BYTES = 4 * UNIT_MAX_BYTES };
+enum { DEFAULT_CODE_BYTES = 96 << 20, DEFAULT_THRESHOLD = 16, MIN_CODE_BYTES = 4 * UNIT_MAX_BYTES };
 
 static bool map_code(struct translator *t, struct error *err)
 {

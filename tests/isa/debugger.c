@@ -20,10 +20,11 @@ extern const char debugger_start[], debugger_end[], debugger16_start[], debugger
 extern const char calls[], at_return[], at_return_2[], at_callee[];
 extern const char loop[], at_loop[], at_middle[], steps[], at_steps_1[], at_steps_3[], at_steps_4[],
     at_steps_5[], at_steps_6[], at_steps_7[], own[], at_own[], fault[], at_fault[],
-    at_after_fault[], ud_handler[], at_handler_2[], interruptible[], at_interruptible[],
-    at_interruptible_2[], at_interruptible_3[], interrupt_handler[], accesses[], at_byte_written[],
-    at_read_across[], at_exchanged[], at_vector_written[], at_pushed[], at_popped[], at_filled[],
-    half[], at_half_read[], pf_handler[], own_int3[], at_own_int3[], bp_handler[], at_real[];
+    at_after_fault[], ud_handler[], db_handler[], at_handler_2[], interruptible[],
+    at_interruptible[], at_interruptible_2[], at_interruptible_3[], interrupt_handler[], accesses[],
+    at_byte_written[], at_read_across[], at_exchanged[], at_vector_written[], at_pushed[],
+    at_popped[], at_filled[], half[], at_half_read[], pf_handler[], own_int3[], at_own_int3[],
+    bp_handler[], at_real[];
 
 enum {
     RAM_BYTES = 8 << 20,
@@ -191,6 +192,7 @@ static void open_guest(struct guest *g)
     require(g->vcpu, &err);
     make_tables(g);
     put(g, CODE, debugger_start, (size_t)(debugger_end - debugger_start));
+    set_gate(g, 1, db_handler);
     set_gate(g, 3, bp_handler);
     set_gate(g, 6, ud_handler);
     set_gate(g, 14, pf_handler);
@@ -596,6 +598,49 @@ static void gone(struct guest *g)
     assert_int_equal(g->state.gpr[RAX], 100);
 }
 
+/* The guest and the debugger have a breakpoint at one instruction, and the guest watches what the
+ * debugger watches: the debugger stops first, and what it sees and does changes nothing for the
+ * guest. RF, with which the guest's handler returns, is still there behind a stop. */
+static void same_breakpoint(struct guest *g)
+{
+    start(g, loop);
+    g->state.gpr[RCX] = 3;
+    g->state.dr[1] = at(g, at_middle);
+    g->state.dr[7] = 0x408; /* G1 */
+    set_state(g);
+    add(g, BREAK_EXECUTE, true, at(g, at_middle), 1);
+    for (uint64_t i = 1; i <= 3; i++) {
+        expect_break(g, at_middle);
+        assert_int_equal(g->state.gpr[RBP], i - 1);
+        step_over(g);
+        assert_int_equal(g->state.rip, at(g, db_handler));
+        assert_int_equal(g->state.dr[6] & 0xf, 2);
+        expect_break(g, at_middle);
+        set_state(g);
+        step_over(g);
+        assert_int_equal(g->state.gpr[RDX], 2 * i);
+        assert_int_equal(g->state.gpr[RBP], i);
+    }
+    expect_end(g);
+    remove_all(g);
+}
+
+static void same_watch(struct guest *g)
+{
+    start(g, accesses);
+    g->state.dr[0] = g->base + DATA + 0x100;
+    g->state.dr[7] = 0x90402; /* G0, writes, 8 bytes */
+    set_state(g);
+    add(g, WATCH_WRITE, false, g->base + DATA + 0x100, 8);
+    expect_access(g, at_byte_written);
+    assert_int_equal(g->state.gpr[RBP], 0);
+    set_state(g);
+    expect_step(g, db_handler);
+    assert_int_equal(g->state.dr[6] & 0xf, 1);
+    remove_all(g);
+    expect_end(g);
+}
+
 /* Where a case can't run. A KVM that imitates the guest's kernel mode in software (module kvm_pvm)
  * knows no INT3 and sees no accesses; what a processor's own debug registers and RFLAGS.TF don't do
  * is not to be had on any KVM. */
@@ -621,6 +666,8 @@ static const struct {
     {"step with a watchpoint", step_with_watch, GAP_PVM},
     {"an access that faults", faulting_access, GAP_KVM},
     {"the guest's own INT3", guests_own_int3, GAP_PVM},
+    {"the guest's breakpoint at the same place", same_breakpoint, GAP_KVM},
+    {"the guest watches the same", same_watch, GAP_KVM},
     {"real mode", real_mode, NO_GAP},
     {"gone", gone, NO_GAP},
 };

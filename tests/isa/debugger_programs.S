@@ -84,6 +84,12 @@ label ud_handler
 label at_handler_2
         iretq
 
+/* A breakpoint of the guest's own: counted in RBP, and passed by RF. */
+label db_handler
+        incq    %rbp
+        orl     $0x10000, 16(%rsp)
+        iretq
+
 /* Interrupts are on: vector 40H counts in RBP. */
 label interruptible
         sti

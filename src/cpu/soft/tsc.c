@@ -25,8 +25,10 @@ static uint64_t scaled(const struct soft_system *system, uint64_t ticks)
                              : ticks;
 }
 
+/* Not read ahead of what came before (SDM 2B RDTSC): see translator/system.c. */
 static uint64_t running(const struct soft_system *system)
 {
+    __builtin_ia32_lfence();
     return scaled(system,
                   system->tsc_is_synthetic ? now_ns(CLOCK_MONOTONIC) : __builtin_ia32_rdtsc());
 }

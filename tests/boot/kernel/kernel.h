@@ -61,10 +61,11 @@ static inline void relax(void)
 {
     __asm__ volatile("pause" : : : "memory");
 }
+/* LFENCE: the counter may be read ahead of the instructions before (SDM 2B RDTSC). */
 static inline uint64_t rdtsc(void)
 {
     uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+    __asm__ volatile("lfence\n\trdtsc" : "=a"(low), "=d"(high) : : "memory");
     return (uint64_t)high << 32 | low;
 }
 static inline uint64_t read_cr8(void)

@@ -117,7 +117,8 @@ static void pushf(struct unit *unit, const struct op *op)
     emit_lea(e, HOST_R12, rm_mem(HOST_R12, -8));
 }
 
-/* RDTSC, RDTSCP; CR4.TSD keeps it from user programs. */
+/* RDTSC, RDTSCP; CR4.TSD keeps it from user programs. The guest's LFENCE is nothing here, so the
+ * host's stands at what guests need it for: a counter that is not read ahead, such as of a lock. */
 static void rdtsc(struct unit *unit, const struct op *op)
 {
     struct emitter *e = &unit->e;
@@ -129,6 +130,7 @@ static void rdtsc(struct unit *unit, const struct op *op)
     }
     if (unit->facts->info.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
         emit_modrm(e, 0x8b, 4, HOST_RCX, CPU_FIELD(tsc_aux));
+    EMIT(e, 0x0f, 0xae, 0xe8);                                    /* lfence */
     EMIT(e, 0x0f, 0x31);                                          /* rdtsc */
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 4, rm_reg(HOST_RDX)); /* shl */
     emit8(e, 32);

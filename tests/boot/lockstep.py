@@ -41,6 +41,7 @@ class LockstepTest:
 
     def prompt(self):
         self.guest.wait_prompt()
+        self.guest.run("dmesg -n 1")  # keeps the kernel's messages out of what commands print
 
     def commands(self):
         """Of programs that use vector registers, strings, many processes."""

@@ -26,6 +26,7 @@ enum {
     TLB_EMPTIED_EACH = 64, /* blocks, so that translated code has to miss it */
     MAX_STRING_CALLS = 4,
     MAX_STRING_ELEMENTS = 1 << 17,
+    X87_BYTES = 160, /* of cpu->x87, an FXSAVE image: up to ST7 */
 };
 
 bool check_open(struct cpu *cpu, struct error *err)
@@ -99,6 +100,23 @@ void check_share(struct cpu *cpu)
 
 /* --- state ---------------------------------------------------------------------------------- */
 
+/* Of struct cpu from CHECK_FROM on: without what x87 leaves free, and registers that no instruction
+ * that may run twice changes. */
+static void copy_rest(uint8_t *to, const uint8_t *from)
+{
+    static const struct {
+        size_t from, to;
+    } part[] = {
+        {offsetof(struct cpu, rflags), offsetof(struct cpu, x87) + X87_BYTES},
+        {offsetof(struct cpu, x87_rip), offsetof(struct cpu, gdtr)},
+        {offsetof(struct cpu, kernel_gs_base), offsetof(struct cpu, sysenter_cs)},
+        {offsetof(struct cpu, run_state), offsetof(struct cpu, sipi_vector)},
+    };
+    for (unsigned i = 0; i < sizeof(part) / sizeof(part[0]); i++)
+        memcpy(to + (part[i].from - CHECK_FROM), from + (part[i].from - CHECK_FROM),
+               part[i].to - part[i].from);
+}
+
 static void take(struct cpu *cpu, struct check_state *state, bool has_raised)
 {
     vector_sync(cpu);
@@ -113,7 +131,7 @@ static void take(struct cpu *cpu, struct check_state *state, bool has_raised)
     state->pending = cpu->pending;
     state->op = cpu->op;
     state->block = cpu->block;
-    memcpy(state->rest, (const uint8_t *)cpu + CHECK_FROM, CHECK_BYTES);
+    copy_rest(state->rest, (const uint8_t *)cpu + CHECK_FROM);
 }
 
 static void put(struct cpu *cpu, const struct check_state *state)
@@ -127,7 +145,7 @@ static void put(struct cpu *cpu, const struct check_state *state)
     cpu->op = state->op;
     cpu->block = state->block;
     cpu->is_translated = state->is_translated;
-    memcpy((uint8_t *)cpu + CHECK_FROM, state->rest, CHECK_BYTES);
+    copy_rest((uint8_t *)cpu + CHECK_FROM, state->rest);
     cpu->x87_live = false; /* the image was brought up to date */
     if (cpu->mode != state->mode || cpu->tlb_view != state->tlb_view)
         cpu_update_mode(cpu);

@@ -313,7 +313,7 @@ void check_report(struct cpu *cpu)
     char text[128], where[sizeof(check->error.where)];
     disassemble(check, blamed, text, sizeof(text));
     snprintf(where, sizeof(where), "%s at RIP %#llx of vCPU %u", text, rip, cpu->index);
-    error_set(&check->error, "translated code differs from the interpreter", where, "%s", "");
+    error_set(&check->error, "translated code differs from the interpreter in", where, "%s", "");
     tell(cpu, "difference in %s; block at %#llx, compared %s", where,
          (unsigned long long)check->before.rip,
          check->has_stopped ? "up to an instruction that can't run twice" : "to its end");

@@ -55,7 +55,8 @@ sanitize: deps
 
 bench: deps all
 	@guest/build.sh >/dev/null
-	@bench/run.py $(BUILD)
+	@guest/debian.sh >/dev/null
+	@bench/run.py $(BUILD) --debian
 
 fuzz: deps
 	@test -e build-fuzz/build.ninja || \

@@ -311,6 +311,10 @@ static bool is_repeatable(const ZydisDecodedInstruction *info, const ZydisDecode
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
     case ZYDIS_MNEMONIC_RDPMC: return false;
+    /* They change PKRU, and with it what the TLB may hold. */
+    case ZYDIS_MNEMONIC_WRPKRU:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64: return false;
     default: break;
     }
     if (info->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED)
@@ -450,7 +454,8 @@ static bool try_first(struct cpu *cpu)
 {
     struct check *check = cpu->check;
     const struct engine_stats stats = cpu->stats;
-    bool is_tried = check->limit > 0;
+    /* A breakpoint that was hit twice would show. */
+    bool is_tried = check->limit > 0 && !cpu->debug_armed;
     trial_forget(check->trial);
     if (is_tried && !try_block(cpu)) {
         check->limit = check->begun - 1;

@@ -185,14 +185,19 @@ static struct rm check_slot(struct unit *unit, const struct address *a, unsigned
     return operand(e, a);
 }
 
-/* In C, which sees whether the slot is of use. */
-static void emit_loop_miss(struct unit *unit, const struct page_miss *miss)
+static void begin_miss(struct emitter *e, const struct page_miss *miss)
 {
-    struct emitter *e = &unit->e;
     for (unsigned i = 0; i < 2; i++)
         if (miss->from[i])
             emit_bind(miss->from[i], e->at);
     emit_address(e, miss, 0);
+}
+
+/* In C, which sees whether the slot is of use. */
+static void emit_loop_miss(struct unit *unit, const struct page_miss *miss)
+{
+    struct emitter *e = &unit->e;
+    begin_miss(e, miss);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
     emit32(e, miss->size_bytes);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_loop_slot));
@@ -213,10 +218,7 @@ static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
     const enum page_access access = miss->is_write ? PAGE_WRITE
                                     : is_read_slot ? PAGE_READ_ONLY
                                                    : PAGE_READ;
-    for (unsigned i = 0; i < 2; i++)
-        if (miss->from[i])
-            emit_bind(miss->from[i], e->at);
-    emit_address(e, miss, 0);
+    begin_miss(e, miss);
     emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)miss->size_bytes - 1));
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
     emit32(e, (uint32_t)slot_field(unit, miss, 0).disp);

@@ -109,6 +109,21 @@ static unsigned shift_count(const struct insn_facts *facts)
     return (unsigned)last->imm.value.u & (facts->operand[0].size == 64 ? 63 : 31);
 }
 
+bool insn_writes(const struct insn_facts *facts, unsigned slot)
+{
+    for (unsigned i = 0; i < facts->info.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &facts->operand[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        ZydisRegister whole =
+            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operand->reg.value);
+        if (whole == ZYDIS_REGISTER_RAX + slot)
+            return true;
+    }
+    return false;
+}
+
 static emit_fn *find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
     emit_fn *fn = integer_find(unit, op, facts);

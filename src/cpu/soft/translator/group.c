@@ -99,24 +99,12 @@ static void add(struct unit *unit, const struct op *op, struct insn_facts *facts
     facts->group = (uint8_t)(group - unit->group + 1);
 }
 
-static void close_by_register(struct unit *unit, unsigned reg)
-{
-    for (unsigned i = 0; i < unit->group_count; i++)
-        if (unit->group[i].base == reg || unit->group[i].index == reg)
-            unit->group[i].is_open = false;
-}
-
 static void close_by_writes(struct unit *unit, const struct insn_facts *facts)
 {
-    for (unsigned i = 0; i < facts->info.operand_count; i++) {
-        const ZydisDecodedOperand *operand = &facts->operand[i];
-        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-            !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        ZydisRegister whole =
-            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operand->reg.value);
-        if (whole >= ZYDIS_REGISTER_RAX && whole <= ZYDIS_REGISTER_R15)
-            close_by_register(unit, (unsigned)(whole - ZYDIS_REGISTER_RAX));
+    for (unsigned i = 0; i < unit->group_count; i++) {
+        struct group *group = &unit->group[i];
+        if (group->is_open && (insn_writes(facts, group->base) || insn_writes(facts, group->index)))
+            group->is_open = false;
     }
 }
 

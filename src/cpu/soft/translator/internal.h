@@ -240,6 +240,9 @@ void thunks_make(struct translator *translator);
 
 /* --- analyse.c ---------------------------------------------------------------------------- */
 
+/* Whether the instruction writes a general register, or a part of it. */
+bool insn_writes(const struct insn_facts *facts, unsigned slot);
+
 /* Fills unit->fact[], and live_taken and live_next. False: the bytes don't decode again. */
 bool analyse(struct unit *unit);
 

@@ -168,21 +168,6 @@ static bool is_inline(const struct insn_facts *facts)
 
 /* --- blocks ------------------------------------------------------------------------------- */
 
-static bool is_written(const struct insn_facts *facts, unsigned slot)
-{
-    for (unsigned i = 0; i < facts->info.operand_count; i++) {
-        const ZydisDecodedOperand *operand = &facts->operand[i];
-        if (operand->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-            !(operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            continue;
-        ZydisRegister whole =
-            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operand->reg.value);
-        if (whole == ZYDIS_REGISTER_RAX + slot)
-            return true;
-    }
-    return false;
-}
-
 /* Whether the registers of op's address keep their values up to where its pointer may be wanted for
  * the last time: before the next one is, a call of C code, the block's end. */
 static bool keeps_address(const struct unit *unit, const struct op *op)
@@ -192,8 +177,8 @@ static bool keeps_address(const struct unit *unit, const struct op *op)
         bool is_end = (next->flags & OP_ENDS_BLOCK) && unit->follows[next->number] == FOLLOWS_NONE;
         if (!facts->emit || is_operation_of_memory(facts) || is_end)
             return true;
-        if ((op->base < 16 && is_written(facts, op->base)) ||
-            (op->index < 16 && is_written(facts, op->index)))
+        if ((op->base < 16 && insn_writes(facts, op->base)) ||
+            (op->index < 16 && insn_writes(facts, op->index)))
             return false;
     }
     return true;

@@ -44,6 +44,7 @@ check: deps all
 
 check-slow: deps all
 	@guest/debian.sh >/dev/null
+	@guest/debian.sh gcc >/dev/null
 	@tests/run.py $(BUILD) --suite slow
 
 sanitize: deps

@@ -13,7 +13,7 @@ from rows import BOOT
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
-from guest import Guest, GuestError  # noqa: E402
+from guest import Guest, GuestError, memory_beyond_mib  # noqa: E402
 
 MEMORY_MIB = 512
 DEBIAN_MIB = 1024
@@ -50,23 +50,6 @@ def small_machine(files, initrd):
     """The guest of `make run`, with the programs of the benchmark."""
     return {"memory_mib": MEMORY_MIB, "kernel": f"{files}/vmlinuz", "initrd": initrd,
             "cmdline": "console=ttyS0"}
-
-
-def memory_beyond_mib(pid, guest_mib):
-    """What is resident of a process beyond its guest's memory, which is the mapping of that size."""
-    total_kib = 0
-    with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as file:
-        shared = guests = False
-        for line in file:
-            words = line.split()
-            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                # A memfd that is mapped twice is there once; its proportional size says so.
-                shared = "/memfd:" in line
-            elif words[0] == "Size:":
-                guests = guest_mib * 512 <= int(words[1]) <= guest_mib * 1024 * 1.25
-            elif words[0] == ("Pss:" if shared else "Rss:") and not guests:
-                total_kib += int(words[1])
-    return total_kib / 1024
 
 
 class Session:

@@ -6,10 +6,12 @@
 #
 #   guest/debian.sh         makes it unless it is there; prints the folder that holds
 #                           debian.img (ext4, no partitions, sparse), vmlinuz, initrd.img, version
+#   guest/debian.sh gcc     the same with a C compiler, for tests/boot/compile.py
 #
 # root's password is "skep"; the network is DHCP's. The image is never booted itself, only copies
 # of it. Works as root, and as a user who has sub-ids in /etc/subuid (adduser gives them).
-# The folder is $SKEP_HOME/cache/debian, or $XDG_CACHE_HOME/skep/debian (~/.cache/skep/debian).
+# The folder is $SKEP_HOME/cache/debian, or $XDG_CACHE_HOME/skep/debian (~/.cache/skep/debian); that
+# with the compiler is debian-gcc beside it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,6 +24,14 @@ packages=systemd,systemd-sysv,systemd-resolved,libpam-systemd,udev,dbus,login,ut
 packages=$packages,iproute2,iputils-ping,e2fsprogs,linux-image-cloud-amd64,initramfs-tools,zstd
 recipe=$(sha256sum <"$here/debian.sh" | cut -c1-12)
 out=$cache/debian
+case ${1:-} in
+'') ;;
+gcc)
+    packages=$packages,gcc,libc6-dev,make
+    out=$cache/debian-gcc
+    ;;
+*) fail "there is no Debian '$1'" "the only one with a name is 'gcc'" ;;
+esac
 
 # The host's own mirror when the host is of this release, else Debian's.
 sources()

@@ -37,18 +37,20 @@ WAITING = re.compile(r"soft lockup|hung_task|blocked for more than|rcu.*stall|no
                      re.IGNORECASE)
 
 
-def skep_command(program, engine, processors, files, disk):
+def skep_command(program, engine, processors, files, disks):
     """The command line of skep."""
     return [program, "run", "--engine", engine, "-c", str(processors), "-m", MEMORY,
             "--kernel", f"{files}/vmlinuz", "--initrd", f"{files}/initrd.img",
-            "--cmdline", CMDLINE, "--disk", disk, "--no-reboot"]
+            "--cmdline", CMDLINE, *(word for disk in disks for word in ("--disk", disk)),
+            "--no-reboot"]
 
 
-def qemu_command(program, engine, processors, files, disk):
+def qemu_command(program, engine, processors, files, disks):
     """The same machine in QEMU."""
     return [program, "-machine", "q35", "-accel", engine, "-cpu", "max", "-smp", str(processors),
             "-m", MEMORY, "-kernel", f"{files}/vmlinuz", "-initrd", f"{files}/initrd.img",
-            "-append", CMDLINE, "-drive", f"file={disk},format=raw,if=virtio",
+            "-append", CMDLINE,
+            *(word for disk in disks for word in ("-drive", f"file={disk},format=raw,if=virtio")),
             "-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci",
             "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
 
@@ -73,6 +75,8 @@ def interrupt_counts(table, name, processors):
 class DebianTest:
     """One guest, through all of its cases."""
 
+    image = ()          # what guest/debian.sh is asked for
+
     def __init__(self, command, program, engine, processors):
         self.make_command = command
         self.program = program
@@ -82,14 +86,18 @@ class DebianTest:
         self.disk = os.path.join(self.folder, "debian.img")
         self.guest = None
 
+    def disks(self):
+        """The images of the guest's disks, its root first."""
+        return [self.disk]
+
     def boot(self):
         """To the login prompt."""
-        made = subprocess.run([os.path.join(ROOT, "guest", "debian.sh")], stdout=subprocess.PIPE,
-                              check=True, text=True)
+        made = subprocess.run([os.path.join(ROOT, "guest", "debian.sh"), *self.image],
+                              stdout=subprocess.PIPE, check=True, text=True)
         files = made.stdout.strip()
         subprocess.run(["cp", "--sparse=always", f"{files}/debian.img", self.disk], check=True)
         self.guest = Guest(self.make_command(self.program, self.engine, self.processors, files,
-                                             self.disk), WORK_LIMIT_S)
+                                             self.disks()), WORK_LIMIT_S)
         self.guest.wait_for("skep login: ", BOOT_LIMIT_S)
 
     def log_in(self):

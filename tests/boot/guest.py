@@ -26,6 +26,23 @@ def guest_folder(root):
     return made.stdout.strip()
 
 
+def memory_beyond_mib(pid, guest_mib):
+    """What is resident of a process beyond its guest's memory, which is the mapping of that size."""
+    total_kib = 0
+    with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as file:
+        shared = guests = False
+        for line in file:
+            words = line.split()
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                # A memfd that is mapped twice is there once; its proportional size says so.
+                shared = "/memfd:" in line
+            elif words[0] == "Size:":
+                guests = guest_mib * 512 <= int(words[1]) <= guest_mib * 1024 * 1.25
+            elif words[0] == ("Pss:" if shared else "Rss:") and not guests:
+                total_kib += int(words[1])
+    return total_kib / 1024
+
+
 class Guest:
     """Runs a command whose stdin and stdout are a guest's console."""
 

@@ -31,8 +31,8 @@ ROUND_LIMIT_S = 3000        # only ends a hang
 UNITS_MIB = 64
 SAMPLE_S = 60
 # Decoded blocks and code of each processor of skep's have bounds, but fill up over time.
-BLOCKS_MIB = 48
-CODE_MIB = 32
+BLOCKS_MIB = 128
+CODE_MIB = 96
 # All else: the program and its libraries, stacks, tables, look-ups of each processor.
 REST_MIB = 32
 # Once the blocks have filled up, what is no code may move by so much.

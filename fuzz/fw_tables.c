@@ -33,6 +33,7 @@ static void bound(struct acpi_config *config)
     config->rtc_irq &= 15;
     config->keyboard_irq &= 15;
     config->mouse_irq &= 15;
+    config->parallel_irq &= 15;
     for (unsigned i = 0; i < ACPI_MAX_UARTS; i++)
         config->uart[i].irq &= 15;
 }

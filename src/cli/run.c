@@ -185,6 +185,18 @@ static bool store_cmdline(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool disk_bus_option(struct machine_disk *disk, const char *name, struct error *err)
+{
+    if (machine_disk_bus_find(name, &disk->bus))
+        return true;
+    char known[128] = "";
+    for (enum machine_disk_bus bus = 0; bus < MACHINE_DISK_BUSES; bus++)
+        snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s", bus ? ", " : "",
+                 machine_disk_bus_name(bus));
+    error_usage(err, "bus of a disk", name, "there is no such bus");
+    return error_hint(err, "known are %s", known);
+}
+
 static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
 {
     if (!strcmp(piece, "ro")) {
@@ -193,9 +205,11 @@ static bool disk_option(struct machine_disk *disk, const char *piece, struct err
         disk->is_surely_raw = true;
     } else if (!strncmp(piece, "serial=", 7)) {
         disk->serial = piece + 7;
+    } else if (!strncmp(piece, "bus=", 4)) {
+        return disk_bus_option(disk, piece + 4, err);
     } else {
         error_usage(err, "disk option", piece, "it is not known");
-        return error_hint(err, "known are ro, raw and serial=TEXT");
+        return error_hint(err, "known are ro, raw, serial=TEXT and bus=NAME");
     }
     return true;
 }
@@ -562,7 +576,7 @@ static const struct option_spec options[] = {
      store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
-    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT]",
+    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT][,bus=NAME]",
      "a raw image or block device as /dev/vda, /dev/vdb …", store_disk},
     {"net", 0, "KIND[,mac=ADDRESS]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},

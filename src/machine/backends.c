@@ -105,19 +105,47 @@ bool backends_open(struct machine *machine, struct error *err)
     return open_disks(machine, err) && open_nets(machine, err) && open_chars(machine, err);
 }
 
+static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio"};
+
+const char *machine_disk_bus_name(enum machine_disk_bus bus)
+{
+    return disk_buses[bus];
+}
+
+bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus)
+{
+    for (*bus = 0; *bus < MACHINE_DISK_BUSES; (*bus)++)
+        if (!strcmp(name, disk_buses[*bus]))
+            return true;
+    return false;
+}
+
+static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned place,
+                             struct error *err)
+{
+    const struct virtio_blk_config config = {
+        .ram = machine->ram,
+        .log = machine->log,
+        .backend = &machine->backends.disk[disk],
+        .serial = machine->config.disks[disk].serial,
+        .queue_count = machine->config.vcpu_count,
+    };
+    struct virtio_device *device = virtio_blk_create(&config, err);
+    return device && q35_plug(machine->board, Q35_DISK, place, device, err);
+}
+
+/* Disks that are PCI functions themselves have places by their number among those. */
 static bool plug_disks(struct machine *machine, struct error *err)
 {
+    unsigned places = 0;
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
-        const struct virtio_blk_config config = {
-            .ram = machine->ram,
-            .log = machine->log,
-            .backend = &machine->backends.disk[i],
-            .serial = machine->config.disks[i].serial,
-            .queue_count = machine->config.vcpu_count,
-        };
-        struct virtio_device *device = virtio_blk_create(&config, err);
-        if (!device || !q35_plug(machine->board, Q35_DISK, i, device, err))
-            return false;
+        switch (machine->config.disks[i].bus) {
+        case MACHINE_DISK_VIRTIO:
+            if (!plug_virtio_disk(machine, i, places++, err))
+                return false;
+            break;
+        case MACHINE_DISK_BUSES: assert(false);
+        }
     }
     return true;
 }

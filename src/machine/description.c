@@ -109,9 +109,10 @@ static json_t *disks_of(const struct machine_config *config)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct machine_disk *disk = &config->disks[i];
-        json_array_append_new(list, json_pack("{s:o, s:o, s:b, s:b}", "path", path_of(disk->path),
-                                              "serial", string_of(disk->serial), "read_only",
-                                              disk->read_only, "raw", disk->is_surely_raw));
+        json_array_append_new(
+            list, json_pack("{s:o, s:s, s:o, s:b, s:b}", "path", path_of(disk->path), "bus",
+                            machine_disk_bus_name(disk->bus), "serial", string_of(disk->serial),
+                            "read_only", disk->read_only, "raw", disk->is_surely_raw));
     }
     return list;
 }
@@ -225,6 +226,12 @@ static bool take_list(const json_t *root, const char *key, size_t most, json_t *
     return json_is_array(*list) && json_array_size(*list) <= most;
 }
 
+static bool take_disk_bus(const json_t *from, enum machine_disk_bus *bus)
+{
+    const char *name = json_string_value(json_object_get(from, "bus"));
+    return name && machine_disk_bus_find(name, bus);
+}
+
 static bool take_disks(struct machine_config *config, const json_t *root)
 {
     json_t *list;
@@ -234,6 +241,7 @@ static bool take_disks(struct machine_config *config, const json_t *root)
         struct machine_disk *disk = &config->disks[i];
         const json_t *from = json_array_get(list, i);
         if (!take_string(json_object_get(from, "path"), &disk->path) || !disk->path ||
+            !take_disk_bus(from, &disk->bus) ||
             !take_string(json_object_get(from, "serial"), &disk->serial) ||
             !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||
             !take_flag(json_object_get(from, "raw"), &disk->is_surely_raw))

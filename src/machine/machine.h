@@ -27,8 +27,12 @@ enum {
     MACHINE_MIN_MEMORY_BYTES = 16 << 20,
 };
 
+/* What a disk is attached to. */
+enum machine_disk_bus { MACHINE_DISK_VIRTIO, MACHINE_DISK_BUSES };
+
 struct machine_disk {
     const char *path;
+    enum machine_disk_bus bus;
     const char *serial; /* what the guest sees as the disk's id, up to 20 bytes; may be NULL */
     bool read_only;
     bool is_surely_raw; /* do not look for the marks of other formats */
@@ -134,6 +138,11 @@ struct machine;
 /* On the loop's thread, once. The vCPUs stand still; only stats, info and destroy make sense
  * after. */
 typedef void machine_finished_fn(void *opaque, const struct machine_end *end);
+
+/* As options and saved machines call it. */
+const char *machine_disk_bus_name(enum machine_disk_bus bus);
+/* False: there is none of this name. */
+bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus);
 
 /* Builds the machine, opens what backs it, loads the kernel. Nothing runs yet. NULL: `err` tells
  * why, and nothing is left behind. `loop` and `log` (may be NULL) must outlive it. */

@@ -107,13 +107,19 @@ static const struct acpi_uart uarts[Q35_MAX_UARTS] = {
 
 /* ---- PCI slots ---- */
 
-enum { SLOT_HOST = 0, SLOT_LPC = 31, DEVICES_MAX = 64 };
+enum { SLOT_HOST = 0, SLOT_LPC = 31, DEVICES_MAX = 80 };
 
+/* `count` places from this slot and function on, in as many slots; those that don't fit into the
+ * slots are further functions of them. A function 0 is there whenever another one is. */
 static const struct {
-    uint8_t first, count;
+    uint8_t slot, slots, function, count;
 } plugs[] = {
-    [Q35_RNG] = {1, 1},     [Q35_BALLOON] = {2, 1}, [Q35_NET] = {3, 4},
-    [Q35_CONSOLE] = {7, 1}, [Q35_DISK] = {8, 22},
+    [Q35_RNG] = {1, 1, 0, 1},         [Q35_BALLOON] = {2, 1, 0, 1},
+    [Q35_NET] = {3, 4, 0, 4},         [Q35_CONSOLE] = {7, 1, 0, 1},
+    [Q35_DISK] = {8, 16, 0, 32},      [Q35_GRAPHICS] = {24, 1, 0, 1},
+    [Q35_XHCI] = {25, 1, 0, 1},       [Q35_SCSI] = {26, 1, 0, 1},
+    [Q35_INPUT] = {27, 3, 0, 3},      [Q35_IDE] = {SLOT_LPC, 1, 1, 1},
+    [Q35_AHCI] = {SLOT_LPC, 1, 2, 1},
 };
 
 enum { DEVICE_LABEL_BYTES = 32 };
@@ -156,11 +162,14 @@ static void add(struct q35 *board, const struct device_ops *ops, void *self)
     board->device[board->device_count++] = (struct device){ops, self};
 }
 
-/* A virtio device is more than its transport. */
-static void label_virtio(struct q35 *board, const struct virtio_device *device, unsigned slot)
+/* Devices that can be there several times are told apart by their places. */
+static void label_place(struct q35 *board, const char *name, const struct q35_place *place)
 {
-    snprintf(board->label[board->device_count - 1], DEVICE_LABEL_BYTES, "%s in slot %u",
-             virtio_ops(device)->name, slot);
+    char function[4] = "";
+    if (place->function)
+        snprintf(function, sizeof(function), ".%u", place->function & 7);
+    snprintf(board->label[board->device_count - 1], DEVICE_LABEL_BYTES, "%s in slot %u%s", name,
+             place->slot, function);
 }
 
 /* ---- interrupt wiring ---- */
@@ -669,18 +678,38 @@ static bool make_pci(struct q35 *board, struct error *err)
     return true;
 }
 
+struct q35_place q35_place(struct q35 *board, enum q35_plug_kind kind, unsigned index)
+{
+    assert(index < plugs[kind].count);
+    return (struct q35_place){
+        .pci = board->pci,
+        .slot = plugs[kind].slot + index % plugs[kind].slots,
+        .function = plugs[kind].function + index / plugs[kind].slots,
+        .msi = board->msi,
+    };
+}
+
+void q35_adopt(struct q35 *board, const struct q35_place *place, const struct device_ops *ops,
+               void *device)
+{
+    add(board, ops, device);
+    label_place(board, ops->name, place);
+}
+
 bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
               struct virtio_device *device, struct error *err)
 {
-    assert(index < plugs[kind].count && board->virtio_count < DEVICES_MAX);
+    assert(board->virtio_count < DEVICES_MAX);
+    const struct q35_place place = q35_place(board, kind, index);
     const struct virtio_pci_config config = {
-        .pci = board->pci, .slot = plugs[kind].first + index, .msi = board->msi};
+        .pci = place.pci, .slot = place.slot, .function = place.function, .msi = place.msi};
     struct virtio_pci *virtio = virtio_pci_create(&config, device, err);
     if (!virtio)
         return false;
     board->virtio[board->virtio_count++] = virtio;
     add(board, &virtio_pci_ops, virtio);
-    label_virtio(board, device, plugs[kind].first + index);
+    /* A virtio device is more than its transport. */
+    label_place(board, virtio_ops(device)->name, &place);
     return true;
 }
 

@@ -11,10 +11,13 @@
 #include "bus/bus.h"
 #include "bus/char.h"
 #include "bus/clock.h"
+#include "bus/device.h"
+#include "bus/irq.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
 #include "cpu/engine.h"
 #include "dev/fw_cfg.h"
+#include "dev/pci.h"
 #include "dev/virtio/virtio.h"
 #include "machine/memory_map.h"
 #include "machine/vcpus.h"
@@ -24,9 +27,29 @@
 
 enum { Q35_MAX_UARTS = 4, Q35_MIN_UARTS = 2 };
 
-/* What can be plugged into PCI slots, each kind into slots of its own, so that a disk more doesn't
- * rename the network card. */
-enum q35_plug_kind { Q35_NET, Q35_CONSOLE, Q35_RNG, Q35_BALLOON, Q35_DISK };
+/* What can be plugged into PCI slots, each kind into places of its own, so that a disk more doesn't
+ * rename the network card. Q35_DISK is for those that are PCI functions themselves; the others hang
+ * on a controller. */
+enum q35_plug_kind {
+    Q35_NET,
+    Q35_CONSOLE,
+    Q35_RNG,
+    Q35_BALLOON,
+    Q35_DISK,
+    Q35_GRAPHICS,
+    Q35_XHCI,
+    Q35_SCSI,
+    Q35_INPUT,
+    Q35_AHCI,
+    Q35_IDE,
+};
+
+/* A place for a PCI function, and what it is wired to there. */
+struct q35_place {
+    struct pci_bus *pci;
+    unsigned slot, function;
+    struct msi_sink msi;
+};
 
 /* On any thread, also with a device's lock held. */
 struct q35_callbacks {
@@ -64,6 +87,13 @@ struct q35;
 
 struct q35 *q35_create(const struct q35_config *config, struct error *err);
 void q35_destroy(struct q35 *board); /* NULL is fine */
+
+/* The place of number `index` of a kind; asserts that there are so many. */
+struct q35_place q35_place(struct q35 *board, enum q35_plug_kind kind, unsigned index);
+/* Hands over a device that was made for that place: it is reset, saved, loaded and destroyed with
+ * the board. */
+void q35_adopt(struct q35 *board, const struct q35_place *place, const struct device_ops *ops,
+               void *device);
 
 /* Puts a virtio device, which it takes over, into the slot of number `index` of its kind. */
 bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,

@@ -105,21 +105,6 @@ bool backends_open(struct machine *machine, struct error *err)
     return open_disks(machine, err) && open_nets(machine, err) && open_chars(machine, err);
 }
 
-static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio"};
-
-const char *machine_disk_bus_name(enum machine_disk_bus bus)
-{
-    return disk_buses[bus];
-}
-
-bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus)
-{
-    for (*bus = 0; *bus < MACHINE_DISK_BUSES; (*bus)++)
-        if (!strcmp(name, disk_buses[*bus]))
-            return true;
-    return false;
-}
-
 static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned place,
                              struct error *err)
 {

@@ -40,6 +40,21 @@ static const struct field flags[] = {
     FIELD(machine_config, has_testdev), FIELD(machine_config, parallel_ignores_strobe)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
+static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio"};
+
+const char *machine_disk_bus_name(enum machine_disk_bus bus)
+{
+    return disk_buses[bus];
+}
+
+bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus)
+{
+    for (*bus = 0; *bus < MACHINE_DISK_BUSES; (*bus)++)
+        if (!strcmp(name, disk_buses[*bus]))
+            return true;
+    return false;
+}
+
 static const char **string_at(struct machine_config *config, const struct field *field)
 {
     return (const char **)(void *)((char *)config + field->offset);

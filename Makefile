@@ -39,6 +39,7 @@ run: deps all
 
 check: deps all
 	@guest/build.sh >/dev/null
+	@guest/drivers.sh >/dev/null
 	@guest/debian.sh >/dev/null
 	@tests/run.py $(BUILD)
 
@@ -52,6 +53,7 @@ sanitize: deps
 	  meson setup build-sanitize -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 	@ninja -C build-sanitize --quiet
 	@guest/build.sh >/dev/null
+	@guest/drivers.sh >/dev/null
 	@tests/run.py build-sanitize --no-suite slow --no-suite debian
 
 bench: deps all

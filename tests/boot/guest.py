@@ -19,9 +19,10 @@ class GuestError(Exception):
     """Something that was waited for did not come; says what was on the console."""
 
 
-def guest_folder(root):
-    """The folder with vmlinuz and initrd.cpio, made when it is missing."""
-    made = subprocess.run([os.path.join(root, "guest", "build.sh")], stdout=subprocess.PIPE,
+def guest_folder(root, recipe="build.sh"):
+    """The folder with vmlinuz and initrd.cpio, made when it is missing; of the guest with the
+    drivers of all devices when `recipe` is drivers.sh."""
+    made = subprocess.run([os.path.join(root, "guest", recipe)], stdout=subprocess.PIPE,
                           check=True, text=True)
     return made.stdout.strip()
 

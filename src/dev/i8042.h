@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "bus/bus.h"
 #include "bus/device.h"
+#include "bus/input.h"
 #include "bus/irq.h"
 
 #include <stdbool.h>
@@ -37,6 +38,10 @@ bool i8042_key(struct i8042 *kbc, unsigned scancode, bool pressed);
 /* The mouse moves by (dx right, dy down) and its wheel by dz (down); bits of `buttons`: 1 left, 2
  * right, 4 middle, 8 and 16 the side ones. Any thread. */
 void i8042_mouse(struct i8042 *kbc, int dx, int dy, int dz, unsigned buttons);
+
+/* Both as one device that takes input: keys by Linux's numbers, relative movement. It always
+ * listens. */
+struct input_device i8042_input(struct i8042 *kbc);
 
 extern const struct device_ops i8042_ops;
 

@@ -100,6 +100,28 @@ void machine_power_button(struct machine *machine)
     q35_press_power_button(machine->board);
 }
 
+/* ---- input ---- */
+
+void machine_key(struct machine *machine, unsigned key, bool is_down)
+{
+    input_key(q35_input(machine->board), key, is_down);
+}
+
+void machine_pointer(struct machine *machine, const struct input_pointer *pointer)
+{
+    input_pointer(q35_input(machine->board), pointer);
+}
+
+bool machine_pointer_is_absolute(struct machine *machine)
+{
+    return input_is_absolute(q35_input(machine->board));
+}
+
+void machine_release_input(struct machine *machine)
+{
+    input_release(q35_input(machine->board));
+}
+
 /* ---- boot and reset ---- */
 
 /* Firmware gives all processors the same memory types; a kernel that is booted without takes them
@@ -601,8 +623,10 @@ void machine_resume(struct machine *machine)
         return;
     machine->is_running = true;
     start_time(machine);
-    if (machine->needs_kick)
+    if (machine->needs_kick) {
         q35_kick_all(machine->board);
+        machine_release_input(machine); /* who held keys when it was saved is not here */
+    }
     machine->needs_kick = false;
     machine_debug_running(machine);
     if (!atomic_load(&machine->requests))

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "bus/input.h"
 #include "cpu/engine.h"
 
 #include <stdbool.h>
@@ -180,6 +181,17 @@ void machine_terminal_resized(struct machine *machine);
 /* Where a serial port or console is to be reached (a pty's name, an address); NULL: nowhere. */
 const char *machine_serial_path(const struct machine *machine, unsigned index);
 const char *machine_console_path(const struct machine *machine, unsigned index);
+
+/* ---- input: bus/input.h; any thread ---- */
+
+/* A key goes down (or, while it is down, repeats) or up; by Linux's numbers. */
+void machine_key(struct machine *machine, unsigned key, bool is_down);
+/* The pointer's state after it has changed: a viewer gives positions, whatever the device wants. */
+void machine_pointer(struct machine *machine, const struct input_pointer *pointer);
+/* Whether the guest's pointer goes where it is told to; otherwise it gets movement only. */
+bool machine_pointer_is_absolute(struct machine *machine);
+/* All keys and buttons go up: whoever held them is gone. */
+void machine_release_input(struct machine *machine);
 
 /* ---- saved machines: docs/snapshot.md ---- */
 

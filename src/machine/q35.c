@@ -143,6 +143,7 @@ struct q35 {
     struct mc146818 *rtc;
     struct pci_bus *pci;
     struct fw_cfg *fw_cfg;
+    struct input *input;
 
     /* The sources of each ISA interrupt, since some are shared: a bit each. */
     pthread_mutex_t irq_lock;
@@ -597,7 +598,23 @@ static bool make_i8042(struct q35 *board, struct error *err)
     if (!i8042)
         return false;
     add(board, &i8042_ops, i8042);
+    const struct input_device device = i8042_input(i8042);
+    input_add(board->input, &device);
     return true;
+}
+
+static bool make_input(struct q35 *board, struct error *err)
+{
+    board->input = input_create(err);
+    if (!board->input)
+        return false;
+    add(board, &input_ops, board->input);
+    return true;
+}
+
+struct input *q35_input(struct q35 *board)
+{
+    return board->input;
 }
 
 static bool make_uarts(struct q35 *board, struct error *err)
@@ -730,9 +747,9 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
     pthread_mutex_init(&board->irq_lock, NULL);
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
-        !make_i8042(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
-        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
-        !make_exit_port(board, err)) {
+        !make_input(board, err) || !make_i8042(board, err) || !make_uarts(board, err) ||
+        !make_parallel(board, err) || !make_fw_cfg(board, err) || !make_pci(board, err) ||
+        !make_testdev(board, err) || !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }

@@ -19,6 +19,7 @@
 #include "dev/fw_cfg.h"
 #include "dev/pci.h"
 #include "dev/virtio/virtio.h"
+#include "machine/input.h"
 #include "machine/memory_map.h"
 #include "machine/vcpus.h"
 
@@ -114,6 +115,9 @@ void q35_memory_map(const struct q35 *board, struct memory_map *map);
 
 /* What firmware is told by; the machine fills it. */
 struct fw_cfg *q35_fw_cfg(struct q35 *board);
+
+/* Where keys and pointer go in; devices that take input are added to it as they are plugged. */
+struct input *q35_input(struct q35 *board);
 
 void q35_press_power_button(struct q35 *board); /* any thread */
 

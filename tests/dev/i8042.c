@@ -413,6 +413,61 @@ static void test_mouse_modes(void **state)
     assert_int_equal(packets, 33);
 }
 
+/* Every key of a keyboard of 104 keys arrives, by its number in Linux, as a code of its own. */
+static void test_input_keys(void **state)
+{
+    struct fixture *f = *state;
+    const struct input_device device = i8042_input(f->kbc);
+    bool seen[2][128] = {0};
+    unsigned keys = 0;
+    assert_false(device.takes_absolute);
+    for (unsigned number = 1; number <= 127; number++) {
+        if (number == 119) /* Pause comes in one piece, see above */
+            continue;
+        device.key(device.opaque, number, true);
+        if (!(in8(f->bus, 0x64) & 1))
+            continue;
+        uint8_t byte = key(f);
+        bool is_extended = byte == 0xe0;
+        if (is_extended)
+            byte = key(f);
+        assert_in_range(byte, 1, 127);
+        assert_false(seen[is_extended][byte]);
+        seen[is_extended][byte] = true;
+        assert_empty(f);
+        device.key(device.opaque, number, false);
+        if (is_extended)
+            assert_int_equal(key(f), 0xe0);
+        assert_int_equal(key(f), byte | 0x80);
+        assert_empty(f);
+        keys++;
+    }
+    assert_true(keys >= 104);
+    device.key(device.opaque, 106, true); /* cursor right */
+    assert_int_equal(key(f), 0xe0);
+    assert_int_equal(key(f), 0x4d);
+    device.key(device.opaque, 0, true);
+    device.key(device.opaque, 84, true);
+    device.key(device.opaque, 100000, true);
+    assert_empty(f);
+}
+
+static void test_input_pointer(void **state)
+{
+    struct fixture *f = *state;
+    const struct input_device device = i8042_input(f->kbc);
+    set_rate(f, 200);
+    set_rate(f, 100);
+    set_rate(f, 80);
+    to_mouse(f, 0xf4);
+    aux(f);
+    device.pointer(device.opaque, &(struct input_pointer){
+                                      .dx = 3, .dy = 4, .wheel_up = 1, .buttons = INPUT_MIDDLE});
+    const uint8_t packet[] = {0x2c, 3, (uint8_t)-4, 0xff};
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(aux(f), packet[i]);
+}
+
 static void test_save_and_load(void **state)
 {
     struct fixture *f = *state;
@@ -458,7 +513,8 @@ int main(void)
         T(test_scan_code_sets),   T(test_translated_set), T(test_keyboard_commands),
         T(test_interrupts),       T(test_mouse),          T(test_answer_goes_first),
         T(test_queue_is_bounded), T(test_wheel),          T(test_mouse_modes),
-        T(test_save_and_load),    T(test_hostile),
+        T(test_save_and_load),    T(test_hostile),        T(test_input_keys),
+        T(test_input_pointer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

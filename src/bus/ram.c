@@ -17,6 +17,9 @@
 
 enum { REGION_MAX = 2 };
 
+/* Little enough that a guest which uses one page of each piece still fits its host. */
+#define TOUCH_BYTES (UINT64_C(512) << 10)
+
 struct ram {
     uint64_t size_bytes;
     uint8_t *hva;
@@ -24,6 +27,7 @@ struct ram {
     bool has_overlay;
     unsigned region_count;
     struct ram_region regions[REGION_MAX];
+    atomic_uchar *touched; /* a bit each for pieces of TOUCH_BYTES; NULL: not kept */
     _Atomic(ram_watch_fn *) watch;
     _Atomic(void *) watch_opaque;
 };
@@ -94,6 +98,7 @@ struct ram *ram_create(uint64_t size_bytes, struct error *err)
         ram_destroy(ram);
         return NULL;
     }
+    ram->touched = calloc(size_bytes / TOUCH_BYTES / 8 + 1, 1);
     uint64_t low_bytes = size_bytes < RAM_LOW_MAX_BYTES ? size_bytes : RAM_LOW_MAX_BYTES;
     add_region(ram, 0, 0, low_bytes);
     if (size_bytes > low_bytes)
@@ -109,6 +114,7 @@ void ram_destroy(struct ram *ram)
         munmap(ram->hva, ram->size_bytes);
     if (ram->fd >= 0)
         close(ram->fd);
+    free(ram->touched);
     free(ram);
 }
 
@@ -252,6 +258,21 @@ bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes)
         return false;
     ram_written(ram, gpa, size_bytes);
     return true;
+}
+
+void ram_touch(struct ram *ram, const uint8_t *hva)
+{
+    uint64_t offset = (uint64_t)(hva - ram->hva), piece = offset / TOUCH_BYTES;
+    if (offset >= ram->size_bytes || !ram->touched || ram->has_overlay)
+        return;
+    atomic_uchar *byte = &ram->touched[piece / 8];
+    unsigned char bit = (unsigned char)(1u << piece % 8);
+    if (atomic_load_explicit(byte, memory_order_relaxed) & bit)
+        return;
+    atomic_fetch_or_explicit(byte, bit, memory_order_relaxed);
+    uint64_t start = piece * TOUCH_BYTES, left = ram->size_bytes - start;
+    /* Refused by kernels before 5.14; then each page has its fault. */
+    madvise(ram->hva + start, left < TOUCH_BYTES ? left : TOUCH_BYTES, MADV_POPULATE_WRITE);
 }
 
 static void all_written(struct ram *ram)

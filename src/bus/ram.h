@@ -63,6 +63,12 @@ bool ram_discard(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
  * threads may use the memory meanwhile. False: not whole pages of RAM, or the host refuses. */
 bool ram_remap(struct ram *ram, uint64_t gpa, uint64_t size_bytes);
 
+/* The guest is about to use memory at this host address, perhaps for the first time: the host is
+ * asked for the pages around it at once, which costs less than a fault for each. Only the first
+ * call for such a piece does anything, so that what a balloon has given back stays given back. Any
+ * thread. */
+void ram_touch(struct ram *ram, const uint8_t *hva);
+
 /* Zeroes all of RAM by giving it back; an overlay is gone. */
 void ram_clear(struct ram *ram);
 

@@ -58,6 +58,56 @@
         .long   FAULT(0x200000, 11), 0x402083, FAULT(0, 9), PDPT | 0xa7
         end     accessed_bits, 0, "entries above one that denies the access keep their accessed bits"
 
+/* SDM 3A 4.10.2.4, 4.10.4.1: MOV to CR3 invalidates what is not global, wherever it is cached beside
+ * what is; INVLPG and a change of CR4.PGE invalidate global pages, too. What is 8 MiB above a page
+ * shares what is indexed by few bits of the address. */
+#define GLOBAL_PTE(n) (PT + (FREE / 4096 + (n)) * 8)
+        program paging_global, LONG
+        movl    $1, TABLE
+        movl    $2, TABLE + 0x1000
+        movq    %cr4, %rax
+        orl     $0x80, %eax
+        movq    %rax, %cr4
+        movq    $(TABLE | 0x103), GLOBAL_PTE(0)
+        movq    $(TABLE | 3), GLOBAL_PTE(2)
+        movq    $0x83, PD + 4 * 8
+        invlpg  FREE
+        invlpg  FREE + 0x2000
+        invlpg  0x800000 + TABLE
+        out     FREE
+        out     FREE + 0x2000
+        out     0x800000 + TABLE
+        movl    0x800000 + FREE, %ecx
+        movq    $((TABLE + 0x1000) | 3), GLOBAL_PTE(2)
+        movq    $0x200083, PD + 4 * 8
+        movq    %cr3, %rax
+        movq    %rax, %cr3
+        out     FREE + 0x2000
+        out     0x800000 + TABLE
+        movq    $((TABLE + 0x1000) | 0x103), GLOBAL_PTE(0)
+        invlpg  FREE
+        out     FREE
+        movq    $(TABLE | 0x103), GLOBAL_PTE(0)
+        movq    %cr4, %rax
+        xorl    $0x80, %eax
+        movq    %rax, %cr4
+        out     FREE
+        movq    %cr4, %rax
+        xorl    $0x80, %eax
+        movq    %rax, %cr4
+        movl    FREE, %ecx
+        movq    %cr3, %rax
+        movq    %rax, %cr3
+        movq    $0, GLOBAL_PTE(0)
+        invlpg  FREE
+        resume64 1f
+        movl    FREE, %eax
+1:      movq    $(TABLE | 3), GLOBAL_PTE(0)
+        out     FREE
+        expect  paging_global
+        .long   1, 1, 1, 2, 0, 2, 1, FAULT(FREE, 0), 1
+        end     paging_global
+
         .macro  paging_on cr3, cr4
         movl    $\cr4, %eax
         movl    %eax, %cr4

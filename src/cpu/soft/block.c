@@ -46,6 +46,8 @@ bool block_cache_open(struct cpu *cpu, struct error *err)
         free(cache);
         return error_errno(err, "cannot make the code cache", NULL, ENOMEM);
     }
+    /* It is filled from its start on: large pages spare most faults. */
+    madvise(arena, ARENA_BYTES, MADV_HUGEPAGE);
     cache->arena = cpu->block_arena = arena;
     cpu->blocks = cache;
     cpu->block = &cache->none;

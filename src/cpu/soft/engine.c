@@ -167,6 +167,12 @@ static bool check_config(const struct engine_config *config, struct error *err)
     return true;
 }
 
+static void touch(void *opaque, const uint8_t *hva)
+{
+    struct engine_vm *vm = opaque;
+    ram_touch(vm->ram, hva);
+}
+
 static bool add_ram(struct engine_vm *vm, struct error *err)
 {
     for (unsigned i = 0; i < ram_region_count(vm->ram); i++) {
@@ -211,7 +217,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
     vm->system.threads = config->topology.threads;
     vm->system.callbacks = (struct soft_callbacks){
         vm,       port_read, port_write, mmio_read, mmio_write,  acknowledge,
-        read_cr8, write_cr8, read_msr,   write_msr, tsc_changed,
+        read_cr8, write_cr8, read_msr,   write_msr, tsc_changed, touch,
     };
     if (!add_ram(vm, err)) {
         soft_vm_close(vm);

@@ -29,6 +29,8 @@ struct soft_callbacks {
     bool (*read_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value);
     bool (*write_msr)(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value);
     void (*tsc_changed)(void *opaque, unsigned vcpu);
+    /* Memory at this host address gets into use, perhaps for the first time. May be NULL. */
+    void (*touch)(void *opaque, const uint8_t *hva);
 };
 
 /* For each page of RAM: whether any processor holds decoded code of it, and how often such code

@@ -66,7 +66,7 @@ static void view_clear(struct tlb_set *set, unsigned view)
 {
     if (set->filled[view] <= TLB_LOG_ENTRIES)
         for (unsigned i = 0; i < set->filled[view]; i++)
-            clear_index(&set->tables[view], set->log[view][i]);
+            clear_index(&set->tables[view], set->log[view][i] & (TLB_ENTRIES - 1));
     else
         for (unsigned i = 0; i < TLB_ENTRIES; i++)
             clear_index(&set->tables[view], i);
@@ -80,6 +80,35 @@ static void set_flush(struct cpu *cpu, struct tlb_set *set)
     memset(&set->large, 0, sizeof(set->large));
     memset(&set->huge, 0, sizeof(set->huge));
     set->has_global = false;
+    tlb_new_epoch(cpu, set);
+    if (cpu->tlb_all->is_upper_private)
+        tlb_new_upper_epoch(cpu);
+}
+
+/* Entries of global pages stay, but those that share an index with others. */
+static void view_drop_locals(struct tlb_set *set, unsigned view)
+{
+    unsigned kept = 0;
+    if (set->filled[view] > TLB_LOG_ENTRIES) {
+        view_clear(set, view);
+        return;
+    }
+    for (unsigned i = 0; i < set->filled[view]; i++) {
+        uint16_t filled = set->log[view][i];
+        if (filled & TLB_LOG_GLOBAL)
+            set->log[view][kept++] = filled;
+        else
+            clear_index(&set->tables[view], filled);
+    }
+    set->filled[view] = kept;
+}
+
+/* What MOV to CR3 invalidates (SDM 3A 4.10.4.1). */
+static void set_drop_locals(struct cpu *cpu, struct tlb_set *set)
+{
+    for (unsigned view = 0; view < TLB_VIEWS; view++)
+        view_drop_locals(set, view);
+    forget_page_slots(cpu);
     tlb_new_epoch(cpu, set);
     if (cpu->tlb_all->is_upper_private)
         tlb_new_upper_epoch(cpu);
@@ -254,6 +283,8 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     struct tlb_set *set = set_find(tlb, pcid);
     if (!set) {
         set = set_oldest(tlb);
+        if (!set->is_used)
+            set_flush(cpu, set);
         set->is_used = true;
         set->pcid = pcid;
         keep = false;
@@ -265,7 +296,7 @@ void tlb_switch(struct cpu *cpu, uint16_t pcid, bool keep)
     set_fast_entries(cpu);
     forget_page_slots(cpu);
     if (!keep)
-        set_flush(cpu, set);
+        set_drop_locals(cpu, set);
     else if (tlb->is_upper_private)
         tlb_new_upper_epoch(cpu);
     else
@@ -288,10 +319,8 @@ void tlb_flush_pcid(struct cpu *cpu, uint16_t pcid)
 {
     struct tlb_set *set = set_find(cpu->tlb_all, pcid);
     cpu->stats.space_flushes++;
-    if (set == cpu->tlb_set)
-        set_flush(cpu, set);
-    else if (set)
-        set->is_used = false;
+    if (set)
+        set_drop_locals(cpu, set);
 }
 
 static void flush_region(struct tlb_set *set, uint64_t linear)
@@ -358,7 +387,7 @@ void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
             struct tlb_entry *write = set->tables[view].write;
             if (set->filled[view] <= TLB_LOG_ENTRIES)
                 for (unsigned i = 0; i < set->filled[view]; i++)
-                    drop_write(&write[set->log[view][i]], page);
+                    drop_write(&write[set->log[view][i] & (TLB_ENTRIES - 1)], page);
             else
                 for (unsigned i = 0; i < TLB_ENTRIES; i++)
                     drop_write(&write[i], page);
@@ -372,6 +401,13 @@ static void set_entry(struct tlb_entry *entry, uint64_t tag, uintptr_t addend, b
     bool is_free = entry->tag & TLB_INVALID_TAG || !((entry->tag ^ tag) & PAGE_MASK);
     if (is_wanted || is_free)
         *entry = (struct tlb_entry){tag, addend};
+}
+
+static void touch(struct cpu *cpu, const uint8_t *hva)
+{
+    const struct soft_callbacks *callbacks = &cpu->system->callbacks;
+    if (callbacks->touch)
+        callbacks->touch(callbacks->opaque, hva);
 }
 
 /* Whether data may be read through this view follows from the walk; writes need the dirty bit. A
@@ -388,6 +424,8 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
     uintptr_t addend = region ? (uintptr_t)region->hva + offset - page : physical;
     if (!region)
         kind = TLB_MMIO_TAG;
+    else
+        touch(cpu, region->hva + offset);
     if (mapping->executable)
         set_entry(entry_of(tables, linear, ACCESS_EXECUTE), page | kind, addend,
                   access == ACCESS_EXECUTE);
@@ -412,7 +450,8 @@ static void note_fill(struct cpu *cpu, struct tlb_set *set, unsigned view, uint6
 {
     unsigned n = set->filled[view];
     if (n < TLB_LOG_ENTRIES)
-        set->log[view][n] = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+        set->log[view][n] = (uint16_t)((linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)) |
+                                       (mapping->global ? TLB_LOG_GLOBAL : 0));
     if (n <= TLB_LOG_ENTRIES)
         set->filled[view] = n + 1;
     if (mapping->level == 2)

@@ -2,14 +2,15 @@
  *
  * The software TLB of one cpu. It keeps a set of views for each of the last address spaces (PCID),
  * so that a write to CR3 that does not flush costs a pointer. Global pages are filled in each set
- * anew; whatever invalidates them does so in all sets. Private to the core; own thread only.
+ * anew and stay when a set goes to another address space; whatever invalidates them does so in all
+ * sets. Private to the core; own thread only.
  */
 #ifndef SKEP_CPU_SOFT_TLB_H
 #define SKEP_CPU_SOFT_TLB_H
 
 #include "cpu/soft/core.h"
 
-enum { TLB_SETS = 6, TLB_LOG_ENTRIES = 512, TLB_BLOOM_BITS = 4096 };
+enum { TLB_SETS = 6, TLB_LOG_ENTRIES = 1024, TLB_BLOOM_BITS = 4096, TLB_LOG_GLOBAL = 1 << 15 };
 
 struct tlb_bloom {
     uint64_t word[TLB_BLOOM_BITS / 64];
@@ -17,11 +18,12 @@ struct tlb_bloom {
 
 struct tlb_set {
     struct tlb_tables tables[TLB_VIEWS];
-    uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES]; /* which entries were filled since the last flush */
-    unsigned filled[TLB_VIEWS];               /* past TLB_LOG_ENTRIES: too many to tell */
-    struct tlb_bloom large; /* 2 MiB regions that have entries from 2 and 4 MiB pages */
-    struct tlb_bloom code;  /* pages of the lower half that the jump cache may have entries of */
-    struct tlb_bloom huge;  /* 1 GiB regions that have entries from 1 GiB pages */
+    /* Which entries were filled since the last flush, with TLB_LOG_GLOBAL those of global pages. */
+    uint16_t log[TLB_VIEWS][TLB_LOG_ENTRIES];
+    unsigned filled[TLB_VIEWS]; /* past TLB_LOG_ENTRIES: too many to tell */
+    struct tlb_bloom large;     /* 2 MiB regions that have entries from 2 and 4 MiB pages */
+    struct tlb_bloom code; /* pages of the lower half that the jump cache may have entries of */
+    struct tlb_bloom huge; /* 1 GiB regions that have entries from 1 GiB pages */
     bool is_used;
     bool has_global; /* entries of global pages */
     uint16_t pcid;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { DEFAULT_CODE_BYTES = 96 << 20, DEFAULT_THRESHOLD = 16, MIN_CODE_BYTES = 4 * UNIT_MAX_BYTES };
+enum { CODE_PIECE_BYTES = 256 << 10 };
 
 static bool map_code(struct translator *t, struct error *err)
 {
@@ -113,6 +114,9 @@ bool translator_open(struct cpu *cpu, struct error *err)
         return false;
     }
     thunks_make(t);
+    t->hot_pages = (struct pages){t->writable, t->cold_start, CODE_PIECE_BYTES, 0};
+    t->cold_pages = (struct pages){t->writable + t->cold_start, t->size_bytes - t->cold_start,
+                                   CODE_PIECE_BYTES, 0};
     note_thunks(t);
     return true;
 }
@@ -332,6 +336,8 @@ static bool translate_block(struct cpu *cpu, struct block *block)
         return false;
     }
     struct unit *unit = &t->unit;
+    pages_use(&t->hot_pages, t->hot_bytes + UNIT_MAX_BYTES);
+    pages_use(&t->cold_pages, t->cold_bytes - t->cold_start + UNIT_MAX_BYTES);
     uint8_t *at = t->writable + t->hot_bytes, *cold = t->writable + t->cold_bytes;
     unit->cpu = cpu;
     unit->translator = t;

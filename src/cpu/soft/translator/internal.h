@@ -8,6 +8,7 @@
 #ifndef SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
 #define SKEP_CPU_SOFT_TRANSLATOR_INTERNAL_H
 
+#include "base/pages.h"
 #include "cpu/soft/block.h"
 #include "cpu/soft/translator/emit.h"
 #include "cpu/soft/translator/translator.h"
@@ -202,6 +203,7 @@ struct translator {
     size_t size_bytes;
     size_t thunk_bytes, hot_bytes; /* used from the start */
     size_t cold_start, cold_bytes; /* and from there */
+    struct pages hot_pages, cold_pages;
     /* Offsets of the thunks: thunks.c. */
     uint32_t enter, leave, disarm, arm, arm_x87, handler, last_handler, unlinked, far;
     uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */

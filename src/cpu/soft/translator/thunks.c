@@ -405,5 +405,5 @@ void thunks_make(struct translator *t)
         make_group_miss(&e, is_write, disarm);
     }
     t->thunk_bytes = t->hot_bytes = align(t, &e);
-    t->cold_start = t->cold_bytes = t->size_bytes / 5 * 2;
+    t->cold_start = t->cold_bytes = t->size_bytes / 5 * 2 & PAGE_MASK;
 }

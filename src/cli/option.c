@@ -166,3 +166,34 @@ bool parse_io_port(const char *text, unsigned port_count, uint16_t *port, struct
     *port = (uint16_t)number;
     return true;
 }
+
+bool parse_mac(const char *text, uint8_t mac[6], struct error *err)
+{
+    char end;
+    unsigned b[6];
+    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
+        6)
+        return error_usage(err, "network address", text, "it is not of the form 52:54:00:12:34:56");
+    for (int i = 0; i < 6; i++)
+        mac[i] = (uint8_t)b[i];
+    if (mac[0] & 1)
+        return error_usage(err, "network address", text, "it is a multicast address");
+    return true;
+}
+
+bool parse_slot(const char *text, uint8_t *devfn, struct error *err)
+{
+    unsigned slot, function = 0;
+    int end = 0;
+    bool is_good = isdigit((unsigned char)text[0]) && sscanf(text, "%2u%n", &slot, &end) == 1;
+    if (is_good && text[end] == '.')
+        is_good = sscanf(text + end, ".%1u%n", &function, &(int){0}) == 1 && !text[end + 2];
+    else
+        is_good = is_good && !text[end];
+    if (!is_good || slot == 0 || slot >= 31 || function > 7) {
+        error_usage(err, "slot", text, "there is none on this board");
+        return error_hint(err, "slots are 1 to 30, with a function as 5.1 if it is not the first");
+    }
+    *devfn = (uint8_t)(slot << 3 | function);
+    return true;
+}

@@ -39,6 +39,13 @@ bool parse_size(const char *text, unsigned long long bare_unit, unsigned long lo
 bool parse_number(const char *text, const char *what, unsigned long low, unsigned long high,
                   unsigned long *value, struct error *err);
 
+/* An Ethernet address, as 52:54:00:12:34:56, not of a group. */
+bool parse_mac(const char *text, uint8_t mac[6], struct error *err);
+
+/* A place on the PCI bus, as 5 or 5.1, as slot << 3 | function. Slots 0 and 31 are the chipset's.
+ */
+bool parse_slot(const char *text, uint8_t *devfn, struct error *err);
+
 /* The first of port_count I/O ports, as 0xf4 or 244. */
 bool parse_io_port(const char *text, unsigned port_count, uint16_t *port, struct error *err);
 

@@ -205,11 +205,13 @@ static bool disk_option(struct machine_disk *disk, const char *piece, struct err
         disk->is_surely_raw = true;
     } else if (!strncmp(piece, "serial=", 7)) {
         disk->serial = piece + 7;
+    } else if (!strncmp(piece, "slot=", 5)) {
+        return parse_slot(piece + 5, &disk->devfn, err);
     } else if (!strncmp(piece, "bus=", 4)) {
         return disk_bus_option(disk, piece + 4, err);
     } else {
         error_usage(err, "disk option", piece, "it is not known");
-        return error_hint(err, "known are ro, raw, serial=TEXT and bus=NAME");
+        return error_hint(err, "known are ro, raw, serial=TEXT, bus=NAME and slot=N");
     }
     return true;
 }
@@ -226,20 +228,6 @@ static bool store_disk(void *target, const char *value, struct error *err)
     while (rest)
         if (!disk_option(disk, next_piece(&rest), err))
             return false;
-    return true;
-}
-
-static bool parse_mac(const char *text, uint8_t mac[6], struct error *err)
-{
-    char end;
-    unsigned b[6];
-    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
-        6)
-        return error_usage(err, "network address", text, "it is not of the form 52:54:00:12:34:56");
-    for (int i = 0; i < 6; i++)
-        mac[i] = (uint8_t)b[i];
-    if (mac[0] & 1)
-        return error_usage(err, "network address", text, "it is a multicast address");
     return true;
 }
 
@@ -263,6 +251,16 @@ static bool net_kind(struct machine_net *net, const char *piece, struct error *e
     return true;
 }
 
+static bool net_option(struct machine_net *net, const char *piece, struct error *err)
+{
+    if (!strncmp(piece, "mac=", 4))
+        return parse_mac(piece + 4, net->mac, err);
+    if (!strncmp(piece, "slot=", 5))
+        return parse_slot(piece + 5, &net->devfn, err);
+    error_usage(err, "network option", piece, "it is not known");
+    return error_hint(err, "known are mac=ADDRESS and slot=N");
+}
+
 static bool store_net(void *target, const char *value, struct error *err)
 {
     struct request *request = target;
@@ -279,9 +277,7 @@ static bool store_net(void *target, const char *value, struct error *err)
         return false;
     while (rest) {
         const char *piece = next_piece(&rest);
-        if (strncmp(piece, "mac=", 4))
-            return error_usage(err, "network option", piece, "it is not known; mac=ADDRESS is");
-        if (!parse_mac(piece + 4, net->mac, err))
+        if (!net_option(net, piece, err))
             return false;
     }
     return true;
@@ -576,9 +572,9 @@ static const struct option_spec options[] = {
      store_initrd},
     {"cmdline", 0, "STRING", "the kernel's command line (makes the console the kernel's)",
      store_cmdline},
-    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT][,bus=NAME]",
+    {"disk", 0, "PATH[,ro][,raw][,serial=TEXT][,bus=NAME][,slot=N]",
      "a raw image or block device as /dev/vda, /dev/vdb …", store_disk},
-    {"net", 0, "KIND[,mac=ADDRESS]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
+    {"net", 0, "KIND[,mac=ADDRESS][,slot=N]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},
     {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",
      store_port},

@@ -105,6 +105,13 @@ bool backends_open(struct machine *machine, struct error *err)
     return open_disks(machine, err) && open_nets(machine, err) && open_chars(machine, err);
 }
 
+/* A place of the user's choice, or that of number `index` of its kind. */
+static struct q35_place place_of(struct machine *machine, uint8_t devfn, enum q35_plug_kind kind,
+                                 unsigned index)
+{
+    return devfn ? q35_place_at(machine->board, devfn) : q35_place(machine->board, kind, index);
+}
+
 static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned place,
                              struct error *err)
 {
@@ -116,7 +123,9 @@ static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned pl
         .queue_count = machine->config.vcpu_count,
     };
     struct virtio_device *device = virtio_blk_create(&config, err);
-    return device && q35_plug(machine->board, Q35_DISK, place, device, err);
+    const struct q35_place at =
+        place_of(machine, machine->config.disks[disk].devfn, Q35_DISK, place);
+    return device && q35_plug(machine->board, &at, device, err);
 }
 
 /* Disks that are PCI functions themselves have places by their number among those. */
@@ -154,7 +163,8 @@ static bool plug_nets(struct machine *machine, struct error *err)
         };
         choose_mac(&machine->config.nets[i], i, config.mac);
         struct virtio_device *device = virtio_net_create(&config, err);
-        if (!device || !q35_plug(machine->board, Q35_NET, i, device, err))
+        const struct q35_place place = place_of(machine, machine->config.nets[i].devfn, Q35_NET, i);
+        if (!device || !q35_plug(machine->board, &place, device, err))
             return false;
     }
     return true;
@@ -190,7 +200,8 @@ static bool plug_consoles(struct machine *machine, struct error *err)
     }
     console_size(machine, &config.columns, &config.rows);
     machine->console = virtio_console_create(&config, err);
-    return machine->console && q35_plug(machine->board, Q35_CONSOLE, 0, machine->console, err);
+    const struct q35_place place = q35_place(machine->board, Q35_CONSOLE, 0);
+    return machine->console && q35_plug(machine->board, &place, machine->console, err);
 }
 
 void machine_terminal_resized(struct machine *machine)
@@ -206,7 +217,8 @@ static bool plug_rng(struct machine *machine, struct error *err)
     if (machine->config.no_rng)
         return true;
     struct virtio_device *device = virtio_rng_create(&config, err);
-    return device && q35_plug(machine->board, Q35_RNG, 0, device, err);
+    const struct q35_place place = place_of(machine, machine->config.rng_devfn, Q35_RNG, 0);
+    return device && q35_plug(machine->board, &place, device, err);
 }
 
 static bool plug_balloon(struct machine *machine, struct error *err)
@@ -215,7 +227,8 @@ static bool plug_balloon(struct machine *machine, struct error *err)
     if (machine->config.no_balloon)
         return true;
     struct virtio_device *device = virtio_balloon_create(&config, err);
-    return device && q35_plug(machine->board, Q35_BALLOON, 0, device, err);
+    const struct q35_place place = q35_place(machine->board, Q35_BALLOON, 0);
+    return device && q35_plug(machine->board, &place, device, err);
 }
 
 bool backends_plug(struct machine *machine, struct error *err)

@@ -125,9 +125,10 @@ static json_t *disks_of(const struct machine_config *config)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct machine_disk *disk = &config->disks[i];
         json_array_append_new(
-            list, json_pack("{s:o, s:s, s:o, s:b, s:b}", "path", path_of(disk->path), "bus",
-                            machine_disk_bus_name(disk->bus), "serial", string_of(disk->serial),
-                            "read_only", disk->read_only, "raw", disk->is_surely_raw));
+            list, json_pack("{s:o, s:s, s:i, s:o, s:b, s:b}", "path", path_of(disk->path), "bus",
+                            machine_disk_bus_name(disk->bus), "devfn", disk->devfn, "serial",
+                            string_of(disk->serial), "read_only", disk->read_only, "raw",
+                            disk->is_surely_raw));
     }
     return list;
 }
@@ -152,10 +153,10 @@ static json_t *nets_of(const struct machine_config *config)
         json_t *mac = json_array();
         for (unsigned j = 0; j < sizeof(net->mac); j++)
             json_array_append_new(mac, json_integer(net->mac[j]));
-        json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:o}", "kind",
-                                              net->kind == MACHINE_NET_USER ? "user" : "tap", "tap",
-                                              string_of(net->tap_name), "mac", mac, "forwards",
-                                              forwards_of(net)));
+        json_array_append_new(list, json_pack("{s:s, s:i, s:o, s:o, s:o}", "kind",
+                                              net->kind == MACHINE_NET_USER ? "user" : "tap",
+                                              "devfn", net->devfn, "tap", string_of(net->tap_name),
+                                              "mac", mac, "forwards", forwards_of(net)));
     }
     return list;
 }
@@ -189,15 +190,15 @@ static json_t *uuid_of(const struct machine_config *config)
 char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
-    json_t *root =
-        json_pack("{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i}", "cpus",
-                  config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
-                  config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
-                  uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom),
-                  "initrds", list_of(config->initrds, config->initrd_count, initrd_of), "disks",
-                  disks_of(config), "nets", nets_of(config), "serials",
-                  list_of(config->serials, config->serial_count, where_of), "consoles",
-                  consoles_of(config), "exit_port", config->exit_port);
+    json_t *root = json_pack(
+        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i}", "cpus",
+        config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
+        config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
+        uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom), "initrds",
+        list_of(config->initrds, config->initrd_count, initrd_of), "disks", disks_of(config),
+        "nets", nets_of(config), "serials",
+        list_of(config->serials, config->serial_count, where_of), "consoles", consoles_of(config),
+        "exit_port", config->exit_port, "rng_devfn", config->rng_devfn);
     if (!root)
         return NULL;
     for (size_t i = 0; i < COUNT(strings); i++)
@@ -241,6 +242,15 @@ static bool take_list(const json_t *root, const char *key, size_t most, json_t *
     return json_is_array(*list) && json_array_size(*list) <= most;
 }
 
+static bool take_devfn(const json_t *from, const char *key, uint8_t *devfn)
+{
+    json_int_t number;
+    if (!take_number(json_object_get(from, key), 0, MACHINE_LAST_DEVFN, &number))
+        return false;
+    *devfn = (uint8_t)number;
+    return true;
+}
+
 static bool take_disk_bus(const json_t *from, enum machine_disk_bus *bus)
 {
     const char *name = json_string_value(json_object_get(from, "bus"));
@@ -256,7 +266,7 @@ static bool take_disks(struct machine_config *config, const json_t *root)
         struct machine_disk *disk = &config->disks[i];
         const json_t *from = json_array_get(list, i);
         if (!take_string(json_object_get(from, "path"), &disk->path) || !disk->path ||
-            !take_disk_bus(from, &disk->bus) ||
+            !take_disk_bus(from, &disk->bus) || !take_devfn(from, "devfn", &disk->devfn) ||
             !take_string(json_object_get(from, "serial"), &disk->serial) ||
             !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||
             !take_flag(json_object_get(from, "raw"), &disk->is_surely_raw))
@@ -292,7 +302,8 @@ static bool take_net(struct machine_net *net, struct machine_forward *forwards, 
     json_int_t byte;
     const json_t *mac = json_object_get(from, "mac");
     if (!take_string(json_object_get(from, "kind"), &kind) || !kind ||
-        !take_string(json_object_get(from, "tap"), &net->tap_name))
+        !take_string(json_object_get(from, "tap"), &net->tap_name) ||
+        !take_devfn(from, "devfn", &net->devfn))
         return false;
     net->kind = strcmp(kind, "tap") ? MACHINE_NET_USER : MACHINE_NET_TAP;
     net->tap_fd = -1; /* a descriptor that was given away can't be had again */
@@ -396,7 +407,7 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 12; /* those of take_all() that are not plain */
+    const size_t own = 13; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
@@ -414,7 +425,8 @@ static bool take_all(struct description *description, const json_t *root)
            take_disks(config, root) && take_nets(description, root) &&
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
-           take_consoles(config, root) && take_plain(config, root);
+           take_consoles(config, root) && take_devfn(root, "rng_devfn", &config->rng_devfn) &&
+           take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

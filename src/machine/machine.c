@@ -77,6 +77,7 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
             break;
         log_write(machine->log, LOG_WARNING, "machine",
                   "triple fault on vCPU %u: the machine resets itself", vcpu);
+        atomic_store(&machine->has_triple_fault, true);
         machine_request(machine, REQUEST_RESET);
         break;
     case VCPUS_DEBUG: machine_request(machine, REQUEST_DEBUG); break;
@@ -214,6 +215,7 @@ static void finish(struct machine *machine, enum machine_end_reason reason)
         end.error = machine->failure;
     if (reason == MACHINE_EXIT_PORT)
         end.exit_value = machine->exit_value;
+    end.triple_fault = reason == MACHINE_REBOOTED && atomic_load(&machine->has_triple_fault);
     pthread_mutex_unlock(&machine->request_lock);
     machine->finished(machine->opaque, &end);
 }
@@ -225,6 +227,7 @@ static void reset_now(struct machine *machine)
         return;
     }
     struct error err = {0};
+    atomic_store(&machine->has_triple_fault, false);
     if (!restart(machine, &err)) {
         machine->failure = err;
         finish(machine, MACHINE_FAILED);

@@ -25,6 +25,7 @@ enum {
     MACHINE_MAX_FORWARDS = 64, /* a network card */
     MACHINE_MAX_SERIALS = 4,
     MACHINE_MAX_CONSOLES = 8,
+    MACHINE_LAST_DEVFN = 31 << 3 | 7,
     MACHINE_MIN_MEMORY_BYTES = 16 << 20,
 };
 
@@ -37,6 +38,7 @@ struct machine_disk {
     const char *serial; /* what the guest sees as the disk's id, up to 20 bytes; may be NULL */
     bool read_only;
     bool is_surely_raw; /* do not look for the marks of other formats */
+    uint8_t devfn;      /* where it is a PCI function: slot << 3 | function; 0: the usual place */
 };
 
 struct machine_forward {
@@ -59,6 +61,7 @@ struct machine_net {
     const struct machine_forward *forwards; /* of MACHINE_NET_USER */
     unsigned forward_count;
     uint8_t mac[6]; /* all zero: one is chosen by number */
+    uint8_t devfn;  /* as of a disk */
 };
 
 struct machine_saved;
@@ -99,7 +102,8 @@ struct machine_config {
     bool parallel_ignores_strobe; /* prints all that is written to its data register */
 
     bool no_balloon, no_rng;
-    bool no_reboot; /* a reboot ends the machine */
+    uint8_t rng_devfn; /* as of a disk */
+    bool no_reboot;    /* a reboot ends the machine */
     bool has_exit_port;
     uint16_t exit_port; /* 0: 0xf4 */
     bool has_testdev;
@@ -125,6 +129,7 @@ enum machine_end_reason {
 struct machine_end {
     enum machine_end_reason reason;
     uint32_t exit_value; /* of MACHINE_EXIT_PORT */
+    bool triple_fault;   /* of MACHINE_REBOOTED: what made it reset itself */
     struct error error;  /* of MACHINE_FAILED */
 };
 

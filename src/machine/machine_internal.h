@@ -76,7 +76,8 @@ struct machine {
 
     int request_fd; /* an eventfd: there are requests */
     struct loop_watch *request_watch;
-    atomic_uint requests; /* of enum machine_request; any thread */
+    atomic_uint requests;         /* of enum machine_request; any thread */
+    atomic_bool has_triple_fault; /* it is why a reset was asked for */
     pthread_mutex_t request_lock;
     struct error failure; /* under request_lock: the first one */
     uint32_t exit_value;  /* under request_lock: the first one */

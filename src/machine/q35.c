@@ -706,6 +706,12 @@ struct q35_place q35_place(struct q35 *board, enum q35_plug_kind kind, unsigned 
     };
 }
 
+struct q35_place q35_place_at(struct q35 *board, uint8_t devfn)
+{
+    return (struct q35_place){
+        .pci = board->pci, .slot = devfn >> 3, .function = devfn & 7, .msi = board->msi};
+}
+
 void q35_adopt(struct q35 *board, const struct q35_place *place, const struct device_ops *ops,
                void *device)
 {
@@ -713,20 +719,19 @@ void q35_adopt(struct q35 *board, const struct q35_place *place, const struct de
     label_place(board, ops->name, place);
 }
 
-bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
-              struct virtio_device *device, struct error *err)
+bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_device *device,
+              struct error *err)
 {
     assert(board->virtio_count < DEVICES_MAX);
-    const struct q35_place place = q35_place(board, kind, index);
     const struct virtio_pci_config config = {
-        .pci = place.pci, .slot = place.slot, .function = place.function, .msi = place.msi};
+        .pci = place->pci, .slot = place->slot, .function = place->function, .msi = place->msi};
     struct virtio_pci *virtio = virtio_pci_create(&config, device, err);
     if (!virtio)
         return false;
     board->virtio[board->virtio_count++] = virtio;
     add(board, &virtio_pci_ops, virtio);
     /* A virtio device is more than its transport. */
-    label_place(board, virtio_ops(device)->name, &place);
+    label_place(board, virtio_ops(device)->name, place);
     return true;
 }
 

@@ -91,14 +91,16 @@ void q35_destroy(struct q35 *board); /* NULL is fine */
 
 /* The place of number `index` of a kind; asserts that there are so many. */
 struct q35_place q35_place(struct q35 *board, enum q35_plug_kind kind, unsigned index);
+/* The place of that slot and function, which may be taken: the device's create() tells. */
+struct q35_place q35_place_at(struct q35 *board, uint8_t devfn);
 /* Hands over a device that was made for that place: it is reset, saved, loaded and destroyed with
  * the board. */
 void q35_adopt(struct q35 *board, const struct q35_place *place, const struct device_ops *ops,
                void *device);
 
-/* Puts a virtio device, which it takes over, into the slot of number `index` of its kind. */
-bool q35_plug(struct q35 *board, enum q35_plug_kind kind, unsigned index,
-              struct virtio_device *device, struct error *err);
+/* Puts a virtio device, which it takes over, into a place. */
+bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_device *device,
+              struct error *err);
 
 /* After the last q35_plug: composes the tables. */
 bool q35_finish(struct q35 *board, struct error *err);

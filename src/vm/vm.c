@@ -15,10 +15,10 @@
 #include <string.h>
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
-static const int saving_signals[] = {SIGUSR1, SIGUSR2};
+static const int user_signals[] = {SIGUSR1, SIGUSR2};
 enum {
     ENDING_SIGNALS = sizeof(ending_signals) / sizeof(*ending_signals),
-    SAVING_SIGNALS = sizeof(saving_signals) / sizeof(*saving_signals),
+    USER_SIGNALS = sizeof(user_signals) / sizeof(*user_signals),
 };
 
 struct vm_signal {
@@ -34,7 +34,7 @@ struct vm {
     struct gdb_server *gdb; /* NULL: none */
     struct control *control;
     struct vm_signal signal[ENDING_SIGNALS];
-    struct vm_signal saving_signal[SAVING_SIGNALS];
+    struct vm_signal user_signal[USER_SIGNALS];
     struct loop_signal *continued, *resized;
     unsigned signals_seen;
     int ended_by; /* a signal's number, or 0 */
@@ -110,10 +110,16 @@ void vm_stop(struct vm *vm)
         machine_power_button(vm->machine);
 }
 
-static void signalled_to_save(void *opaque)
+static void signalled_by_user(void *opaque)
 {
     struct vm_signal *signal = opaque;
-    save_by_itself(signal->vm, find_save(signal->vm, signal->number), false);
+    const struct vm_save_on *save = find_save(signal->vm, signal->number);
+    if (save)
+        save_by_itself(signal->vm, save, false);
+    else if (signal->number == SIGUSR1)
+        machine_pause(signal->vm->machine);
+    else
+        machine_resume(signal->vm->machine);
 }
 
 static void signalled(void *opaque)
@@ -160,12 +166,12 @@ static bool watch_signals(struct vm *vm, struct error *err)
         if (!signal->watch)
             return false;
     }
-    for (unsigned i = 0; i < SAVING_SIGNALS; i++) {
-        struct vm_signal *signal = &vm->saving_signal[i];
-        *signal = (struct vm_signal){.vm = vm, .number = saving_signals[i]};
-        if (!find_save(vm, signal->number))
+    for (unsigned i = 0; i < USER_SIGNALS; i++) {
+        struct vm_signal *signal = &vm->user_signal[i];
+        *signal = (struct vm_signal){.vm = vm, .number = user_signals[i]};
+        if (!vm->config.usr_pauses && !find_save(vm, signal->number))
             continue;
-        signal->watch = loop_signal_open(vm->loop, signal->number, signalled_to_save, signal, err);
+        signal->watch = loop_signal_open(vm->loop, signal->number, signalled_by_user, signal, err);
         if (!signal->watch)
             return false;
     }
@@ -217,9 +223,9 @@ void vm_destroy(struct vm *vm)
     for (unsigned i = 0; i < ENDING_SIGNALS; i++)
         if (vm->signal[i].watch)
             loop_signal_close(vm->signal[i].watch);
-    for (unsigned i = 0; i < SAVING_SIGNALS; i++)
-        if (vm->saving_signal[i].watch)
-            loop_signal_close(vm->saving_signal[i].watch);
+    for (unsigned i = 0; i < USER_SIGNALS; i++)
+        if (vm->user_signal[i].watch)
+            loop_signal_close(vm->user_signal[i].watch);
     if (vm->continued)
         loop_signal_close(vm->continued);
     if (vm->resized)

@@ -36,6 +36,7 @@ struct vm_config {
     /* SIGINT, SIGTERM or SIGHUP arrived: the first presses the power button, the next ends the
      * machine. Only tells. May be NULL. */
     void (*signalled)(void *opaque, struct vm *vm, bool is_ending);
+    bool usr_pauses;     /* SIGUSR1 pauses the machine, SIGUSR2 resumes it, unless they save */
     const char *control; /* as control.h reads it; NULL: there is no control socket */
     /* SIGUSR1 and SIGUSR2 save, and the machine goes on; all else saves and then ends it. */
     struct vm_save_on saves[VM_SAVES_MAX];

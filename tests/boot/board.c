@@ -124,7 +124,8 @@ static void make_board(struct world *world)
     if (!world->board)
         fail_msg("%s %s: %s", err.what, err.where, err.cause);
     const struct virtio_rng_config rng = {.ram = world->ram};
-    assert_true(q35_plug(world->board, Q35_RNG, 0, virtio_rng_create(&rng, &err), &err));
+    const struct q35_place place = q35_place(world->board, Q35_RNG, 0);
+    assert_true(q35_plug(world->board, &place, virtio_rng_create(&rng, &err), &err));
     assert_true(q35_finish(world->board, &err));
     q35_reset(world->board);
     if (!q35_boot(world->board, &world->map, &world->rsdp_gpa, &err))

@@ -3,6 +3,7 @@
  * What the host gives to the machine: opens disks, networks and character back ends as configured,
  * and puts the virtio devices on them into their slots. Runs on the loop's thread.
  */
+#include "dev/storage/nvme.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
@@ -128,6 +129,27 @@ static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned pl
     return device && q35_plug(machine->board, &at, device, err);
 }
 
+static bool plug_nvme_disk(struct machine *machine, unsigned disk, unsigned place,
+                           struct error *err)
+{
+    const struct q35_place where = q35_place(machine->board, Q35_DISK, place);
+    const struct nvme_config config = {
+        .pci = where.pci,
+        .slot = where.slot,
+        .function = where.function,
+        .msi = where.msi,
+        .ram = machine->ram,
+        .log = machine->log,
+        .backend = &machine->backends.disk[disk],
+        .serial = machine->config.disks[disk].serial,
+    };
+    struct nvme *nvme = nvme_create(&config, err);
+    if (!nvme)
+        return false;
+    q35_adopt(machine->board, &where, &nvme_ops, nvme);
+    return true;
+}
+
 /* Disks that are PCI functions themselves have places by their number among those. */
 static bool plug_disks(struct machine *machine, struct error *err)
 {
@@ -136,6 +158,10 @@ static bool plug_disks(struct machine *machine, struct error *err)
         switch (machine->config.disks[i].bus) {
         case MACHINE_DISK_VIRTIO:
             if (!plug_virtio_disk(machine, i, places++, err))
+                return false;
+            break;
+        case MACHINE_DISK_NVME:
+            if (!plug_nvme_disk(machine, i, places++, err))
                 return false;
             break;
         case MACHINE_DISK_BUSES: assert(false);

@@ -40,7 +40,8 @@ static const struct field flags[] = {
     FIELD(machine_config, has_testdev), FIELD(machine_config, parallel_ignores_strobe)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio"};
+static const char *const disk_buses[MACHINE_DISK_BUSES] = {
+    [MACHINE_DISK_VIRTIO] = "virtio", [MACHINE_DISK_NVME] = "nvme"};
 
 const char *machine_disk_bus_name(enum machine_disk_bus bus)
 {

@@ -30,7 +30,7 @@ enum {
 };
 
 /* What a disk is attached to. */
-enum machine_disk_bus { MACHINE_DISK_VIRTIO, MACHINE_DISK_BUSES };
+enum machine_disk_bus { MACHINE_DISK_VIRTIO, MACHINE_DISK_NVME, MACHINE_DISK_BUSES };
 
 struct machine_disk {
     const char *path;

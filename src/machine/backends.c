@@ -132,7 +132,8 @@ static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned pl
 static bool plug_nvme_disk(struct machine *machine, unsigned disk, unsigned place,
                            struct error *err)
 {
-    const struct q35_place where = q35_place(machine->board, Q35_DISK, place);
+    const struct q35_place where =
+        place_of(machine, machine->config.disks[disk].devfn, Q35_DISK, place);
     const struct nvme_config config = {
         .pci = where.pci,
         .slot = where.slot,

@@ -41,6 +41,7 @@ enum {
 };
 #define VERSION  UINT32_C(0x00010400)
 #define CC_USED  UINT32_C(0x00fffff1)
+#define CC_FIXED UINT32_C(0x00003ff0) /* CSS, MPS, AMS */
 #define NSSR_KEY UINT32_C(0x4e564d65) /* "NVMe" */
 
 /* ---- resets (7.3) ---- */
@@ -137,6 +138,9 @@ static void write_cc(struct nvme *nvme, uint32_t value)
 {
     uint32_t old = nvme->cc;
     nvme->cc = value & CC_USED;
+    /* The size of pages and the like only change while it is disabled (3.1.5). */
+    if (old & value & CC_ENABLE)
+        nvme->cc = (nvme->cc & ~CC_FIXED) | (old & CC_FIXED);
     if (old & ~nvme->cc & CC_ENABLE) {
         begin_reset(nvme);
     } else if (~old & nvme->cc & CC_ENABLE && !nvme->is_resetting) {

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
+#include "bus/physmap.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
 #include "cpu/debug.h"
@@ -50,7 +51,7 @@ struct engine_topology {
 struct engine_config {
     unsigned vcpu_count; /* 1 … ENGINE_MAX_VCPUS; APIC ids: topology.h */
     struct engine_topology topology;
-    struct ram *ram; /* mapped by the engine as it is; other memory by map_ram */
+    struct ram *ram; /* mapped as it is, until set_memory() */
     struct bus *bus;
     struct engine_hooks hooks; /* ignored by engines with has_irqchip */
     const struct log *log;     /* may be NULL */
@@ -111,9 +112,15 @@ struct engine {
     struct engine_vm *(*vm_open)(const struct engine_config *config, struct error *err);
     void (*vm_close)(struct engine_vm *vm); /* after all vcpu_close */
 
-    /* Maps memory that is not in config->ram (ROM). `hva` stays the caller's until vm_close. */
-    bool (*map_ram)(struct engine_vm *vm, uint64_t gpa, void *hva, uint64_t size_bytes,
-                    bool read_only, struct error *err);
+    /* What is memory from now on, in place of all that was; physmap.h. Any thread, also while
+     * vCPUs run: one that is within a bus access sees it with its next instruction, the others
+     * soon. Fails when there is no room. */
+    bool (*set_memory)(struct engine_vm *vm, const struct physmap_range *ranges, unsigned count,
+                       struct error *err);
+    /* As physmap_take_written(); bits are only set. Any thread, holding no lock that a device
+     * takes when the guest accesses it (it would wait in vain for a while). */
+    void (*take_written)(struct engine_vm *vm, const uint8_t *hva, uint64_t size_bytes,
+                         uint64_t *pages);
 
     /* vCPU `index` in the state of x86_state_reset(). It belongs to no thread until it runs; run,
      * get_state and set_state are never called at once for one vCPU. */

@@ -7,14 +7,18 @@
 #include "dev/pci.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     FUNCTIONS = PCI_SLOT_COUNT * PCI_FUNCTION_COUNT,
     FIRST_CAPABILITY = 0x40,
+    ROM_BAR = PCI_BAR_COUNT, /* among the states of BARs */
+    BAR_STATES,
     COMMAND_BITS = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
                    PCI_COMMAND_SERR | PCI_COMMAND_INTX_DISABLE,
 };
@@ -40,7 +44,8 @@ struct pci_function {
     uint8_t writable[PCI_CONFIG_BYTES];
     unsigned capabilities_end; /* where the next capability may start */
     unsigned last_link;        /* the byte that links to the next capability */
-    struct pci_bar_state bars[PCI_BAR_COUNT];
+    struct pci_bar_state bars[BAR_STATES];
+    uint8_t *rom; /* mmap'ed, of the size of its BAR; NULL: none */
 
     /* Under irq_lock: */
     struct pci_wire *wire; /* NULL: none */
@@ -205,6 +210,7 @@ void pci_function_bar(struct pci_function *f, unsigned index, const struct pci_b
     assert(size && (size & (size - 1)) == 0);
     assert(bar->is_io ? size >= 4 && size <= 256 && !bar->is_64bit : size >= 16);
     assert(bar->is_64bit || size <= UINT64_C(0x80000000));
+    assert(!bar->hva || (!bar->is_io && size >= RAM_PAGE_BYTES && f->pci->config.physmap));
     f->bars[index].bar = *bar;
     unsigned offset = PCI_BAR0 + 4 * index;
     uint32_t low =
@@ -216,6 +222,41 @@ void pci_function_bar(struct pci_function *f, unsigned index, const struct pci_b
         pci_function_writable(f, offset + 4, (uint32_t)(mask >> 32), 4);
 }
 
+static bool is_rom(const uint8_t *bytes, size_t size_bytes)
+{
+    return size_bytes >= 2 && size_bytes <= PCI_ROM_MAX_BYTES && bytes[0] == 0x55 &&
+           bytes[1] == 0xaa;
+}
+
+bool pci_function_rom(struct pci_function *f, const void *bytes, size_t size_bytes,
+                      struct error *err)
+{
+    static const char what[] = "cannot use the expansion ROM";
+    assert(!f->rom && f->pci->config.physmap);
+    if (!is_rom(bytes, size_bytes))
+        return error_set(err, what, f->config.name,
+                         "it has %zu bytes and does not begin with 55 AA, or is above %d MiB",
+                         size_bytes, PCI_ROM_MAX_BYTES >> 20);
+    size_t all_bytes = PCI_ROM_MIN_BYTES;
+    while (all_bytes < size_bytes)
+        all_bytes *= 2;
+    void *rom = mmap(NULL, all_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (rom == MAP_FAILED)
+        return error_errno(err, what, f->config.name, errno);
+    memset(rom, 0xff, all_bytes);
+    memcpy(rom, bytes, size_bytes);
+    f->rom = rom;
+    f->bars[ROM_BAR].bar = (struct pci_bar){.size_bytes = all_bytes, .hva = rom};
+    pci_function_init(f, PCI_ROM, 0, 4);
+    pci_function_writable(f, PCI_ROM, (uint32_t) ~(all_bytes - 1) | PCI_ROM_ENABLE, 4);
+    return true;
+}
+
+static unsigned bar_offset(unsigned index)
+{
+    return index == ROM_BAR ? PCI_ROM : PCI_BAR0 + 4 * index;
+}
+
 /* Where the guest wants the BAR now; false: nowhere. An address of 0, or so high that the range
  * would wrap, is what sizing leaves behind. */
 static bool bar_wanted(const struct pci_function *f, unsigned index, uint64_t *base)
@@ -225,8 +266,10 @@ static bool bar_wanted(const struct pci_function *f, unsigned index, uint64_t *b
     if (!bar->size_bytes ||
         !(command & (uint32_t)(bar->is_io ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
         return false;
-    unsigned offset = PCI_BAR0 + 4 * index;
+    unsigned offset = bar_offset(index);
     uint64_t address = pci_function_get(f, offset, 4);
+    if (index == ROM_BAR && !(address & PCI_ROM_ENABLE))
+        return false;
     if (bar->is_64bit)
         address |= (uint64_t)pci_function_get(f, offset + 4, 4) << 32;
     address &= ~(bar->size_bytes - 1);
@@ -241,21 +284,41 @@ static void bar_unmap(struct pci_function *f, struct pci_bar_state *state)
         return;
     if (state->bar.unmapped)
         state->bar.unmapped(state->bar.opaque, state->base);
-    bus_unmap(f->pci->config.bus, state->bar.is_io ? BUS_PORT : BUS_MMIO, state->base);
+    if (state->bar.hva)
+        physmap_unmap(f->pci->config.physmap, PHYSMAP_DEVICE, state->base);
+    else
+        bus_unmap(f->pci->config.bus, state->bar.is_io ? BUS_PORT : BUS_MMIO, state->base);
     state->mapped = false;
+}
+
+static bool map_memory(struct pci_function *f, const struct pci_bar_state *state, uint64_t base,
+                       struct error *err)
+{
+    const struct physmap_range range = {.gpa = base,
+                                        .size_bytes = state->bar.size_bytes,
+                                        .hva = state->bar.hva,
+                                        .read_only = state == &f->bars[ROM_BAR],
+                                        .is_logged = state->bar.is_logged};
+    return physmap_map(f->pci->config.physmap, PHYSMAP_DEVICE, &range, err);
+}
+
+static bool map_registers(struct pci_function *f, const struct pci_bar_state *state, uint64_t base,
+                          struct error *err)
+{
+    const struct bus_range range = {.name = f->config.name,
+                                    .space = state->bar.is_io ? BUS_PORT : BUS_MMIO,
+                                    .base = base,
+                                    .size_bytes = state->bar.size_bytes,
+                                    .read = state->bar.read,
+                                    .write = state->bar.write,
+                                    .opaque = state->bar.opaque};
+    return bus_map(f->pci->config.bus, &range, err);
 }
 
 static void bar_map(struct pci_function *f, struct pci_bar_state *state, uint64_t base)
 {
-    struct bus_range range = {.name = f->config.name,
-                              .space = state->bar.is_io ? BUS_PORT : BUS_MMIO,
-                              .base = base,
-                              .size_bytes = state->bar.size_bytes,
-                              .read = state->bar.read,
-                              .write = state->bar.write,
-                              .opaque = state->bar.opaque};
     struct error err = {0};
-    if (!bus_map(f->pci->config.bus, &range, &err)) {
+    if (!(state->bar.hva ? map_memory : map_registers)(f, state, base, &err)) {
         log_limited(f->pci->config.log, &f->pci->limit, LOG_WARNING, "pci",
                     "%s: BAR %u is not mapped at 0x%" PRIx64 ": %s", f->config.name,
                     (unsigned)(state - f->bars), base, err.cause);
@@ -273,7 +336,7 @@ static void map_all(struct pci_bus *pci)
 {
     for (unsigned i = 0; i < FUNCTIONS; i++) {
         struct pci_function *f = pci->functions[i];
-        for (unsigned bar = 0; f && bar < PCI_BAR_COUNT; bar++) {
+        for (unsigned bar = 0; f && bar < BAR_STATES; bar++) {
             uint64_t base;
             if (!f->bars[bar].mapped && bar_wanted(f, bar, &base))
                 bar_map(f, &f->bars[bar], base);
@@ -284,7 +347,7 @@ static void map_all(struct pci_bus *pci)
 /* After command or BARs of a function have changed. */
 static void bars_update(struct pci_function *f)
 {
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++) {
+    for (unsigned i = 0; i < BAR_STATES; i++) {
         uint64_t base;
         struct pci_bar_state *state = &f->bars[i];
         if (state->mapped && (!bar_wanted(f, i, &base) || base != state->base))
@@ -353,7 +416,8 @@ static void function_write(struct pci_function *f, unsigned offset, uint32_t val
         intx_command_changed(f);
         bars_update(f);
     }
-    if (touches(offset, size_bytes, PCI_BAR0, PCI_BAR0 + 4 * PCI_BAR_COUNT))
+    if (touches(offset, size_bytes, PCI_BAR0, PCI_BAR0 + 4 * PCI_BAR_COUNT) ||
+        touches(offset, size_bytes, PCI_ROM, PCI_ROM + 4))
         bars_update(f);
     if (f->config.written)
         f->config.written(f->config.opaque, offset, size_bytes);
@@ -435,11 +499,13 @@ void pci_function_destroy(struct pci_function *f)
     struct pci_bus *pci = f->pci;
     pci_function_intx(f, false);
     pthread_mutex_lock(&pci->lock);
-    for (unsigned i = 0; i < PCI_BAR_COUNT; i++)
+    for (unsigned i = 0; i < BAR_STATES; i++)
         bar_unmap(f, &f->bars[i]);
     pci->functions[f->devfn] = NULL;
     mark_multifunction(pci, f->config.slot);
     pthread_mutex_unlock(&pci->lock);
+    if (f->rom)
+        munmap(f->rom, f->bars[ROM_BAR].bar.size_bytes);
     free(f);
 }
 

@@ -3,7 +3,7 @@
  * Conventional PCI (PCI Local Bus 3.0, chapter 6): one bus, functions with a type 0 header, BARs
  * that map themselves, INTx. How the guest reaches configuration space is pci_host.c's matter.
  * Left out: bridges (all is on bus 0), extended configuration space (reads as ones), PME, parity
- * errors, expansion ROMs.
+ * errors.
  *
  * Threads: configuration accesses come from vCPU threads and are done one at a time under the
  * bus's lock, hooks included; a hook may take its device's lock, so nothing here but
@@ -17,9 +17,11 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
+#include "bus/physmap.h"
 #include "bus/stream.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -27,6 +29,8 @@ enum {
     PCI_FUNCTION_COUNT = 8, /* in a slot */
     PCI_CONFIG_BYTES = 256,
     PCI_BAR_COUNT = 6,
+    PCI_ROM_MIN_BYTES = 4096, /* a page; the standard's least is 2048 */
+    PCI_ROM_MAX_BYTES = 16 << 20,
 };
 
 /* Offsets in the header, and bits. */
@@ -42,6 +46,7 @@ enum {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR = 0x2c,
     PCI_SUBSYSTEM = 0x2e,
+    PCI_ROM = 0x30,
     PCI_CAPABILITIES = 0x34,
     PCI_INTERRUPT_LINE = 0x3c,
     PCI_INTERRUPT_PIN = 0x3d,
@@ -52,6 +57,7 @@ enum {
     PCI_COMMAND_PARITY = 1 << 6,
     PCI_COMMAND_SERR = 1 << 8,
     PCI_COMMAND_INTX_DISABLE = 1 << 10,
+    PCI_ROM_ENABLE = 1 << 0,
     PCI_STATUS_INTERRUPT = 1 << 3,
     PCI_STATUS_CAPABILITIES = 1 << 4,
 
@@ -69,6 +75,7 @@ struct pci_bus_config {
      * any of them asserts it. NULL: no wires. */
     struct irq_line (*route)(void *opaque, unsigned slot, unsigned pin);
     void *opaque;
+    struct physmap *physmap; /* where BARs that are memory go; NULL: there are none */
 };
 
 struct pci_bus *pci_bus_create(const struct pci_bus_config *config, struct error *err);
@@ -107,7 +114,10 @@ void pci_function_destroy(struct pci_function *function);
 struct pci_bar {
     bool is_io, is_64bit, is_prefetchable;
     uint64_t size_bytes; /* a power of two; at least 16 for memory, 4 to 256 for I/O */
-    bus_read_fn *read;   /* as of struct bus_range */
+    /* Memory instead of registers: whole pages, which stay until no vCPU runs any more. */
+    uint8_t *hva;
+    bool is_logged;    /* of those: physmap_take_written() is going to be asked */
+    bus_read_fn *read; /* as of struct bus_range */
     bus_write_fn *write;
     void *opaque;
     /* Told after the range was mapped and before it is unmapped, for doorbells; may be NULL. With
@@ -118,6 +128,12 @@ struct pci_bar {
 
 /* Declares BAR `index` (a 64-bit one takes the next too). Before the guest runs. */
 void pci_function_bar(struct pci_function *function, unsigned index, const struct pci_bar *bar);
+
+/* Gives the function an expansion ROM with a copy of these bytes, filled up with ones to a power of
+ * two. Before the guest runs. Fails when they are none, or more than PCI_ROM_MAX_BYTES, or no ROM
+ * (PCI Local Bus 3.0, 6.3.1). */
+bool pci_function_rom(struct pci_function *function, const void *bytes, size_t size_bytes,
+                      struct error *err);
 
 /* Where a BAR is mapped; false while it is not. */
 bool pci_function_bar_address(struct pci_function *function, unsigned index, uint64_t *base);

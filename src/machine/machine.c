@@ -427,6 +427,30 @@ static bool open_kernel(struct machine *machine, struct error *err)
     return true;
 }
 
+static bool set_memory(void *opaque, const struct physmap_range *ranges, unsigned count,
+                       struct error *err)
+{
+    struct machine *machine = opaque;
+    return machine->engine->set_memory(machine->vm, ranges, count, err);
+}
+
+static void take_written(void *opaque, const uint8_t *hva, uint64_t size_bytes, uint64_t *pages)
+{
+    struct machine *machine = opaque;
+    machine->engine->take_written(machine->vm, hva, size_bytes, pages);
+}
+
+static bool connect_memory(struct machine *machine, struct error *err)
+{
+    const struct physmap_listener listener = {set_memory, take_written, machine};
+    const struct physmap_range rom = {.gpa = boot_rom_gpa(&machine->rom),
+                                      .size_bytes = machine->rom.size_bytes,
+                                      .hva = machine->rom.bytes,
+                                      .read_only = true};
+    return physmap_set_listener(machine->physmap, &listener, err) &&
+           (!rom.hva || physmap_map(machine->physmap, PHYSMAP_DEVICE, &rom, err));
+}
+
 static bool open_engine(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
@@ -448,9 +472,7 @@ static bool open_engine(struct machine *machine, struct error *err)
     machine->vm = machine->engine->vm_open(&engine, err);
     if (!machine->vm)
         return false;
-    if (machine->rom.bytes &&
-        !machine->engine->map_ram(machine->vm, boot_rom_gpa(&machine->rom), machine->rom.bytes,
-                                  machine->rom.size_bytes, true, err))
+    if (!connect_memory(machine, err))
         return false;
     const struct vcpus_config vcpus = {
         .engine = machine->engine,
@@ -488,6 +510,7 @@ static bool make_board(struct machine *machine, struct error *err)
         .vcpu_count = config->vcpu_count,
         .topology = config->topology,
         .ram = machine->ram,
+        .physmap = machine->physmap,
         .bus = machine->bus,
         .clock = machine->clock,
         .log = machine->log,
@@ -543,8 +566,9 @@ static bool build(struct machine *machine, struct error *err)
         return false;
     if (config->saved && (!snapshot_check_rom(machine, err) || !snapshot_map_memory(machine, err)))
         return false;
+    machine->physmap = physmap_create(machine->ram);
     machine->bus = bus_create(machine->log);
-    if (!machine->bus)
+    if (!machine->physmap || !machine->bus)
         return error_errno(err, "cannot make the machine", NULL, ENOMEM);
     machine->clock = clock_create(err);
     if (!machine->clock)
@@ -603,6 +627,7 @@ void machine_destroy(struct machine *machine)
         clock_destroy(machine->clock);
     if (machine->bus)
         bus_destroy(machine->bus);
+    physmap_destroy(machine->physmap);
     ram_destroy(machine->ram);
     boot_rom_close(&machine->rom);
     boot_file_close(machine->kernel);

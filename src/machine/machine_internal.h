@@ -11,6 +11,7 @@
 #include "bus/char.h"
 #include "bus/clock.h"
 #include "bus/net.h"
+#include "bus/physmap.h"
 #include "bus/ram.h"
 #include "host/chardev.h"
 #include "machine/boot.h"
@@ -60,6 +61,7 @@ struct machine {
     const struct engine *engine;
     struct engine_vm *vm;
     struct ram *ram;
+    struct physmap *physmap;
     struct bus *bus;
     struct clock *clock;
     struct vcpus *vcpus;

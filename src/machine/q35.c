@@ -668,7 +668,12 @@ static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)
 static bool make_pci(struct q35 *board, struct error *err)
 {
     const struct pci_bus_config bus = {
-        .bus = board->config.bus, .log = board->config.log, .route = route_pci, .opaque = board};
+        .bus = board->config.bus,
+        .physmap = board->config.physmap,
+        .log = board->config.log,
+        .route = route_pci,
+        .opaque = board,
+    };
     board->pci = pci_bus_create(&bus, err);
     if (!board->pci)
         return false;

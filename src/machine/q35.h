@@ -13,6 +13,7 @@
 #include "bus/clock.h"
 #include "bus/device.h"
 #include "bus/irq.h"
+#include "bus/physmap.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
 #include "cpu/engine.h"
@@ -67,6 +68,7 @@ struct q35_config {
     unsigned vcpu_count;
     struct engine_topology topology;
     struct ram *ram;
+    struct physmap *physmap; /* with RAM in it */
     struct bus *bus;
     struct clock *clock;
     const struct log *log; /* may be NULL */

@@ -556,6 +556,72 @@ static void lpc(void **state)
     teardown(&f);
 }
 
+enum { MEMORY_SLOT = 9, MEMORY_BYTES = 0x4000 };
+
+static uint8_t byte_at(struct fixture *f, uint64_t gpa)
+{
+    uint8_t byte = 0;
+    return physmap_read(f->m.physmap, gpa, &byte, 1) ? byte : 0xee;
+}
+
+static void bars_of_memory(void **state)
+{
+    struct fixture f;
+    setup(&f);
+    struct pci_function *function = add(&f, MEMORY_SLOT, 0, 0);
+    uint8_t *memory = aligned_alloc(RAM_PAGE_BYTES, MEMORY_BYTES);
+    assert_non_null(memory);
+    memset(memory, 0x5a, MEMORY_BYTES);
+    const struct pci_bar bar = {.size_bytes = MEMORY_BYTES, .hva = memory, .is_logged = true};
+    pci_function_bar(function, 0, &bar);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_BAR0, 0xffffffff, 4);
+    assert_int_equal(vd_config_read(&f.m, MEMORY_SLOT, PCI_BAR0, 4), 0xffffc000);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_BAR0, 0xd0000000, 4);
+    assert_int_equal(byte_at(&f, 0xd0000000), 0xee);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
+    struct physmap_range range;
+    assert_true(physmap_find(f.m.physmap, 0xd0003fff, &range));
+    assert_ptr_equal(range.hva, memory);
+    assert_true(range.is_logged && !range.read_only);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_BAR0, 0xd8000000, 4);
+    assert_int_equal(byte_at(&f, 0xd0000000), 0xee);
+    assert_int_equal(byte_at(&f, 0xd8000000), 0x5a);
+    pci_function_destroy(function);
+    assert_int_equal(byte_at(&f, 0xd8000000), 0xee);
+    free(memory);
+    teardown(&f);
+}
+
+static void expansion_rom(void **state)
+{
+    struct fixture f;
+    struct error err = {0};
+    uint8_t rom[0x1800] = {0x55, 0xaa, 12};
+    setup(&f);
+    struct pci_function *function = add(&f, MEMORY_SLOT, 0, 0);
+    rom[0x17ff] = 0x77;
+    assert_false(pci_function_rom(function, rom + 1, 4096, &err));
+    assert_false(pci_function_rom(function, rom, 1, &err));
+    assert_int_equal(vd_config_read(&f.m, MEMORY_SLOT, PCI_ROM, 4), 0);
+    assert_true(pci_function_rom(function, rom, sizeof(rom), &err));
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_ROM, 0xfffffffe, 4);
+    assert_int_equal(vd_config_read(&f.m, MEMORY_SLOT, PCI_ROM, 4), 0xffffe000);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_ROM, 0xd0000001, 4);
+    assert_int_equal(byte_at(&f, 0xd0000000), 0xee); /* needs the command register, too */
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
+    assert_int_equal(byte_at(&f, 0xd0000000), 0x55);
+    assert_int_equal(byte_at(&f, 0xd00017ff), 0x77);
+    assert_int_equal(byte_at(&f, 0xd0001800), 0xff);
+    assert_int_equal(byte_at(&f, 0xd0002000), 0xee);
+    struct physmap_range range;
+    assert_true(physmap_find(f.m.physmap, 0xd0000000, &range));
+    assert_true(range.read_only);
+    vd_config_write(&f.m, MEMORY_SLOT, PCI_ROM, 0xd0000000, 4);
+    assert_int_equal(byte_at(&f, 0xd0000000), 0xee);
+    pci_function_destroy(function);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -566,6 +632,7 @@ int main(void)
         cmocka_unit_test(multifunction),  cmocka_unit_test(assign),
         cmocka_unit_test(assign_packs),   cmocka_unit_test(reset_save_load),
         cmocka_unit_test(host_save_load), cmocka_unit_test(lpc),
+        cmocka_unit_test(bars_of_memory), cmocka_unit_test(expansion_rom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

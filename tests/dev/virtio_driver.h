@@ -48,6 +48,7 @@ enum {
 
 struct vd_machine {
     struct ram *ram;
+    struct physmap *physmap;
     struct bus *bus;
     struct pci_bus *pci;
     struct pci_host *host;
@@ -109,7 +110,9 @@ static inline void vd_machine_init(struct vd_machine *m, uint64_t ram_bytes)
     ram_set_watcher(m->ram, vd_ram_watch, m);
     m->bus = bus_create(&m->log);
     assert_non_null(m->bus);
-    struct pci_bus_config pci = {m->bus, &m->log, vd_route, m};
+    m->physmap = physmap_create(m->ram);
+    assert_non_null(m->physmap);
+    struct pci_bus_config pci = {m->bus, &m->log, vd_route, m, m->physmap};
     m->pci = pci_bus_create(&pci, &err);
     assert_non_null(m->pci);
     struct pci_host_config host = {m->pci, VD_ADDRESS_PORT, VD_ECAM_BASE};
@@ -123,6 +126,7 @@ static inline void vd_machine_free(struct vd_machine *m)
     pci_host_ops.destroy(m->host);
     pci_bus_destroy(m->pci);
     bus_destroy(m->bus);
+    physmap_destroy(m->physmap);
     ram_destroy(m->ram);
 }
 

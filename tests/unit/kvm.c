@@ -659,7 +659,12 @@ static void test_rom_is_read_only(void **state)
     struct error err = {0};
     uint8_t *rom = aligned_alloc(4096, 4096);
     memset(rom, 0x5c, 4096);
-    check(engine_kvm.map_ram(f->vm, 0x40000000, rom, 4096, true, &err), &err);
+    const struct ram_region *ram = ram_region(f->ram, 0);
+    const struct physmap_range ranges[] = {
+        {.gpa = ram->gpa, .size_bytes = ram->size_bytes, .hva = ram->hva},
+        {.gpa = 0x40000000, .size_bytes = 4096, .hva = rom, .read_only = true},
+    };
+    check(engine_kvm.set_memory(f->vm, ranges, 2, &err), &err);
     put(f, CODE, rom_start, rom_end);
     protected_state(&cpu);
     set(f, &cpu);

@@ -2,7 +2,7 @@
  *
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
- * exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
+ * slots.c (memory), exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
  * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts, save and load),
  * doorbell.c (ioeventfd).
  */
@@ -22,7 +22,7 @@
 #define KVM_IDENTITY_MAP_GPA UINT64_C(0xfeffc000)
 #define KVM_TSS_GPA          UINT64_C(0xfeffd000)
 
-enum { KVM_SLOTS = 64, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
+enum { KVM_SLOTS = PHYSMAP_MAX_RANGES, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUID_ENTRIES = 256 };
 
 struct kvm_doorbells;
 struct kvm_debug;
@@ -38,6 +38,11 @@ struct kvm_vm_irq {
     struct kvm_pit_state2 pit;
 };
 
+struct kvm_slot {
+    struct physmap_range range; /* size 0: the slot is free */
+    bool is_new;                /* its log has not been asked for yet */
+};
+
 struct engine_vm {
     int kvm_fd, vm_fd;
     struct bus *bus;
@@ -48,7 +53,8 @@ struct engine_vm {
     struct engine_topology topology;
     struct engine_vcpu *vcpus[ENGINE_MAX_VCPUS]; /* those that are open */
     size_t run_size_bytes;
-    unsigned slot_count;
+    pthread_mutex_t slot_lock;
+    struct kvm_slot slots[KVM_SLOTS];
     unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
@@ -88,6 +94,12 @@ struct kvm_cpuid_table {
 };
 _Static_assert(offsetof(struct kvm_cpuid_table, entries) == sizeof(struct kvm_cpuid2),
                "the kernel's layout");
+
+/* As in struct engine. */
+bool kvm_set_memory(struct engine_vm *vm, const struct physmap_range *ranges, unsigned count,
+                    struct error *err);
+void kvm_take_written(struct engine_vm *vm, const uint8_t *hva, uint64_t size_bytes,
+                      uint64_t *pages);
 
 /* What the guest's processor `index` is to be told, and the telling. */
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,

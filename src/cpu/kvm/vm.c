@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * A virtual machine of KVM: its memory slots and its life, and the table of the engine. Runs on the
+ * A virtual machine of KVM: its life, and the table of the engine. Runs on the
  * machine's thread.
  */
 #include "cpu/kvm/kvm.h"
@@ -29,32 +29,16 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long argument)
     return result;
 }
 
-static bool map_slot(struct engine_vm *vm, uint64_t gpa, void *hva, uint64_t size_bytes,
-                     bool read_only, struct error *err)
-{
-    if (vm->slot_count == KVM_SLOTS)
-        return error_set(err, "cannot map guest memory", NULL, "more than %d ranges", KVM_SLOTS);
-    struct kvm_userspace_memory_region region = {
-        .slot = vm->slot_count,
-        .flags = read_only ? KVM_MEM_READONLY : 0,
-        .guest_phys_addr = gpa,
-        .memory_size = size_bytes,
-        .userspace_addr = (uintptr_t)hva,
-    };
-    if (kvm_ioctl(vm->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
-        return error_errno(err, "cannot map guest memory", "KVM_SET_USER_MEMORY_REGION", errno);
-    vm->slot_count++;
-    return true;
-}
-
 static bool map_all_ram(struct engine_vm *vm, struct error *err)
 {
-    for (unsigned i = 0; i < ram_region_count(vm->ram); i++) {
+    struct physmap_range ranges[PHYSMAP_MAX_RANGES];
+    unsigned count = ram_region_count(vm->ram);
+    for (unsigned i = 0; i < count; i++) {
         const struct ram_region *region = ram_region(vm->ram, i);
-        if (!map_slot(vm, region->gpa, region->hva, region->size_bytes, false, err))
-            return false;
+        ranges[i] = (struct physmap_range){
+            .gpa = region->gpa, .size_bytes = region->size_bytes, .hva = region->hva};
     }
-    return true;
+    return kvm_set_memory(vm, ranges, count, err);
 }
 
 static bool create(struct engine_vm *vm, struct error *err)
@@ -86,6 +70,7 @@ static void vm_close(struct engine_vm *vm)
         close(vm->vm_fd);
     if (vm->kvm_fd >= 0)
         close(vm->kvm_fd);
+    pthread_mutex_destroy(&vm->slot_lock);
     free(vm);
 }
 
@@ -111,6 +96,7 @@ static struct engine_vm *vm_open(const struct engine_config *config, struct erro
         return NULL;
     }
     vm->vm_fd = -1;
+    pthread_mutex_init(&vm->slot_lock, NULL);
     vm->bus = config->bus;
     vm->log = config->log;
     vm->ram = config->ram;
@@ -149,7 +135,8 @@ const struct engine engine_kvm = {
     .probe = kvm_probe,
     .vm_open = vm_open,
     .vm_close = vm_close,
-    .map_ram = map_slot,
+    .set_memory = kvm_set_memory,
+    .take_written = kvm_take_written,
     .vcpu_open = kvm_vcpu_open,
     .vcpu_close = kvm_vcpu_close,
     .run = kvm_run_vcpu,

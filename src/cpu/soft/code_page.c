@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Physical memory as the processors share it, and which of its pages hold decoded code.
+ * Which pages of memory hold decoded code.
  *
  * Blocks are private to a cpu, pages are not. Before a block of a page may exist, every processor's
  * write tags of the page are gone, so that writes there are seen: they come by code_page_written,
@@ -15,7 +15,6 @@
 #include "cpu/soft/tlb.h"
 
 #include <sched.h>
-#include <stdlib.h>
 
 enum { GRANULE_SHIFT = 6 };
 
@@ -31,54 +30,17 @@ void soft_system_open_rate(struct soft_system *system, uint64_t tsc_hz)
     pthread_mutex_init(&system->shootdown_lock, NULL);
     pthread_mutex_init(&system->void_lock, NULL);
     cpuid_open(system);
+    soft_physical_open(system);
     system->sockets = system->cores = system->threads = 1;
     tsc_open(system, tsc_hz);
 }
 
 void soft_system_close(struct soft_system *system)
 {
-    for (unsigned i = 0; i < system->region_count; i++)
-        free(system->region[i].pages);
+    soft_physical_close(system);
     pthread_mutex_destroy(&system->split_lock);
     pthread_mutex_destroy(&system->shootdown_lock);
     pthread_mutex_destroy(&system->void_lock);
-}
-
-bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uint64_t size_bytes,
-                     bool read_only)
-{
-    bool is_whole = !((gpa | (uintptr_t)hva | size_bytes) & ~PAGE_MASK) && size_bytes > 0;
-    if (!is_whole || system->region_count == SOFT_MAX_REGIONS || gpa + size_bytes < gpa)
-        return false;
-    for (unsigned i = 0; i < system->region_count; i++) {
-        const struct soft_region *other = &system->region[i];
-        if (gpa < other->gpa + other->size_bytes && other->gpa < gpa + size_bytes)
-            return false;
-    }
-    struct code_page *pages = calloc(size_bytes >> PAGE_SHIFT, sizeof(*pages));
-    if (!pages)
-        return false;
-    system->region[system->region_count++] =
-        (struct soft_region){gpa, size_bytes, hva, read_only, pages};
-    return true;
-}
-
-struct soft_region *soft_region_find(struct soft_system *system, uint64_t gpa)
-{
-    for (unsigned i = 0; i < system->region_count; i++)
-        if (gpa - system->region[i].gpa < system->region[i].size_bytes)
-            return &system->region[i];
-    return NULL;
-}
-
-struct code_page *soft_page_of(struct soft_system *system, const uint8_t *hva)
-{
-    for (unsigned i = 0; i < system->region_count; i++) {
-        uintptr_t offset = (uintptr_t)hva - (uintptr_t)system->region[i].hva;
-        if (offset < system->region[i].size_bytes)
-            return &system->region[i].pages[offset >> PAGE_SHIFT];
-    }
-    return NULL;
 }
 
 static uint64_t granules_of(unsigned offset, unsigned size_bytes)
@@ -129,7 +91,11 @@ void code_page_written(struct cpu *cpu, const uint8_t *hva, unsigned size_bytes)
 {
     struct code_page *page = soft_page_of(cpu->system, hva);
     atomic_thread_fence(memory_order_seq_cst);
-    if (!page || !atomic_load(&page->has_code))
+    if (!page)
+        return;
+    if (atomic_load_explicit(&page->is_logged, memory_order_relaxed))
+        atomic_store(&page->is_written, 1);
+    if (!atomic_load(&page->has_code))
         return;
     unsigned offset = (uintptr_t)hva & (PAGE_BYTES - 1);
     if (!page_written(cpu->system, page, offset, size_bytes))
@@ -140,19 +106,16 @@ void code_page_written(struct cpu *cpu, const uint8_t *hva, unsigned size_bytes)
 
 void soft_written(struct soft_system *system, uint64_t gpa, uint64_t size_bytes)
 {
+    const uint8_t *hva = soft_ram_at(system, gpa);
+    struct code_page *page = hva ? soft_page_of(system, hva) : NULL;
+    unsigned offset = gpa & (PAGE_BYTES - 1);
     atomic_thread_fence(memory_order_seq_cst);
-    while (size_bytes > 0) {
-        unsigned offset = gpa & (PAGE_BYTES - 1);
+    for (; page && size_bytes > 0; page++, offset = 0) {
         uint64_t piece = PAGE_BYTES - offset;
         if (piece > size_bytes)
             piece = size_bytes;
-        struct soft_region *region = soft_region_find(system, gpa);
-        if (region) {
-            struct code_page *page = &region->pages[(gpa - region->gpa) >> PAGE_SHIFT];
-            if (atomic_load_explicit(&page->has_code, memory_order_relaxed))
-                page_written(system, page, offset, (unsigned)piece);
-        }
-        gpa += piece;
+        if (atomic_load_explicit(&page->has_code, memory_order_relaxed))
+            page_written(system, page, offset, (unsigned)piece);
         size_bytes -= piece;
     }
 }
@@ -160,6 +123,8 @@ void soft_written(struct soft_system *system, uint64_t gpa, uint64_t size_bytes)
 bool code_page_take_write(struct cpu *cpu, struct code_page *page)
 {
     uint64_t bit = UINT64_C(1) << cpu->index;
+    if (atomic_load_explicit(&page->is_logged, memory_order_relaxed))
+        atomic_store(&page->is_written, 1);
     if (!(atomic_load_explicit(&page->writers, memory_order_relaxed) & bit))
         atomic_fetch_or(&page->writers, bit);
     atomic_thread_fence(memory_order_seq_cst);
@@ -171,6 +136,11 @@ void code_page_serve(struct cpu *cpu)
     cpu_withdraw(cpu, REQUEST_SHOOTDOWN);
     if (atomic_exchange(&cpu->drop_all, false))
         tlb_flush_all(cpu);
+    uint32_t wanted = atomic_load(&cpu->drop_logged_wanted);
+    if (wanted != atomic_load_explicit(&cpu->drop_logged_done, memory_order_relaxed)) {
+        tlb_drop_logged_writes(cpu);
+        atomic_store(&cpu->drop_logged_done, wanted);
+    }
     uintptr_t page = atomic_load(&cpu->drop_page);
     if (page) {
         tlb_drop_writes(cpu, (const uint8_t *)page);

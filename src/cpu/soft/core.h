@@ -124,6 +124,17 @@ void cpu_init(struct cpu *cpu);  /* INIT: SDM 3A table 9-1 */
 /* The TLB view, after a change of CPL, RFLAGS.AC, CR0.AM or CR4.SMAP. */
 void cpu_update_view(struct cpu *cpu);
 
+/* code_page.c: does what other processors have asked for with REQUEST_SHOOTDOWN. */
+void code_page_serve(struct cpu *cpu);
+
+/* After a write that a device has got: it may have changed what is memory. */
+static inline void memory_settle(struct cpu *cpu)
+{
+    if (__builtin_expect(
+            atomic_load_explicit(&cpu->requests, memory_order_relaxed) & REQUEST_SHOOTDOWN, 0))
+        code_page_serve(cpu);
+}
+
 /* code_page.c: [hva, hva + size) in RAM was just written by `cpu` the slow way. */
 void code_page_written(struct cpu *cpu, const uint8_t *hva, unsigned size_bytes);
 

@@ -274,6 +274,8 @@ struct cpu {
     _Atomic bool is_running;
     _Atomic bool drop_all;
     _Atomic uintptr_t drop_page;
+    /* How often write tags of logged pages were to be dropped, and have been: physical.c. */
+    _Atomic uint32_t drop_logged_wanted, drop_logged_done;
 
     /* Delivery of exceptions: what to deliver after the jump back into the run loop, or to whoever
      * wants to see them first (NULL: nobody). */

@@ -10,6 +10,7 @@
 #include "cpu/soft/translator/check.h"
 #include "cpu/soft/vector/vector.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -227,14 +228,28 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
     return vm;
 }
 
-static bool soft_map_ram(struct engine_vm *vm, uint64_t gpa, void *hva, uint64_t size_bytes,
-                         bool read_only, struct error *err)
+static bool soft_set_memory(struct engine_vm *vm, const struct physmap_range *ranges,
+                            unsigned count, struct error *err)
 {
-    if (soft_region_add(&vm->system, gpa, hva, size_bytes, read_only))
+    struct soft_region regions[PHYSMAP_MAX_RANGES];
+    static_assert((int)PHYSMAP_MAX_RANGES <= (int)SOFT_MAX_REGIONS, "room for all of them");
+    for (unsigned i = 0; i < count; i++)
+        regions[i] = (struct soft_region){
+            .gpa = ranges[i].gpa,
+            .size_bytes = ranges[i].size_bytes,
+            .hva = ranges[i].hva,
+            .read_only = ranges[i].read_only,
+            .is_logged = ranges[i].is_logged,
+        };
+    if (soft_set_regions(&vm->system, regions, count))
         return true;
-    return error_set(err, "cannot map memory", NULL,
-                     "%llu bytes at %#llx are not whole pages, overlap, or are one too many",
-                     (unsigned long long)size_bytes, (unsigned long long)gpa);
+    return error_set(err, "cannot map memory", NULL, "the processor has no room for more");
+}
+
+static void soft_engine_take_written(struct engine_vm *vm, const uint8_t *hva, uint64_t size_bytes,
+                                     uint64_t *pages)
+{
+    soft_take_written(&vm->system, hva, size_bytes, pages);
 }
 
 /* --- processors ----------------------------------------------------------------------------- */
@@ -375,7 +390,8 @@ const struct engine engine_soft = {
     .probe = soft_probe,
     .vm_open = soft_vm_open,
     .vm_close = soft_vm_close,
-    .map_ram = soft_map_ram,
+    .set_memory = soft_set_memory,
+    .take_written = soft_engine_take_written,
     .vcpu_open = soft_vcpu_open,
     .vcpu_close = soft_vcpu_close,
     .run = soft_run,

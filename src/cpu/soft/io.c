@@ -47,6 +47,7 @@ static void port_write(struct cpu *cpu, uint16_t port, uint64_t value, unsigned 
     cpu->stats.pio++;
     cpu->system->callbacks.port_write(cpu->system->callbacks.opaque, port, value & mask,
                                       size_bytes);
+    memory_settle(cpu);
 }
 
 static void in(struct cpu *cpu, uint16_t port, unsigned size_bytes)

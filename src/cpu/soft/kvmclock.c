@@ -34,10 +34,11 @@ _Static_assert(sizeof(struct vcpu_time_info) == 32, "as KVM has it");
 
 static uint8_t *ram_at(struct cpu *cpu, uint64_t gpa, unsigned size_bytes)
 {
-    struct soft_region *region = soft_region_find(cpu->system, gpa);
-    if (!region || region->read_only || gpa - region->gpa + size_bytes > region->size_bytes)
+    struct soft_region region;
+    if (!soft_region_find(cpu->system, gpa, &region) || region.read_only ||
+        gpa - region.gpa + size_bytes > region.size_bytes)
         return NULL;
-    return region->hva + (gpa - region->gpa);
+    return region.hva + (gpa - region.gpa);
 }
 
 /* ns = (ticks << shift) * mul >> 32, mul as large as its 32 bits allow. */

@@ -145,6 +145,7 @@ static void mmio_write(struct cpu *cpu, uint64_t gpa, const uint8_t *buffer, uns
         uint64_t value = 0;
         memcpy(&value, buffer, piece);
         callbacks->mmio_write(callbacks->opaque, gpa, value, piece);
+        memory_settle(cpu);
         cpu->stats.mmio++;
         gpa += piece;
         buffer += piece;

@@ -32,15 +32,16 @@ struct walk {
 
 static uint64_t entry_read(struct cpu *cpu, uint64_t gpa, bool is_pae)
 {
-    struct soft_region *region = soft_region_find(cpu->system, gpa);
+    struct soft_region region;
+    bool is_memory = soft_region_find(cpu->system, gpa, &region);
+    const void *hva = is_memory ? region.hva + (gpa - region.gpa) : NULL;
     if (cpu->trial) {
         uint64_t entry = 0;
-        trial_look(cpu, region ? region->hva + (gpa - region->gpa) : NULL, &entry, is_pae ? 8 : 4);
+        trial_look(cpu, hva, &entry, is_pae ? 8 : 4);
         return entry;
     }
-    if (!region)
+    if (!is_memory)
         return cpu->system->callbacks.mmio_read(cpu->system->callbacks.opaque, gpa, is_pae ? 8 : 4);
-    const void *hva = region->hva + (gpa - region->gpa);
     if (is_pae)
         return atomic_load_explicit((const _Atomic uint64_t *)hva, memory_order_relaxed);
     return atomic_load_explicit((const _Atomic uint32_t *)hva, memory_order_relaxed);
@@ -50,10 +51,10 @@ static uint64_t entry_read(struct cpu *cpu, uint64_t gpa, bool is_pae)
  * bits as they are. */
 static bool entry_set(struct cpu *cpu, uint64_t gpa, bool is_pae, uint64_t old, uint64_t bits)
 {
-    struct soft_region *region = soft_region_find(cpu->system, gpa);
-    if (!region || region->read_only || (old & bits) == bits)
+    struct soft_region region;
+    if ((old & bits) == bits || !soft_region_find(cpu->system, gpa, &region) || region.read_only)
         return true;
-    uint8_t *hva = region->hva + (gpa - region->gpa);
+    uint8_t *hva = region.hva + (gpa - region.gpa);
     bool ok;
     if (cpu->trial) {
         trial_mark(cpu, hva, old | bits, ~old & bits, is_pae ? 8 : 4);

@@ -38,16 +38,51 @@ struct soft_callbacks {
 struct code_page {
     _Atomic uint32_t generation;
     _Atomic uint8_t has_code;
+    _Atomic uint8_t is_logged; /* writes are to be noted in is_written: physical.c */
+    _Atomic uint8_t is_written;
+    uint8_t is_unsure; /* may have been written unseen since it was told; under change_lock */
     _Atomic uint64_t granules; /* bit n: some block has bytes of [64 n, 64 n + 64) */
     _Atomic uint64_t writers;  /* bit n: processor n may hold write tags of it */
 };
 
+/* Memory of the host that the guest has, or had, somewhere. It stays until the system is closed. */
+struct soft_backing {
+    uint8_t *hva;
+    uint64_t size_bytes;
+    struct code_page *pages; /* one per 4 KiB */
+    uint64_t ram_gpa;        /* where devices find it that write guest memory */
+    bool is_ram;             /* they do */
+    _Atomic bool is_logged;
+};
+
+/* A piece of the guest's physical memory. */
 struct soft_region {
     uint64_t gpa;
     uint64_t size_bytes;
     uint8_t *hva;
     bool read_only;
-    struct code_page *pages; /* one per 4 KiB */
+    bool is_logged;          /* for soft_set_regions() */
+    struct code_page *pages; /* of its first page on */
+};
+
+enum { SOFT_MAX_REGIONS = 64, SOFT_MAX_BACKINGS = 64 };
+
+/* The same, to be read while it changes. */
+struct soft_slot {
+    _Atomic uint64_t gpa, size_bytes;
+    _Atomic(uint8_t *) hva;
+    _Atomic bool read_only;
+    _Atomic(struct code_page *) pages;
+};
+
+/* The largest first: that is where most look-ups end. The sequence is odd while it changes. */
+struct soft_physical {
+    _Atomic uint64_t sequence;
+    _Atomic unsigned count;
+    struct soft_slot slot[SOFT_MAX_REGIONS];
+    struct soft_backing backing[SOFT_MAX_BACKINGS];
+    _Atomic unsigned backing_count; /* grows only */
+    pthread_mutex_t change_lock;    /* over changes of all this */
 };
 
 /* What CPUID offers, worked out once from what the host has. */
@@ -71,14 +106,13 @@ struct translator_options {
     bool has_exact_flags; /* arithmetic flags in the frames of faults, dead ones too */
 };
 
-enum { SOFT_MAX_REGIONS = 16, SOFT_MAX_CPUS = 64, SOFT_VOIDED = 64 };
+enum { SOFT_MAX_CPUS = 64, SOFT_VOIDED = 64 };
 
 struct soft_system {
     struct soft_callbacks callbacks;
     const struct log *log;
     struct log_limit log_limit;
-    struct soft_region region[SOFT_MAX_REGIONS]; /* fixed once a cpu runs */
-    unsigned region_count;
+    struct soft_physical physical;
     struct cpu *cpu[SOFT_MAX_CPUS];
     unsigned cpu_count;
     unsigned sockets, cores, threads;
@@ -101,16 +135,33 @@ struct soft_system {
     struct cpuid_features features;
 };
 
-/* The region that holds gpa, or NULL: MMIO. */
-struct soft_region *soft_region_find(struct soft_system *system, uint64_t gpa);
+/* physical.c. The piece that holds gpa; false: MMIO. Any thread. */
+bool soft_region_find(struct soft_system *system, uint64_t gpa, struct soft_region *region);
 
-/* The page of RAM that a host address is of; NULL: not of RAM. */
+/* The page that a host address is of; NULL: not of guest memory. Any thread. */
 struct code_page *soft_page_of(struct soft_system *system, const uint8_t *hva);
 
 /* Adds RAM or ROM, before any cpu runs. `hva` stays the caller's. False: no room, no memory, not
- * whole pages, or it overlaps. */
+ * whole pages, or it overlaps. Devices may write it at gpa: soft_written(). */
 bool soft_region_add(struct soft_system *system, uint64_t gpa, uint8_t *hva, uint64_t size_bytes,
                      bool read_only);
+
+/* All pieces anew (`pages` is not read), any thread: whatever processors remember is dropped, by
+ * one that is within a callback before its next instruction. False: no room or no memory. */
+bool soft_set_regions(struct soft_system *system, const struct soft_region *regions,
+                      unsigned count);
+
+/* Logged pages that were written, as physmap_take_written() tells. */
+void soft_take_written(struct soft_system *system, const uint8_t *hva, uint64_t size_bytes,
+                       uint64_t *pages);
+/* Where devices' writes to guest memory at gpa go; NULL: nowhere. */
+const uint8_t *soft_ram_at(struct soft_system *system, uint64_t gpa);
+/* Where the guest has the memory now, for messages; 0: nowhere. */
+uint64_t soft_gpa_of(struct soft_system *system, const uint8_t *hva);
+/* Whether the page is of memory whose writes are noted. */
+bool soft_is_logged(const struct soft_system *system, const uint8_t *hva);
+void soft_physical_open(struct soft_system *system);
+void soft_physical_close(struct soft_system *system);
 
 /* Zeroed `system`, callbacks and log set by the caller afterwards. close frees regions' pages; the
  * cpus are gone by then. */
@@ -119,7 +170,8 @@ void soft_system_open(struct soft_system *system);
 void soft_system_open_rate(struct soft_system *system, uint64_t tsc_hz);
 void soft_system_close(struct soft_system *system);
 
-/* Somebody who is no cpu has written guest memory: decoded code there is void. Any thread. */
+/* Somebody who is no cpu has written guest memory, within one piece of RAM: decoded code there is
+ * void. Any thread. */
 void soft_written(struct soft_system *system, uint64_t gpa, uint64_t size_bytes);
 
 #endif

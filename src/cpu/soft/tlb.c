@@ -369,14 +369,23 @@ void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid)
         set_flush_page(cpu, set, linear);
 }
 
-static void drop_write(struct tlb_entry *entry, const uint8_t *page)
+/* The host page that the entry gives the fast path; NULL: none. */
+static const uint8_t *page_of(const struct tlb_entry *entry)
 {
-    uint64_t other = TLB_INVALID_TAG | TLB_MMIO_TAG;
-    if (!(entry->tag & other) && (entry->tag & PAGE_MASK) + entry->addend == (uintptr_t)page)
+    if (entry->tag & (TLB_INVALID_TAG | TLB_MMIO_TAG))
+        return NULL;
+    return (const uint8_t *)((entry->tag & PAGE_MASK) + entry->addend);
+}
+
+/* `page` NULL: all that are logged. */
+static void drop_write(struct cpu *cpu, struct tlb_entry *entry, const uint8_t *page)
+{
+    const uint8_t *at = page_of(entry);
+    if (at && (page ? at == page : soft_is_logged(cpu->system, at)))
         entry->tag |= TLB_CODE_TAG;
 }
 
-void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
+static void drop_writes(struct cpu *cpu, const uint8_t *page)
 {
     forget_page_slots(cpu);
     for (unsigned s = 0; s < TLB_SETS; s++) {
@@ -387,12 +396,22 @@ void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
             struct tlb_entry *write = set->tables[view].write;
             if (set->filled[view] <= TLB_LOG_ENTRIES)
                 for (unsigned i = 0; i < set->filled[view]; i++)
-                    drop_write(&write[set->log[view][i] & (TLB_ENTRIES - 1)], page);
+                    drop_write(cpu, &write[set->log[view][i] & (TLB_ENTRIES - 1)], page);
             else
                 for (unsigned i = 0; i < TLB_ENTRIES; i++)
-                    drop_write(&write[i], page);
+                    drop_write(cpu, &write[i], page);
         }
     }
+}
+
+void tlb_drop_writes(struct cpu *cpu, const uint8_t *page)
+{
+    drop_writes(cpu, page);
+}
+
+void tlb_drop_logged_writes(struct cpu *cpu)
+{
+    drop_writes(cpu, NULL);
 }
 
 /* What else a walk has told is kept, too, unless that would drive another page out. */
@@ -418,14 +437,15 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
     uint64_t page = linear & PAGE_MASK, kind = 0;
     bool is_data = !(view == TLB_SUPERVISOR_SMAP && mapping->user) && !mapping->key_denies_read;
     bool is_write = is_data && mapping->writable && mapping->dirty && !mapping->key_denies_write;
-    struct soft_region *region = soft_region_find(cpu->system, mapping->gpa);
-    uint64_t offset = region ? mapping->gpa - region->gpa : 0;
+    struct soft_region region;
+    bool is_memory = soft_region_find(cpu->system, mapping->gpa, &region);
+    uint64_t offset = is_memory ? mapping->gpa - region.gpa : 0;
     uintptr_t physical = mapping->gpa - page;
-    uintptr_t addend = region ? (uintptr_t)region->hva + offset - page : physical;
-    if (!region)
+    uintptr_t addend = is_memory ? (uintptr_t)region.hva + offset - page : physical;
+    if (!is_memory)
         kind = TLB_MMIO_TAG;
     else
-        touch(cpu, region->hva + offset);
+        touch(cpu, region.hva + offset);
     if (mapping->executable)
         set_entry(entry_of(tables, linear, ACCESS_EXECUTE), page | kind, addend,
                   access == ACCESS_EXECUTE);
@@ -436,10 +456,10 @@ static void fill(struct cpu *cpu, struct tlb_tables *tables, uint64_t linear,
                   access == ACCESS_READ);
     if (!is_write)
         return;
-    if (region && region->read_only) {
+    if (is_memory && region.read_only) {
         kind |= TLB_MMIO_TAG;
         addend = physical;
-    } else if (region && !code_page_take_write(cpu, &region->pages[offset >> PAGE_SHIFT])) {
+    } else if (is_memory && !code_page_take_write(cpu, &region.pages[offset >> PAGE_SHIFT])) {
         kind |= TLB_CODE_TAG;
     }
     set_entry(entry_of(tables, linear, ACCESS_WRITE), page | kind, addend, access == ACCESS_WRITE);

@@ -76,8 +76,9 @@ void tlb_set_view(struct cpu *cpu, enum tlb_view view);
 /* PKRU has changed in the bits `changed`: entries that depend on them go. */
 void tlb_flush_keys(struct cpu *cpu, uint32_t changed);
 
-/* Write tags of the host page go, in all sets. */
+/* Write tags of the host page go, in all sets; and those of pages whose writes are noted. */
 void tlb_drop_writes(struct cpu *cpu, const uint8_t *page);
+void tlb_drop_logged_writes(struct cpu *cpu);
 
 /* The entry that serves the access, filled if need be; raises #PF. Its tag may have CODE, MMIO or
  * WATCH set; for MMIO addend is gpa - linear. */
@@ -102,8 +103,6 @@ void tlb_note_code(struct cpu *cpu, uint64_t linear);
  * processor writes there unseen after this. Gives the generation. */
 uint32_t code_page_mark(struct cpu *cpu, struct code_page *page, uint8_t *hva_page, unsigned offset,
                         unsigned size_bytes);
-/* Does what other processors have asked for with REQUEST_SHOOTDOWN. */
-void code_page_serve(struct cpu *cpu);
 /* This cpu takes a write tag of the page; false when it holds code and must not. */
 bool code_page_take_write(struct cpu *cpu, struct code_page *page);
 

@@ -232,16 +232,6 @@ static void tell_registers(struct cpu *cpu)
             tell_one(cpu, name, before, expected, found, size);
 }
 
-static uint64_t gpa_of(const struct soft_system *system, const uint8_t *hva)
-{
-    for (unsigned i = 0; i < system->region_count; i++) {
-        uintptr_t offset = (uintptr_t)hva - (uintptr_t)system->region[i].hva;
-        if (offset < system->region[i].size_bytes)
-            return system->region[i].gpa + offset;
-    }
-    return 0;
-}
-
 /* Words of eight bytes in which a byte is different. */
 static void tell_memory(struct cpu *cpu)
 {
@@ -263,7 +253,7 @@ static void tell_memory(struct cpu *cpu)
                 continue;
             char name[48];
             snprintf(name, sizeof(name), "memory at gpa %#llx",
-                     (unsigned long long)gpa_of(cpu->system, of->hva + at));
+                     (unsigned long long)soft_gpa_of(cpu->system, of->hva + at));
             tell_one(cpu, name, before, expected, found, 8);
             lines++;
         }

@@ -5,6 +5,7 @@
     control.py SKEP
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,41 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "boot"))
 
 from check import Checks, expect, expect_equal  # noqa: E402
 from guest import Guest, guest_folder  # noqa: E402
+
+
+WAIT_S = 120  # that ends a hang
+
+
+def threads_of(pid):
+    """What each thread of a process does, for the message about one that stands still."""
+    lines = []
+    for task in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
+        folder = f"/proc/{pid}/task/{task}"
+        words = []
+        for name in ("stat", "wchan", "syscall"):
+            try:
+                with open(f"{folder}/{name}", encoding="ascii", errors="replace") as file:
+                    text = file.read()
+            except OSError as error:
+                text = error.strerror
+            if name == "stat":  # (name), state, …, ticks of the processor in user and kernel mode
+                comm, _, rest = text.rpartition(")")
+                rest = rest.split()
+                text = f"{comm.partition('(')[2]}: {rest[0]}, {rest[11]}+{rest[12]} ticks"
+            words.append(text)
+        lines.append(" | ".join(words))
+    return "\n".join(lines)
+
+
+def wait_until(what, condition, process, limit_s=WAIT_S):
+    """Waits for what `process` is to bring about; tells what did not come, and what it does."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        expect(process.poll() is None, f"the machine has ended (status {process.poll()}) "
+                                       f"before {what}")
+        expect(time.monotonic() < end,
+               f"no {what} within {limit_s} s; its threads:\n{threads_of(process.pid)}")
+        time.sleep(0.05)
 
 
 class Peer:
@@ -89,19 +125,19 @@ class ControlTest:
     def verb(self, *arguments):
         """(status, stdout, stderr) of a verb."""
         done = subprocess.run([self.skep, *arguments], stdout=subprocess.PIPE, check=False,
-                              stderr=subprocess.PIPE, text=True, timeout=120)
+                              stderr=subprocess.PIPE, text=True, timeout=WAIT_S)
         return done.returncode, done.stdout, done.stderr
 
     def start(self):
         """A socket that was left behind is no obstacle."""
         dead = Guest([*self.command, "one"])
-        while not os.path.exists(self.path):
-            dead.read_some(0.05)
+        wait_until("control socket", lambda: os.path.exists(self.path), dead.process)
         dead.process.send_signal(signal.SIGKILL)
         dead.__exit__()
         expect(os.path.exists(self.path), "SIGKILL leaves no socket: this case shows nothing")
         self.guest = Guest([*self.command, "one", "--gdb", f"unix:{self.folder}/gdb"])
         self.guest.wait_prompt()
+        self.guest.run("dmesg -n 1")  # the kernel's messages would come into lines of the console
         for path, wanted in ((self.path, 0o600), (os.path.dirname(self.path), 0o700)):
             expect_equal(stat.S_IMODE(os.stat(path).st_mode), wanted, f"mode of {path}")
 
@@ -173,19 +209,40 @@ class ControlTest:
         expect("No such file" in errors, errors)
         expect_equal(self.verb("save", "one", file)[0], 0, "status")
         expect_equal(self.guest.run("echo on")[1], "on", "the guest goes on")
-        peer = Peer(self.path)
-        peer.send(json.dumps({"command": "save", "file": file}).encode() + b"\n")
-        progress = peer.answer()["progress"]
-        expect(0 < progress["done"] <= progress["total"], progress)
+        self.save_with_progress()
         with Guest([self.skep, "run", "--restore", file, "--name", "two"]) as other:
             other.send("echo restored''-one\n")
             other.wait_for("restored-one")
             expect_equal(self.verb("stop", "--now", "two")[0], 0, "status of stop")
             expect_equal(other.wait_exit(60), 0, "exit status")
 
+    def save_with_progress(self):
+        """To its end: a save that is still under way would put its file over one of a later case."""
+        peer = Peer(self.path)
+        peer.send(json.dumps({"command": "save", "file": f"{self.folder}/again"}).encode() + b"\n")
+        done = total = 0
+        answer = peer.answer()
+        while "progress" in answer:
+            progress = answer["progress"]
+            expect(done <= progress["done"] <= progress["total"], progress)
+            done, total = progress["done"], progress["total"]
+            answer = peer.answer()
+        expect("ok" in answer, answer)
+        expect(0 < done == total, f"{done} of {total} bytes")
+
+    @contextlib.contextmanager
+    def rom_machine(self, *arguments):
+        """A machine with the name "rom"; it never outlives the test."""
+        with subprocess.Popen([self.skep, "run", "--name", "rom", "--console", "null", *arguments],
+                              stderr=subprocess.DEVNULL) as machine:
+            try:
+                yield machine
+            finally:
+                machine.kill()
+
     def rom(self):
         """A machine in a ROM, with the devices of test programs; another ROM is refused."""
-        rom, saved, post = (os.path.join(self.folder, name) for name in ("rom", "saved", "post"))
+        rom, saved, post = (os.path.join(self.folder, name) for name in ("rom", "rom-saved", "post"))
         # mov ecx, 2000000; 1: dec ecx; jnz 1b; out 80h, al; jmp to the start
         code = bytes.fromhex("66b980841e00 6649 75fc e680 ebf2")
         image = bytearray(4096)
@@ -193,25 +250,20 @@ class ControlTest:
         with open(rom, "wb") as file:
             file.write(image)
 
-        def wait_for_post(machine):
-            while not os.path.exists(post) or not os.path.getsize(post):
-                expect(machine.poll() is None, "the machine has ended")
-                time.sleep(0.05)
+        def is_posted():
+            return os.path.exists(post) and os.path.getsize(post)
 
-        def run(*arguments):
-            return subprocess.Popen([self.skep, "run", "--name", "rom", "--console", "null",
-                                     *arguments], stderr=subprocess.DEVNULL)
-
-        with run("--rom", rom, "--post", f"file:{post}", "--parallel", "null", "-m", "16M",
-                 "--device", "testdev", "--device", "debug-exit,port=0xf5") as machine:
-            wait_for_post(machine)
+        with self.rom_machine("--rom", rom, "--post", f"file:{post}", "--parallel", "null", "-m",
+                              "16M", "--device", "testdev", "--device",
+                              "debug-exit,port=0xf5") as machine:
+            wait_until("byte from the POST port", is_posted, machine)
             expect_equal(self.verb("save", "--stop", "rom", saved)[0], 0, "status of save")
-            expect_equal(machine.wait(60), 0, "exit status")
+            wait_until("end", lambda: machine.poll() == 0, machine)
         os.unlink(post)
-        with run("--restore", saved) as machine:
-            wait_for_post(machine)
+        with self.rom_machine("--restore", saved) as machine:
+            wait_until("byte from the restored POST port", is_posted, machine)
             expect_equal(self.verb("stop", "--now", "rom")[0], 0, "status of stop")
-            expect_equal(machine.wait(60), 0, "exit status")
+            wait_until("end of the restored machine", lambda: machine.poll() == 0, machine)
         for what in ("another", "no"):
             if what == "another":
                 with open(rom, "r+b") as file:

@@ -3,7 +3,9 @@
 """Runs the test kernel (tests/boot/kernel) as test suites run: a Multiboot image, COM1, ports 0xf4
 and 0x2000, fw_cfg; and small ROMs at the reset vector.
 
-    kernel.py SKEP KERNEL32 KERNEL64
+    kernel.py SKEP KERNEL32 KERNEL64            all of it; what takes long for some seconds only
+    kernel.py SKEP KERNEL32 KERNEL64 SECONDS    what processors see of each other (litmus.c), that
+                                                long each of the cases
 """
 
 import os
@@ -16,6 +18,7 @@ from check import Checks, expect, expect_equal
 
 LIMIT_S = 60
 ENGINES = ["soft", "soft,translator=eager", "soft,translator=off"]
+LITMUS = ["lock", "barrier", "message", "store", "iriw"]
 CASES = ["loader", "devices", "apic", "timers", "nmi", "ioapic", "ids", "smp", "init", "clock"]
 
 # At 0xfff0 a far jump to f000:0000; there 'R' goes to COM1, 'L' to the parallel port, 0x7f to the
@@ -40,23 +43,34 @@ class KernelTest:
             file.write(content)
         return path
 
-    def skep_run(self, arguments):
+    def skep_run(self, arguments, limit_s=LIMIT_S):
         """Runs skep; returns (status, what came on the console)."""
         done = subprocess.run([self.skep, "--quiet", "run", "--net", "none"] + arguments,
-                              stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s,
                               check=False)
         return done.returncode, done.stdout.decode(errors="replace") + done.stderr.decode()
 
-    def run_kernel(self, engine, processors, cases, kernel=None, more=()):
+    def run_kernel(self, engine, processors, cases, kernel=None, more=(), limit_s=LIMIT_S):
         """All of the cases must pass; returns what was printed."""
         status, text = self.skep_run(
             ["--engine", engine, "--kernel", kernel or self.kernel_32, "-c", str(processors), "-m",
-             "64M", "--device", "debug-exit", "--device", "testdev", "--cmdline", cases, *more])
-        bad = [line for line in text.splitlines() if not line.startswith(("PASS", "module: "))]
+             "64M", "--device", "debug-exit", "--device", "testdev", "--cmdline", cases, *more],
+            limit_s)
+        bad = [line for line in text.splitlines()
+               if not line.startswith(("PASS", "module: ", "litmus: "))]
         expect_equal(bad, ["DONE"], f"lines that are no PASS, of {text.count('PASS')}")
         expect_equal(status, 1, "exit status: 0 was written to the port")
         expect(text.count("PASS") > 3, text)
         return text
+
+    def litmus(self, engine, case, seconds):
+        """Prints how often each outcome came."""
+        text = self.run_kernel(engine, 4, f"kernel {case} seconds={seconds}",
+                               limit_s=20 * seconds + LIMIT_S)
+        lines = [line for line in text.splitlines() if line.startswith("litmus: ")]
+        expect(lines, "four processors, and no outcomes")
+        for line in lines:
+            print("  " + line[len("litmus: "):], flush=True)
 
     def modules(self):
         """Each --initrd is a module, or several; the text behind the file's name is its own."""
@@ -137,7 +151,15 @@ class KernelTest:
 def main():
     checks = Checks()
     test = KernelTest(*sys.argv[1:4])
+    only_litmus = len(sys.argv) > 4
+    seconds = int(sys.argv[4]) if only_litmus else 2
     try:
+        for engine in ENGINES:
+            for case in LITMUS:
+                checks.case(f"{engine}: {case}, 4 processors, {seconds} s",
+                            lambda e=engine, c=case: test.litmus(e, c, seconds))
+        if only_litmus:
+            return
         for engine in ENGINES:
             for case in CASES:
                 checks.case(f"{engine}: {case}, 2 processors",
@@ -158,7 +180,7 @@ def main():
             checks.case(name.replace("_", " "), getattr(test, name))
     finally:
         test.close()
-    checks.finish()
+        checks.finish()
 
 
 if __name__ == "__main__":

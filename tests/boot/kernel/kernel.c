@@ -24,7 +24,6 @@ void interrupt(struct frame *frame);
 void kernel_main(uint32_t magic, uint32_t info);
 
 /* The compiler calls them where it likes. */
-void *memset(void *to, int value, size_t size_bytes);
 void *memcpy(void *restrict to, const void *restrict from, size_t size_bytes);
 
 void *memset(void *to, int value, size_t size_bytes)
@@ -264,10 +263,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
-    {"loader", test_loader}, {"devices", test_devices}, {"apic", test_apic},
-    {"timers", test_timers}, {"nmi", test_nmi},         {"ioapic", test_ioapic},
-    {"ids", test_ids},       {"smp", test_smp},         {"init", test_init},
-    {"clock", test_clock},
+    {"loader", test_loader},   {"devices", test_devices}, {"apic", test_apic},
+    {"timers", test_timers},   {"nmi", test_nmi},         {"ioapic", test_ioapic},
+    {"ids", test_ids},         {"smp", test_smp},         {"init", test_init},
+    {"clock", test_clock},     {"lock", test_lock},       {"barrier", test_barrier},
+    {"message", test_message}, {"store", test_store},     {"iriw", test_iriw},
 };
 
 /* Whether the words behind the first, the kernel's name, have this one; or there is none. */

@@ -93,6 +93,8 @@ static inline struct cpuid cpuid(uint32_t leaf, uint32_t subleaf)
 
 /* ---- kernel.c: printing, checks, interrupts ---- */
 
+void *memset(void *to, int value, size_t size_bytes);
+
 void print(const char *text);
 void print_hex(uint64_t value);
 /* Prints PASS or FAIL and the text, and counts. */
@@ -190,5 +192,11 @@ void test_init(void);
 void test_loader(void);
 void test_devices(void);
 void test_clock(void);
+/* litmus.c: only with four processors or more */
+void test_lock(void);
+void test_barrier(void);
+void test_message(void);
+void test_store(void);
+void test_iriw(void);
 
 #endif

@@ -47,31 +47,38 @@ struct vcpus {
     struct vcpu vcpu[];
 };
 
-static void finish_job(struct vcpu *vcpu, bool ok)
+static bool job_run(struct vcpu *vcpu, enum job_kind job, struct error *err)
 {
+    const struct engine *engine = vcpu->vcpus->config.engine;
+    switch (job) {
+    case JOB_NONE: break;
+    case JOB_GET: return engine->get_state(vcpu->engine_vcpu, vcpu->job_state, err);
+    case JOB_SET: return engine->set_state(vcpu->engine_vcpu, vcpu->job_state, err);
+    case JOB_DEBUG: return engine->set_debug(vcpu->engine_vcpu, vcpu->job_debug, err);
+    case JOB_CLOSE: engine->vcpu_close(vcpu->engine_vcpu); break;
+    }
+    return true;
+}
+
+/* With the lock held, on the vCPU's thread. False when it is the last one. The lock is let go
+ * meanwhile: an engine asks the local APIC for a part of the state, and a device that interrupts
+ * takes the two locks in the other order. The caller's arguments stay until the job is done. */
+static bool do_job(struct vcpu *vcpu)
+{
+    enum job_kind job = vcpu->job;
+    struct error error = {0};
+    pthread_mutex_unlock(&vcpu->lock);
+    bool ok = job_run(vcpu, job, &error);
+    pthread_mutex_lock(&vcpu->lock);
+    if (job == JOB_SET)
+        vcpu->is_halted = false;
+    if (job == JOB_CLOSE)
+        vcpu->engine_vcpu = NULL;
+    vcpu->error = error;
     vcpu->job_ok = ok;
     vcpu->job = JOB_NONE;
     pthread_cond_signal(&vcpu->parked_or_done);
-}
-
-/* With the lock held, on the vCPU's thread. False when it is the last one. */
-static bool do_job(struct vcpu *vcpu)
-{
-    const struct engine *engine = vcpu->vcpus->config.engine;
-    if (vcpu->job == JOB_GET) {
-        finish_job(vcpu, engine->get_state(vcpu->engine_vcpu, vcpu->job_state, &vcpu->error));
-    } else if (vcpu->job == JOB_SET) {
-        vcpu->is_halted = false;
-        finish_job(vcpu, engine->set_state(vcpu->engine_vcpu, vcpu->job_state, &vcpu->error));
-    } else if (vcpu->job == JOB_DEBUG) {
-        finish_job(vcpu, engine->set_debug(vcpu->engine_vcpu, vcpu->job_debug, &vcpu->error));
-    } else if (vcpu->job == JOB_CLOSE) {
-        engine->vcpu_close(vcpu->engine_vcpu);
-        vcpu->engine_vcpu = NULL;
-        finish_job(vcpu, true);
-        return false;
-    }
-    return true;
+    return job != JOB_CLOSE;
 }
 
 /* Sleeps until the vCPU is to run. False when the thread is to end. */

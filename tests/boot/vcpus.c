@@ -37,6 +37,8 @@ struct engine_vm {
     struct engine_vcpu vcpu[COUNT];
     atomic_uint opened, closed, mistakes;
     struct vcpus *vcpus;
+    pthread_mutex_t device_lock; /* of what interrupts, and is asked for a part of the state */
+    atomic_bool device_stops;
 };
 
 static struct engine_vm fake;
@@ -118,7 +120,9 @@ static bool fake_has_work(struct engine_vcpu *vcpu)
 static bool fake_get_state(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err)
 {
     own_thread(vcpu);
+    pthread_mutex_lock(&fake.device_lock);
     *state = vcpu->state;
+    pthread_mutex_unlock(&fake.device_lock);
     return true;
 }
 
@@ -172,6 +176,7 @@ static void start(enum script script)
     memset(&fake, 0, sizeof(fake));
     memset((void *)events, 0, sizeof(events));
     fake.refuse_index = -1;
+    pthread_mutex_init(&fake.device_lock, NULL);
     atomic_store(&fake.script, script);
     const struct vcpus_config config = {
         .engine = &fake_engine, .vm = &fake, .count = COUNT, .event = on_event};
@@ -186,6 +191,7 @@ static void stop(void)
     vcpus_destroy(fake.vcpus);
     assert_int_equal(atomic_load(&fake.closed), COUNT);
     assert_int_equal(atomic_load(&fake.mistakes), 0);
+    pthread_mutex_destroy(&fake.device_lock);
 }
 
 static void expect_all_still(void)
@@ -270,6 +276,33 @@ static void test_state(void **state)
     in.rip = 666;
     assert_false(vcpus_set_state(fake.vcpus, 1, &in, &err));
     assert_string_equal(err.cause, "not this one");
+    stop();
+}
+
+static void *interrupt_with_lock(void *opaque)
+{
+    while (!atomic_load(&fake.device_stops)) {
+        pthread_mutex_lock(&fake.device_lock);
+        for (unsigned i = 0; i < COUNT; i++)
+            vcpus_inject(fake.vcpus, i, ENGINE_INTR, 1);
+        pthread_mutex_unlock(&fake.device_lock);
+    }
+    return NULL;
+}
+
+/* A local APIC interrupts with its lock held, as a disk may while a debugger reads the registers;
+ * an engine asks it for its part of the state. */
+static void test_state_beside_interrupts(void **state)
+{
+    struct x86_state out;
+    struct error err = {0};
+    pthread_t device;
+    start(SPIN);
+    assert_int_equal(pthread_create(&device, NULL, interrupt_with_lock, NULL), 0);
+    for (unsigned round = 0; round < ROUNDS; round++)
+        assert_true(vcpus_get_state(fake.vcpus, round % COUNT, &out, &err));
+    atomic_store(&fake.device_stops, true);
+    pthread_join(device, NULL);
     stop();
 }
 
@@ -395,6 +428,7 @@ int main(void)
         cmocka_unit_test(test_pause_and_resume),
         cmocka_unit_test(test_halted_ones_wake),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_state_beside_interrupts),
         cmocka_unit_test(test_triple_fault),
         cmocka_unit_test(test_failure),
         cmocka_unit_test(test_open_fails),

@@ -34,6 +34,7 @@ struct verb {
 
 extern const struct verb verb_run;
 extern const struct verb verb_doctor;
+extern const struct verb verb_xhyve;
 extern const struct verb verb_status, verb_pause, verb_resume, verb_save, verb_stop;
 
 /* "skep: WHAT WHERE: CAUSE" and its hint, on stderr; returns the exit code of the error's kind. */

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct verb *const verbs[] = {&verb_run,  &verb_status, &verb_pause, &verb_resume,
-                                           &verb_save, &verb_stop,   &verb_doctor};
+static const struct verb *const verbs[] = {&verb_run,  &verb_status, &verb_pause,  &verb_resume,
+                                           &verb_save, &verb_stop,   &verb_doctor, &verb_xhyve};
 enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
 
 /* What the flags before the verb ask for. */
@@ -113,6 +113,14 @@ static int run_verb(struct cli *cli, int argc, char **argv)
     return cli_fail(cli, &err);
 }
 
+/* A link named xhyve or hyperkit to this program takes their command lines. */
+static bool is_called_xhyve(const char *program)
+{
+    const char *slash = program ? strrchr(program, '/') : NULL;
+    const char *name = slash ? slash + 1 : program;
+    return name && (strstr(name, "xhyve") || strstr(name, "hyperkit"));
+}
+
 int main(int argc, char **argv)
 {
     struct global global = {0};
@@ -120,6 +128,11 @@ int main(int argc, char **argv)
     struct cli cli = {0};
     int at = find_verb(argc, argv);
     int operands;
+    if (is_called_xhyve(argv[0])) {
+        cli.color = !getenv("NO_COLOR") && isatty(STDERR_FILENO);
+        cli.log = (struct log){LOG_WARNING, write_log, &cli};
+        return verb_xhyve.run(&cli, &verb_xhyve, argc, argv);
+    }
     char *name = argv[0];
     argv[0] = ""; /* so the hint of a bad option says `skep --help` */
     if (!options_parse(global_options, GLOBAL_COUNT, at, argv, &global, &operands, &err))

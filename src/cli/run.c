@@ -447,6 +447,16 @@ static bool store_no_reboot(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_rtc(void *target, const char *value, struct error *err)
+{
+    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    machine->rtc_is_local = !strcmp(value, "local");
+    if (machine->rtc_is_local || !strcmp(value, "utc"))
+        return true;
+    error_usage(err, "clock", value, "there is no such time");
+    return error_hint(err, "it is utc (the default) or local, which Windows and DOS expect");
+}
+
 static bool store_no_balloon(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.no_balloon = true;
@@ -597,6 +607,7 @@ static const struct option_spec options[] = {
      "of N ends skep with status 2N+1; testdev, as QEMU's",
      store_device},
     {"exit-port", 0, NULL, "the same as --device debug-exit", store_exit_port},
+    {"rtc", 0, "TIME", "what the clock shows: utc (the default) or local", store_rtc},
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},
     {"no-rng", 0, NULL, "no source of entropy", store_no_rng},

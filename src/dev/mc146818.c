@@ -511,7 +511,7 @@ static void rtc_power_on(struct mc146818 *rtc)
     rtc->cmos[REG_A] = 0x26; /* 32768 Hz, 1024 a second: what a PC's firmware leaves */
     rtc->cmos[REG_B] = B_24_HOURS;
     rtc->index = rtc->extended_index = 0;
-    rtc->offset_ns = 0;
+    rtc->offset_ns = rtc->config.utc_offset_s * ns_per_second;
     rtc->weekday_shift = 0;
     rtc->seen_second = floor_div(rtc_now_ns(rtc), ns_per_second);
     rtc->seen_period = rtc_period_now(rtc, rtc_period_ticks(rtc));

@@ -21,10 +21,11 @@ struct mc146818_config {
     struct irq_line irq;
     /* Guest memory below and above 4 GiB, told in the usual CMOS bytes. */
     uint64_t low_memory_bytes, high_memory_bytes;
+    int32_t utc_offset_s; /* what it shows at first is so far ahead of UTC */
 };
 
-/* Starts with the host's UTC. Maps its ports on `bus`; `bus` and `clock` must outlive the device.
- * NULL and `err` filled on failure. Free with mc146818_ops.destroy. */
+/* Starts with the host's UTC and the offset. Maps its ports on `bus`; `bus` and `clock` must
+ * outlive the device. NULL and `err` filled on failure. Free with mc146818_ops.destroy. */
 struct mc146818 *mc146818_create(const struct mc146818_config *config, struct bus *bus,
                                  struct clock *clock, struct error *err);
 

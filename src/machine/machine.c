@@ -524,6 +524,7 @@ static bool make_board(struct machine *machine, struct error *err)
         .has_testdev = config->has_testdev,
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
+    board.rtc_is_local = config->rtc_is_local;
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)
         board.uart[i] = backends_char(&machine->backends.serial[i]);

@@ -103,6 +103,7 @@ struct machine_config {
 
     bool no_balloon, no_rng;
     uint8_t rng_devfn; /* as of a disk */
+    bool rtc_is_local; /* the RTC starts with the host's local time instead of UTC */
     bool no_reboot;    /* a reboot ends the machine */
     bool has_exit_port;
     uint16_t exit_port; /* 0: 0xf4 */

@@ -35,6 +35,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- memory ---- */
 
@@ -422,6 +423,13 @@ static bool make_interrupts(struct q35 *board, struct error *err)
 
 /* ---- clocks ---- */
 
+static int32_t local_offset_s(void)
+{
+    time_t now = time(NULL);
+    struct tm local;
+    return localtime_r(&now, &local) ? (int32_t)local.tm_gmtoff : 0;
+}
+
 static bool make_rtc(struct q35 *board, struct error *err)
 {
     uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
@@ -430,6 +438,7 @@ static bool make_rtc(struct q35 *board, struct error *err)
         .irq = isa_line(board, IRQ_RTC),
         .low_memory_bytes = low_bytes,
         .high_memory_bytes = ram_size_bytes(board->config.ram) - low_bytes,
+        .utc_offset_s = board->config.rtc_is_local ? local_offset_s() : 0,
     };
     board->rtc = mc146818_create(&config, board->config.bus, board->config.clock, err);
     if (!board->rtc)

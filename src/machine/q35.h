@@ -73,6 +73,7 @@ struct q35_config {
     struct clock *clock;
     const struct log *log; /* may be NULL */
     uint8_t uuid[16];
+    bool rtc_is_local; /* the RTC starts with the host's local time instead of UTC */
     /* Back ends are the caller's and outlive the board; NULL: none. */
     const struct char_backend *uart[Q35_MAX_UARTS];
     unsigned uart_count; /* Q35_MIN_UARTS … Q35_MAX_UARTS */

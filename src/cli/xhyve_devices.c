@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Devices and firmware as xhyve and HyperKit name them. What this host can't offer but a script can
+ * do without is told and left out; what changes the machine's work is an error that names what to
+ * use instead.
+ */
+#include "cli/xhyve.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *next_piece(char **rest)
+{
+    const char *piece = strsep(rest, ",");
+    return piece ? piece : "";
+}
+
+/* ---- -s ---- */
+
+/* What follows the emulation's name; NULL: nothing. */
+typedef bool plug_fn(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err);
+
+static bool plug_nothing(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    return true; /* the board has its own */
+}
+
+static bool disk_format(const char *piece, struct error *err)
+{
+    if (!strcmp(piece, "format=raw"))
+        return true;
+    error_usage(err, "disk option", piece, "only raw images can be opened");
+    return error_hint(err, "convert it: qemu-img convert -O raw IMAGE disk.raw");
+}
+
+/* sync, direct and buffered choose between ways of macOS to write; skep's writes are buffered, and
+ * a flush of the guest reaches the disk. */
+static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
+{
+    static const char *const inert[] = {
+        "sync",        "direct",       "nocache",   "nodelete",
+        "sectorsize=", "qcow-config=", "buffered=", "discard-size="};
+    if (!strcmp(piece, "ro"))
+        return disk->read_only = true;
+    if (!strncmp(piece, "format=", 7))
+        return disk_format(piece, err);
+    for (size_t i = 0; i < sizeof(inert) / sizeof(inert[0]); i++) {
+        size_t length = strlen(inert[i]);
+        bool takes_value = inert[i][length - 1] == '=';
+        if (takes_value ? !strncmp(piece, inert[i], length) : !strcmp(piece, inert[i]))
+            return true;
+    }
+    error_usage(err, "disk option", piece, "it is not known");
+    return error_hint(err, "known are ro, sync, direct, sectorsize=N and format=raw");
+}
+
+static struct machine_disk *take_disk(struct xhyve *xhyve, char *rest, struct error *err)
+{
+    struct machine_config *machine = &xhyve->vm.machine;
+    if (machine->disk_count == MACHINE_MAX_DISKS) {
+        error_usage(err, "too many", "disks", "a machine has at most %d of them",
+                    MACHINE_MAX_DISKS);
+        return NULL;
+    }
+    const char *path = next_piece(&rest);
+    if (!*path) {
+        error_usage(err, "disk", NULL, "it has no path");
+        error_hint(err, "as -s 4,virtio-blk,disk.img");
+        return NULL;
+    }
+    if (!strncmp(path, "file://", 7)) {
+        path += 7;
+        char *query = strchr(path, '?');
+        if (query)
+            *query = '\0';
+    }
+    struct machine_disk *disk = &machine->disks[machine->disk_count++];
+    disk->path = path;
+    while (rest)
+        if (!disk_option(disk, next_piece(&rest), err))
+            return NULL;
+    return disk;
+}
+
+static bool plug_virtio_blk(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    struct machine_disk *disk = take_disk(xhyve, rest, err);
+    if (disk)
+        disk->devfn = devfn;
+    return disk;
+}
+
+/* All ports are of the chipset's own controller, whatever slot was named. */
+static bool plug_ahci_hd(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    struct machine_disk *disk = take_disk(xhyve, rest, err);
+    return disk && (machine_disk_bus_find("ahci", &disk->bus) ||
+                    error_usage(err, "emulation", "ahci-hd", "there is none"));
+}
+
+static struct machine_net *take_net(struct xhyve *xhyve, uint8_t devfn, struct error *err)
+{
+    struct machine_config *machine = &xhyve->vm.machine;
+    if (machine->net_count == MACHINE_MAX_NETS) {
+        error_usage(err, "too many", "network cards", "a machine has at most %d of them",
+                    MACHINE_MAX_NETS);
+        return NULL;
+    }
+    struct machine_net *net = &machine->nets[machine->net_count++];
+    net->devfn = devfn;
+    return net;
+}
+
+/* Options of HyperKit's networks that name its helpers' sockets and files are of no use here. */
+static bool net_options(struct machine_net *net, char *rest, struct error *err)
+{
+    while (rest) {
+        const char *piece = next_piece(&rest);
+        if (!strncmp(piece, "mac=", 4) && !parse_mac(piece + 4, net->mac, err))
+            return false;
+    }
+    return true;
+}
+
+static bool plug_virtio_net(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    struct machine_net *net = take_net(xhyve, devfn, err);
+    if (!net)
+        return false;
+    net->kind = MACHINE_NET_USER;
+    return net_options(net, rest, err);
+}
+
+static bool plug_vpnkit(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    cli_progress(xhyve->cli, "no VPNKit is asked: skep's own user network serves this card");
+    return plug_virtio_net(xhyve, devfn, rest, err);
+}
+
+static bool plug_tap(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    struct machine_net *net = take_net(xhyve, devfn, err);
+    if (!net)
+        return false;
+    net->kind = MACHINE_NET_TAP;
+    net->tap_name = next_piece(&rest);
+    if (*net->tap_name)
+        return net_options(net, rest, err);
+    error_usage(err, "tap", NULL, "no name was given");
+    return error_hint(err, "as -s 2,virtio-tap,tap0");
+}
+
+static bool plug_rng(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    xhyve->has_rng = true;
+    xhyve->vm.machine.rng_devfn = devfn;
+    return true;
+}
+
+static bool plug_uart(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    error_usage(err, "emulation", "uart", "serial ports are not offered as PCI functions");
+    return error_hint(err, "use -l com1 to com4");
+}
+
+static bool plug_9p(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    error_usage(err, "emulation", "virtio-9p", "skep shares no folders yet");
+    return error_hint(err, "put the files on a disk: -s N,virtio-blk,IMAGE");
+}
+
+static bool plug_sock(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    error_usage(err, "emulation", "virtio-sock", "skep has no virtio sockets yet");
+    return error_hint(err, "skep run --virtio-console NAME=unix:PATH makes byte channels");
+}
+
+static const struct {
+    const char *name;
+    plug_fn *plug;
+    bool is_at_slot;
+} emulations[] = {
+    {"hostbridge", plug_nothing, false},
+    {"amd_hostbridge", plug_nothing, false},
+    {"lpc", plug_nothing, false},
+    {"dummy", plug_nothing, false},
+    {"virtio-blk", plug_virtio_blk, true},
+    {"ahci-hd", plug_ahci_hd, false},
+    {"virtio-net", plug_virtio_net, true},
+    {"virtio-vpnkit", plug_vpnkit, true},
+    {"virtio-tap", plug_tap, true},
+    {"virtio-rnd", plug_rng, true},
+    {"uart", plug_uart, false},
+    {"virtio-9p", plug_9p, false},
+    {"virtio-sock", plug_sock, false},
+};
+
+static bool parse_place(const char *text, uint8_t *devfn, struct error *err)
+{
+    unsigned number[3] = {0}, count = 0;
+    const char *at = text;
+    while (isdigit((unsigned char)*at) && count < 3) {
+        char *end;
+        unsigned long value = strtoul(at, &end, 10);
+        number[count++] = value > 255 ? 255 : (unsigned)value;
+        at = end;
+        if (*at == ':')
+            at++;
+    }
+    unsigned bus = count == 3 ? number[0] : 0;
+    unsigned slot = count == 3 ? number[1] : number[0];
+    unsigned function = count == 3 ? number[2] : number[1];
+    if (!*at && count > 0 && bus == 0 && slot < 32 && function < 8) {
+        *devfn = (uint8_t)(slot << 3 | function);
+        return true;
+    }
+    error_usage(err, "slot", text, "there is none on this board");
+    return error_hint(err, "write SLOT, SLOT:FUNCTION or 0:SLOT:FUNCTION, slots 0 to 31");
+}
+
+static bool check_place(struct xhyve *xhyve, const char *text, uint8_t devfn, bool is_at_slot,
+                        struct error *err)
+{
+    if (xhyve->has_slot[devfn])
+        return error_usage(err, "slot", text, "it is taken already");
+    xhyve->has_slot[devfn] = true;
+    if (!is_at_slot || (devfn >> 3 != 0 && devfn >> 3 != 31))
+        return true;
+    error_usage(err, "slot", text, "it is the chipset's");
+    return error_hint(err, "choose a slot from 1 to 30");
+}
+
+bool xhyve_slot(struct xhyve *xhyve, const char *value, struct error *err)
+{
+    uint8_t devfn = 0;
+    char *rest = xhyve_copy(xhyve, value, err);
+    if (!rest)
+        return false;
+    const char *place = next_piece(&rest), *name = next_piece(&rest);
+    if (!parse_place(place, &devfn, err))
+        return false;
+    for (size_t i = 0; i < sizeof(emulations) / sizeof(emulations[0]); i++)
+        if (!strcmp(emulations[i].name, name))
+            return check_place(xhyve, place, devfn, emulations[i].is_at_slot, err) &&
+                   emulations[i].plug(xhyve, devfn, rest, err);
+    error_usage(err, "emulation", name, "there is none of this name");
+    return error_hint(err, "the man page skep(1) lists them under xhyve");
+}
+
+/* ---- -l ---- */
+
+/* The name of a link to it, or a ring for its output, goes with the back end. */
+static bool serial_backend(struct xhyve *xhyve, unsigned port, char *backend, struct error *err)
+{
+    const char **where = &xhyve->vm.machine.serials[port];
+    char text[512];
+    if (!strcmp(backend, "stdio") || !strcmp(backend, "null")) {
+        *where = backend;
+        return true;
+    }
+    if (!strcmp(backend, "autopty") || !strncmp(backend, "autopty=", 8)) {
+        *where = "pty";
+        xhyve->links[port] = backend[7] ? backend + 8 : NULL;
+        return true;
+    }
+    if (!strcmp(backend, "asl")) {
+        cli_progress(xhyve->cli, "com%u: this host has no Apple system log; use log=FILE",
+                     port + 1);
+        *where = "null";
+        return true;
+    }
+    if (!strncmp(backend, "log=", 4))
+        snprintf(text, sizeof(text), "file:%s,append", backend + 4);
+    else if (backend[0] == '/')
+        snprintf(text, sizeof(text), "pipe:%s", backend);
+    else {
+        error_usage(err, "serial port's back end", backend, "there is none of this name");
+        return error_hint(err, "it is stdio, null, autopty[=LINK], log=FILE, asl or a device");
+    }
+    *where = xhyve_copy(xhyve, text, err);
+    return *where;
+}
+
+bool xhyve_lpc(struct xhyve *xhyve, const char *value, struct error *err)
+{
+    struct machine_config *machine = &xhyve->vm.machine;
+    char *rest = xhyve_copy(xhyve, value, err);
+    if (!rest)
+        return false;
+    const char *name = next_piece(&rest);
+    if (!rest || !*rest) {
+        error_usage(err, "LPC device", value, "nothing was said of what it goes to");
+        return error_hint(err, "as -l com1,stdio");
+    }
+    if (!strcmp(name, "bootrom")) {
+        machine->rom = rest;
+        return true;
+    }
+    bool is_com = !strncmp(name, "com", 3) && name[3] >= '1' && name[3] <= '4' && !name[4];
+    if (!is_com) {
+        error_usage(err, "LPC device", name, "there is none of this name");
+        return error_hint(err, "they are com1 to com4 and bootrom");
+    }
+    unsigned port = (unsigned)(name[3] - '1');
+    if (machine->serial_count <= port)
+        machine->serial_count = port + 1;
+    return serial_backend(xhyve, port, rest, err);
+}
+
+/* ---- -f ---- */
+
+static char *unquote(char *text)
+{
+    size_t length = text ? strlen(text) : 0;
+    if (length < 2 || text[0] != '"' || text[length - 1] != '"')
+        return text;
+    text[length - 1] = '\0';
+    return text + 1;
+}
+
+static bool kernel_options(struct machine_config *machine, char *rest, struct error *err)
+{
+    machine->kernel = next_piece(&rest);
+    if (!*machine->kernel) {
+        error_usage(err, "firmware", "kexec", "no kernel was given");
+        return error_hint(err, "as -f kexec,vmlinuz,initrd.gz,\"console=ttyS0\"");
+    }
+    const char *initrd = next_piece(&rest);
+    if (*initrd)
+        machine->initrds[machine->initrd_count++] = initrd;
+    machine->cmdline = rest ? unquote(rest) : "";
+    return true;
+}
+
+/* A module's arguments stand behind a semicolon there, behind a blank here. */
+static void module_arguments(struct machine_config *machine)
+{
+    for (unsigned i = 0; i < machine->initrd_count; i++) {
+        char *at = strchr((char *)(uintptr_t)machine->initrds[i], ';');
+        if (at)
+            *at = ' ';
+    }
+}
+
+bool xhyve_firmware(struct xhyve *xhyve, const char *value, struct error *err)
+{
+    struct machine_config *machine = &xhyve->vm.machine;
+    char *rest = xhyve_copy(xhyve, value, err);
+    if (!rest)
+        return false;
+    if (machine->kernel || machine->rom)
+        return error_usage(err, "firmware", value, "there is one already");
+    const char *kind = next_piece(&rest);
+    if (!strcmp(kind, "kexec"))
+        return kernel_options(machine, rest, err);
+    if (!strcmp(kind, "multiboot")) {
+        bool is_good = kernel_options(machine, rest, err);
+        module_arguments(machine);
+        return is_good;
+    }
+    if (!strcmp(kind, "bootrom")) {
+        machine->rom = next_piece(&rest);
+        return *machine->rom || error_usage(err, "firmware", kind, "no ROM was given");
+    }
+    if (!strcmp(kind, "fbsd")) {
+        error_usage(err, "firmware", kind,
+                    "userboot.so is a loader for FreeBSD's and Apple's hosts, not for this one");
+        return error_hint(err, "boot the disk by its own loader: -l bootrom,FIRMWARE");
+    }
+    error_usage(err, "firmware", kind, "there is none of this name");
+    return error_hint(err, "they are kexec, multiboot and bootrom");
+}

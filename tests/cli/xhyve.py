@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Scripts that were written for xhyve and HyperKit run as they are: flags, exit codes, signals,
+files that are made and removed.
+
+    xhyve.py SKEP
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "boot"))
+from check import Checks, expect, expect_equal  # noqa: E402
+from guest import Guest, guest_folder  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LIMIT_S = 60
+UUID = "8e7af180-c54d-4aa2-9bef-59cf2bc8ea84"
+
+# As xhyve's users have them: variables for each kind of flag, the kernel's line last.
+SCRIPT = """#!/bin/sh
+KERNEL="{kernel}"
+INITRD="{initrd}"
+CMDLINE="earlyprintk=serial console=ttyS0 quiet"
+MEM="-m 256M"
+SMP="-c 2"
+NET="-s 2:0,virtio-net"
+IMG_HDD="-s 4,virtio-blk,file://{disk}?sync=os&buffered=1,format=raw"
+PCI_DEV="-s 0:0,hostbridge -s 31,lpc"
+LPC_DEV="-l com1,stdio"
+ACPI="-A"
+UUID="-U {uuid}"
+exec {xhyve} $ACPI $MEM $SMP $PCI_DEV $LPC_DEV $NET $IMG_HDD $UUID -f kexec,$KERNEL,$INITRD,"$CMDLINE"
+"""
+
+
+class Xhyve:
+    """The program under its other names, and the files that it is given."""
+
+    def __init__(self, skep):
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        files = guest_folder(ROOT)
+        self.kernel = f"{files}/vmlinuz"
+        self.initrd = f"{files}/initrd.cpio"
+        self.xhyve = self.path("xhyve")
+        self.hyperkit = self.path("com.docker.hyperkit")
+        for name in (self.xhyve, self.hyperkit):
+            os.symlink(os.path.abspath(skep), name)
+        self.disk = self.path("disk.img")
+        with open(self.disk, "wb") as file:
+            file.write(b"first sector".ljust(512) + bytes(1 << 20))
+
+    def path(self, name):
+        """A name in the test's folder."""
+        return os.path.join(self.folder, name)
+
+    def kexec(self):
+        """The flags that boot the small guest with its console on the terminal."""
+        return ["-m", "256", "-l", "com1,stdio", "-f",
+                f"kexec,{self.kernel},{self.initrd},console=ttyS0 quiet"]
+
+    def ends(self, program, command, wanted):
+        """A guest that runs a command at its prompt ends the program with this status."""
+        with Guest([program] + self.kexec()) as guest:
+            guest.wait_prompt()
+            guest.send(command + "\n")
+            expect_equal(guest.wait_exit(), wanted, f"{os.path.basename(program)}: {command}")
+
+    def prints(self, *arguments):
+        """What a call that runs nothing prints."""
+        return subprocess.run([self.xhyve, *arguments], capture_output=True, text=True,
+                              timeout=LIMIT_S, check=True).stdout.strip()
+
+    def fails(self, arguments, *words):
+        """A call that ends with status 1 and a message with these words."""
+        before = sorted(os.listdir(self.folder))
+        done = subprocess.run([self.xhyve, *arguments], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        expect_equal(done.returncode, 1, f"status ({done.stderr.strip()})")
+        for word in words:
+            expect(word in done.stderr, f"{word!r} is not in {done.stderr!r}")
+        expect_equal(sorted(os.listdir(self.folder)), before, "what is left behind")
+
+
+def script(xhyve):
+    """A run script boots; devices are in their slots, the address follows from the UUID."""
+    path = xhyve.path("xhyverun.sh")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(SCRIPT.format(kernel=xhyve.kernel, initrd=xhyve.initrd, disk=xhyve.disk,
+                                 xhyve=xhyve.xhyve, uuid=UUID))
+    mac = xhyve.prints("-M", "-U", UUID, "-s", "2:0,virtio-net")
+    with Guest(["sh", path]) as guest:
+        guest.wait_prompt()
+        _, address = guest.run("cat /sys/class/net/eth0/address")
+        expect_equal("MAC: " + address, mac, "the card's address")
+        _, places = guest.run("ls /sys/bus/pci/devices")
+        expect_equal(places.split(), ["0000:00:00.0", "0000:00:02.0", "0000:00:04.0",
+                                      "0000:00:1f.0"], "PCI functions")
+        _, text = guest.run("head -c 12 /dev/vda; echo")
+        expect_equal(text, "first sector", "the disk")
+        _, uuid = guest.run("cat /sys/class/dmi/id/product_uuid")
+        expect_equal(uuid.lower(), UUID, "the machine's UUID")
+        _, count = guest.run("grep -c ^processor /proc/cpuinfo")
+        expect_equal(count, "2", "processors")
+        guest.send("poweroff -f\n")
+        expect_equal(guest.wait_exit(), 1, "xhyve's status for power off")
+
+
+def exit_codes(xhyve):
+    """Off, reset and triple fault, as either program tells them."""
+    xhyve.ends(xhyve.xhyve, "reboot -f", 0)
+    xhyve.ends(xhyve.hyperkit, "poweroff -f", 0)
+    xhyve.ends(xhyve.hyperkit, "reboot -f", 2)
+    rom = xhyve.path("fault.rom")
+    # At the reset vector CS:F000H is where these 4 KiB begin: an empty IDT, then an interrupt.
+    image = bytearray(4096)
+    image[0:8] = b"\x2e\x0f\x01\x1e\x20\xf0\xcd\x03"
+    image[0xff0:0xff3] = b"\xe9" + (0x10000 - 0xff3).to_bytes(2, "little")
+    with open(rom, "wb") as file:
+        file.write(image)
+    for program in (xhyve.xhyve, xhyve.hyperkit):
+        done = subprocess.run([program, "-l", f"bootrom,{rom}"], timeout=LIMIT_S, check=False,
+                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        expect_equal(done.returncode, 3, "status for a triple fault")
+
+
+def signals(xhyve):
+    """SIGUSR1 pauses and SIGUSR2 resumes; a second SIGTERM ends what ignores the power button."""
+    pid_file = xhyve.path("pid")
+    with Guest([xhyve.hyperkit, "-F", pid_file] + xhyve.kexec()) as guest:
+        guest.wait_prompt()
+        with open(pid_file, encoding="ascii") as file:
+            expect_equal(int(file.read()), guest.process.pid, "the pid file")
+        xhyve.fails(["-F", pid_file] + xhyve.kexec(), "pid file", pid_file, "File exists")
+        guest.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)  # for the signal to arrive; what is typed afterwards must not be answered
+        guest.send("echo he''re\n")
+        for _ in range(5):
+            guest.read_some(0.2)
+        expect("here" not in guest.console(), "a paused machine ran a command")
+        guest.process.send_signal(signal.SIGUSR2)
+        guest.wait_for("here")
+        guest.terminate()  # presses the power button, which this guest has no driver for
+        guest.run("true")
+        guest.terminate()
+        expect_equal(guest.wait_exit(), 128 + signal.SIGTERM, "status after the second SIGTERM")
+    expect(not os.path.exists(pid_file), "the pid file is left behind")
+
+
+def pseudo_terminal(xhyve):
+    """autopty=LINK makes a link to the terminal, which goes when the machine does."""
+    link = xhyve.path("tty")
+    flags = ["-m", "256", "-l", f"com1,autopty={link}", "-f",
+             f"kexec,{xhyve.kernel},{xhyve.initrd},console=ttyS0 quiet"]
+    with Guest([xhyve.xhyve] + flags) as run:
+        run.wait_for("com1 is at /dev/pts/")
+        terminal = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        seen = b""
+        while b"skep guest:" not in seen:
+            seen += os.read(terminal, 4096)
+        os.write(terminal, b"poweroff -f\n")
+        expect_equal(run.wait_exit(), 1, "status for power off")
+        os.close(terminal)
+    expect(not os.path.lexists(link), "the link is left behind")
+
+
+def texts(xhyve):
+    """What prints and ends."""
+    expect(xhyve.prints("-h").startswith("Usage: skep xhyve"), "help")
+    expect(xhyve.prints("-v").startswith("skep "), "version")
+    expect_equal(xhyve.prints("-M", "-U", UUID, "-s", "2,virtio-net"),
+                 xhyve.prints("-M", "-s", "2,virtio-net", "-U", UUID.upper()), "the same address")
+
+
+def mistakes(xhyve):
+    """Each names the thing and what to do."""
+    good = xhyve.kexec()
+    xhyve.fails([], "neither -f nor -l bootrom", "hint: ")
+    xhyve.fails(["-Z"], "-Z", "not known")
+    xhyve.fails(["-m"], "-m", "needs a value")
+    xhyve.fails(["-s", "4"] + good, "emulation", "none of this name")
+    xhyve.fails(["-s", "32,virtio-net"] + good, "slot 32", "0 to 31")
+    xhyve.fails(["-s", "1:4:0,virtio-net"] + good, "slot 1:4:0")
+    xhyve.fails(["-s", "0,virtio-net"] + good, "chipset")
+    xhyve.fails(["-s", "4,virtio-net", "-s", "4:0,virtio-rnd"] + good, "taken already")
+    xhyve.fails(["-s", "4,virtio-blk"] + good, "no path")
+    xhyve.fails(["-s", "4,virtio-blk,x.qcow2,format=qcow"] + good, "format=qcow", "qemu-img")
+    xhyve.fails(["-s", "4,virtio-blk,/no/such/disk"] + good, "/no/such/disk")
+    xhyve.fails(["-s", "4,virtio-9p,path=x,tag=y"] + good, "virtio-9p", "hint: ")
+    xhyve.fails(["-s", "4,virtio-sock,guest_cid=3,path=x"] + good, "virtio-sock", "hint: ")
+    xhyve.fails(["-f", "fbsd,userboot.so,disk,"], "userboot.so", "bootrom")
+    xhyve.fails(["-f", "kexec,/no/kernel,,"], "/no/kernel")
+    xhyve.fails(["-l", "com9,stdio"] + good, "com9")
+    xhyve.fails(["-l", "com1"] + good, "com1")
+    xhyve.fails(["-l", "com1,nonsense"] + good, "nonsense")
+    xhyve.fails(["-U", "12345"] + good, "32 hexadecimal digits")
+    xhyve.fails(["-c", "0"] + good, "number of processors")
+    xhyve.fails(["-p", "0"] + good, "VCPU:HOSTCPU")
+
+
+def main():
+    checks = Checks()
+    xhyve = Xhyve(sys.argv[1])
+    try:
+        for function in (script, exit_codes, signals, pseudo_terminal, texts, mistakes):
+            checks.case(function.__name__, function, xhyve)
+    finally:
+        shutil.rmtree(xhyve.folder)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The verbs that talk to a running machine: status, pause, resume, save, stop. Each sends one
  * command to the machine's control socket (docs/control.md) and shows the answer. */
-#include "vm/control.h"
+#include "cli/control.h"
+
 #include "cli/cli.h"
+#include "vm/control.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -92,8 +94,7 @@ static json_t *take_answer(const struct cli *cli, FILE *stream, struct error *er
     return ok;
 }
 
-/* Takes `request` over. */
-static json_t *ask(const struct cli *cli, const char *target, json_t *request, struct error *err)
+json_t *control_ask(const struct cli *cli, const char *target, json_t *request, struct error *err)
 {
     FILE *stream = connect_to(target, err);
     json_t *ok = NULL;
@@ -128,14 +129,13 @@ static void print_values(const struct cli *cli, const json_t *values)
     }
 }
 
-/* The name as seen from anywhere: the machine has another folder. */
-static bool absolute(const char *file, char path[PATH_MAX], struct error *err)
+bool control_absolute(const char *file, char path[PATH_MAX], struct error *err)
 {
     char folder[PATH_MAX] = "";
     if (file[0] != '/' && !getcwd(folder, sizeof(folder)))
         return error_errno(err, "cannot tell the folder", NULL, errno);
     if (snprintf(path, PATH_MAX, "%s%s%s", folder, *folder ? "/" : "", file) >= PATH_MAX)
-        return error_errno(err, "cannot save to", file, ENAMETOOLONG);
+        return error_errno(err, "cannot write to", file, ENAMETOOLONG);
     return true;
 }
 
@@ -147,7 +147,7 @@ static json_t *request_for(const struct verb *verb, const struct options *option
         return json_pack("{s:s, s:b}", "command", verb->name, "now", options->now);
     if (strcmp(verb->name, "save") != 0)
         return json_pack("{s:s}", "command", verb->name);
-    if (!absolute(operands[1], path, err))
+    if (!control_absolute(operands[1], path, err))
         return NULL;
     json_t *request =
         json_pack("{s:s, s:s, s:b}", "command", "save", "file", path, "stop", options->stop);
@@ -161,7 +161,7 @@ static int command(struct cli *cli, const struct verb *verb, const struct option
 {
     struct error err = {0};
     json_t *request = request_for(verb, options, operands, &err);
-    json_t *ok = request ? ask(cli, operands[0], request, &err) : NULL;
+    json_t *ok = request ? control_ask(cli, operands[0], request, &err) : NULL;
     if (!ok)
         return cli_fail(cli, &err);
     if (json_object_size(ok) || cli->json)

@@ -32,6 +32,8 @@ static void fill_backends(struct machine_config *config, const struct machine_co
         config->debugcon = saved->debugcon;
     if (!config->post)
         config->post = saved->post;
+    if (!given->display)
+        config->display = saved->display;
     if (!config->parallel)
         config->parallel = saved->parallel;
 }
@@ -49,6 +51,10 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
     if (!config->cmdline)
         config->cmdline = saved->cmdline;
     fill_backends(config, saved, given);
+    config->vga = saved->vga;
+    config->vga_memory_bytes = saved->vga_memory_bytes;
+    config->screen_width = saved->screen_width;
+    config->screen_height = saved->screen_height;
     config->no_balloon = saved->no_balloon;
     config->no_rng = saved->no_rng;
     config->has_exit_port = saved->has_exit_port;

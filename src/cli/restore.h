@@ -10,7 +10,7 @@
 #include <stdbool.h>
 
 struct restore_given {
-    bool nets, console, serials;
+    bool nets, console, serials, display;
 };
 
 /* Fills up `config`, whose `saved` is set, with what the saved machine was made of and what was

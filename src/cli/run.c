@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * skep run: a machine from the command line, with its console on the terminal. */
 #include "cli/cli.h"
+#include "cli/display.h"
 #include "cli/restore.h"
 #include "cli/stats.h"
 #include "vm/vm.h"
@@ -21,12 +22,12 @@ struct request {
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
     unsigned pin_count;
-    bool no_net, has_console, has_serial, has_cpus, stats, help;
+    bool no_net, has_console, has_serial, has_cpus, has_vga, has_display, stats, help;
     unsigned device_count;
     const char *restore; /* a saved machine; NULL: boot */
     struct machine_saved *saved;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 4];
+                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 6];
     unsigned copy_count;
 };
 
@@ -399,6 +400,24 @@ static bool store_parallel(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_vga(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->has_vga)
+        return too_many("graphics devices", 1, err);
+    request->has_vga = true;
+    return display_parse_vga(&request->vm.machine, copy_value(request, value), err);
+}
+
+static bool store_display(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->has_display)
+        return too_many("displays", 1, err);
+    request->has_display = true;
+    return display_parse_display(&request->vm.machine, copy_value(request, value), err);
+}
+
 static bool store_exit_port(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.has_exit_port = true;
@@ -598,6 +617,14 @@ static const struct option_spec options[] = {
      "a terminal /dev/hvc0 …, or with a name a byte channel\n"
      "/dev/virtio-ports/NAME",
      store_virtio_console},
+    {"vga", 0, "KIND[,size=WxH][,memory=SIZE]",
+     "the graphics device: std, virtio or none (the default,\n"
+     "std with --display)",
+     store_vga},
+    {"display", 0, "vnc=WHERE[,password-file=FILE][,keymap=NAME]",
+     "show the screen to VNC viewers at [ADDR:]PORT (127.0.0.1),\n"
+     ":N or unix:PATH; or none (the default)",
+     store_display},
     {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
     {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
     {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
@@ -658,6 +685,7 @@ static bool complete_saved(struct request *request, struct error *err)
         .nets = machine->net_count || request->no_net,
         .console = request->has_console,
         .serials = request->has_serial,
+        .display = request->has_display,
     };
     request->saved = machine_saved_open(request->restore, err);
     if (!request->saved)
@@ -685,6 +713,8 @@ static bool complete(struct request *request, struct error *err)
         return error_usage(err, "network", "none", "it was asked for beside another network");
     if (!request->no_net && machine->net_count == 0)
         machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
+    if (machine->display.vnc && !request->has_vga)
+        machine->vga = MACHINE_VGA_STD;
     if (!request->has_console)
         machine->serials[0] = "stdio";
     if (machine->serial_count == 0)
@@ -760,6 +790,8 @@ static void tell_places(const struct cli *cli, const struct request *request, st
     if (vm_gdb_address(vm))
         cli_progress(cli, "GDB server: target remote %s%s", vm_gdb_address(vm),
                      request->vm.gdb_waits ? "; the guest waits for it" : "");
+    if (machine_vnc_address(vm_machine(vm)))
+        cli_progress(cli, "VNC server at %s", machine_vnc_address(vm_machine(vm)));
     for (unsigned i = 0; i < config->serial_count; i++) {
         const char *path = machine_serial_path(vm_machine(vm), i);
         if (path && path[0])

@@ -103,7 +103,8 @@ static bool open_chars(struct machine *machine, struct error *err)
 /* The terminal last: it changes the person's screen, so nothing should fail after it. */
 bool backends_open(struct machine *machine, struct error *err)
 {
-    return open_disks(machine, err) && open_nets(machine, err) && open_chars(machine, err);
+    return open_disks(machine, err) && open_nets(machine, err) && display_open(machine, err) &&
+           open_chars(machine, err);
 }
 
 /* A place of the user's choice, or that of number `index` of its kind. */
@@ -261,7 +262,7 @@ static bool plug_balloon(struct machine *machine, struct error *err)
 bool backends_plug(struct machine *machine, struct error *err)
 {
     return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
-           plug_consoles(machine, err) && plug_disks(machine, err);
+           plug_consoles(machine, err) && plug_disks(machine, err) && display_plug(machine, err);
 }
 
 void backends_drain(struct machine *machine)

@@ -46,6 +46,22 @@ static const struct field flags[] = {FIELD(machine_config, no_balloon),
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {
     [MACHINE_DISK_VIRTIO] = "virtio", [MACHINE_DISK_NVME] = "nvme"};
 
+static const char *const vgas[MACHINE_VGAS] = {
+    [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std"};
+
+const char *machine_vga_name(enum machine_vga vga)
+{
+    return vgas[vga];
+}
+
+bool machine_vga_find(const char *name, enum machine_vga *vga)
+{
+    for (*vga = 0; *vga < MACHINE_VGAS; (*vga)++)
+        if (!strcmp(name, vgas[*vga]))
+            return true;
+    return false;
+}
+
 const char *machine_disk_bus_name(enum machine_disk_bus bus)
 {
     return disk_buses[bus];
@@ -191,6 +207,16 @@ static json_t *uuid_of(const struct machine_config *config)
     return json_string(text);
 }
 
+static json_t *screen_of(const struct machine_config *config)
+{
+    const struct machine_display *display = &config->display;
+    return json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "vga", machine_vga_name(config->vga),
+                     "memory", (json_int_t)config->vga_memory_bytes, "width",
+                     (json_int_t)config->screen_width, "height", (json_int_t)config->screen_height,
+                     "vnc", where_of(display->vnc), "password_file",
+                     path_of(display->password_file), "keymap", string_of(display->keymap));
+}
+
 char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
@@ -205,6 +231,7 @@ char *description_text(const struct machine_config *config)
         "exit_port", config->exit_port, "rng_devfn", config->rng_devfn);
     if (!root)
         return NULL;
+    json_object_set_new(root, "screen", screen_of(config));
     for (size_t i = 0; i < COUNT(strings); i++)
         json_object_set_new(root, strings[i].name, string_of(*string_at(&copy, &strings[i])));
     for (size_t i = 0; i < COUNT(places); i++)
@@ -360,6 +387,24 @@ static bool take_consoles(struct machine_config *config, const json_t *root)
     return true;
 }
 
+static bool take_screen(struct machine_config *config, const json_t *root)
+{
+    const json_t *from = json_object_get(root, "screen");
+    const char *vga = json_string_value(json_object_get(from, "vga"));
+    json_int_t memory, width, height;
+    if (!vga || !machine_vga_find(vga, &config->vga) ||
+        !take_number(json_object_get(from, "memory"), 0, MACHINE_MAX_VGA_MEMORY_BYTES, &memory) ||
+        !take_number(json_object_get(from, "width"), 0, MACHINE_MAX_SCREEN, &width) ||
+        !take_number(json_object_get(from, "height"), 0, MACHINE_MAX_SCREEN, &height))
+        return false;
+    config->vga_memory_bytes = (uint32_t)memory;
+    config->screen_width = (uint32_t)width;
+    config->screen_height = (uint32_t)height;
+    return take_string(json_object_get(from, "vnc"), &config->display.vnc) &&
+           take_string(json_object_get(from, "password_file"), &config->display.password_file) &&
+           take_string(json_object_get(from, "keymap"), &config->display.keymap);
+}
+
 static bool take_uuid(struct machine_config *config, const json_t *root)
 {
     const char *text = json_string_value(json_object_get(root, "uuid"));
@@ -411,7 +456,7 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 13; /* those of take_all() that are not plain */
+    const size_t own = 14; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
@@ -430,7 +475,7 @@ static bool take_all(struct description *description, const json_t *root)
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
            take_consoles(config, root) && take_devfn(root, "rng_devfn", &config->rng_devfn) &&
-           take_plain(config, root);
+           take_screen(config, root) && take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

@@ -621,6 +621,7 @@ void machine_destroy(struct machine *machine)
     machine->is_running = false;
     machine_debug_detach(machine);
     backends_drain(machine);
+    display_close(machine);
     q35_destroy(machine->board);
     backends_close(machine);
     destroy_engine(machine);

@@ -27,6 +27,10 @@ enum {
     MACHINE_MAX_CONSOLES = 8,
     MACHINE_LAST_DEVFN = 31 << 3 | 7,
     MACHINE_MIN_MEMORY_BYTES = 16 << 20,
+    MACHINE_MIN_VGA_MEMORY_BYTES = 1 << 20,
+    MACHINE_MAX_VGA_MEMORY_BYTES = 256 << 20,
+    MACHINE_MIN_SCREEN = 64, /* either way, in pixels */
+    MACHINE_MAX_SCREEN = 4095,
 };
 
 /* What a disk is attached to. */
@@ -62,6 +66,16 @@ struct machine_net {
     unsigned forward_count;
     uint8_t mac[6]; /* all zero: one is chosen by number */
     uint8_t devfn;  /* as of a disk */
+};
+
+/* The graphics device. */
+enum machine_vga { MACHINE_VGA_NONE, MACHINE_VGA_STD, MACHINE_VGAS };
+
+/* Where the screen is shown. */
+struct machine_display {
+    const char *vnc;           /* as host/vnc.h reads it; NULL: nowhere */
+    const char *password_file; /* NULL: none is asked for */
+    const char *keymap;        /* the layout that the guest is set to, by XKB's name; NULL: us */
 };
 
 struct machine_saved;
@@ -100,6 +114,11 @@ struct machine_config {
     const char *post;             /* ports 0x80 and 0x190; NULL: what is written there is dropped */
     const char *parallel;         /* the parallel port; NULL: there is none */
     bool parallel_ignores_strobe; /* prints all that is written to its data register */
+
+    enum machine_vga vga;
+    uint32_t vga_memory_bytes;            /* of MACHINE_VGA_STD; 0: 16 MiB */
+    uint32_t screen_width, screen_height; /* what the monitor likes best; 0: 1280x800 */
+    struct machine_display display;
 
     bool no_balloon, no_rng;
     uint8_t rng_devfn; /* as of a disk */
@@ -147,6 +166,8 @@ struct machine;
 typedef void machine_finished_fn(void *opaque, const struct machine_end *end);
 
 /* As options and saved machines call it. */
+const char *machine_vga_name(enum machine_vga vga);
+bool machine_vga_find(const char *name, enum machine_vga *vga); /* false: there is none */
 const char *machine_disk_bus_name(enum machine_disk_bus bus);
 /* False: there is none of this name. */
 bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus);
@@ -198,6 +219,13 @@ void machine_pointer(struct machine *machine, const struct input_pointer *pointe
 bool machine_pointer_is_absolute(struct machine *machine);
 /* All keys and buttons go up: whoever held them is gone. */
 void machine_release_input(struct machine *machine);
+
+/* ---- the screen ---- */
+
+/* Writes what it shows to a PNG file. Fails where there is none, or no libpng. */
+bool machine_screenshot(struct machine *machine, const char *path, struct error *err);
+/* Where VNC is served, as "127.0.0.1:5901" or "unix:PATH"; NULL: nowhere. */
+const char *machine_vnc_address(const struct machine *machine);
 
 /* ---- saved machines: docs/snapshot.md ---- */
 

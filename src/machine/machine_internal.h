@@ -50,6 +50,8 @@ enum machine_request {
 };
 
 struct machine_debug;
+struct screen;
+struct vnc;
 
 struct machine {
     struct machine_config config;
@@ -67,6 +69,8 @@ struct machine {
     struct vcpus *vcpus;
     struct q35 *board;
     struct backends backends;
+    struct vnc *vnc;               /* NULL: nobody looks that way */
+    struct screen *screen;         /* NULL: there is no graphics device */
     struct virtio_device *console; /* the board's; NULL: none */
     struct boot_rom rom;
     struct boot_file *kernel; /* NULL: only a ROM */
@@ -116,6 +120,12 @@ void backends_drain(struct machine *machine);
 bool backends_flush(struct machine *machine, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
+
+/* display.c: where viewers come from, as a part of backends_open(); the graphics device and its
+ * screen, as one of backends_plug(); and, before the board goes, the end of both. */
+bool display_open(struct machine *machine, struct error *err);
+bool display_plug(struct machine *machine, struct error *err);
+void display_close(struct machine *machine);
 
 /* What was asked for before the machine was paused: it is then done, or the machine has ended. */
 void machine_serve_requests(struct machine *machine);

@@ -25,6 +25,7 @@
 #include "dev/reset_cf9.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
+#include "dev/vga/vga.h"
 #include "dev/virtio/pci.h"
 #include "machine/acpi.h"
 #include "machine/smbios.h"
@@ -43,6 +44,7 @@
 
 enum {
     LOW_MEMORY_END = 0x9fc00, /* 639 KiB: where the extended BIOS data area would be */
+    VGA_WINDOW_GPA = 0xa0000,
     ACPI_GPA = 0xe0000,
     ACPI_BYTES = 0x10000,
     SMBIOS_GPA = 0xf0000,
@@ -76,7 +78,9 @@ enum {
     DEBUGCON_PORT = 0xe9,
     EXIT_PORT = 0xf4,
     POST_PORT_PS2 = 0x190,
+    VGA_DISPI_PORT = 0x1ce,
     PARALLEL_PORT = 0x378,
+    VGA_PORT = 0x3b0,
     ELCR_PORT = 0x4d0,
     FW_CFG_PORT = 0x510,
     PM_PORT = 0x600,
@@ -124,6 +128,7 @@ static const struct {
 };
 
 enum { DEVICE_LABEL_BYTES = 32 };
+enum { SCREEN_WIDTH = 1280, SCREEN_HEIGHT = 800 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 
 struct q35 {
@@ -747,6 +752,27 @@ bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_de
     /* A virtio device is more than its transport. */
     label_place(board, virtio_ops(device)->name, place);
     return true;
+}
+
+struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct error *err)
+{
+    const struct q35_place place = q35_place(board, Q35_GRAPHICS, 0);
+    const struct vga_config config = {
+        .pci = place.pci,
+        .slot = place.slot,
+        .function = place.function,
+        .vga_port = VGA_PORT,
+        .dispi_port = VGA_DISPI_PORT,
+        .window_base = VGA_WINDOW_GPA,
+        .memory_bytes = vga->memory_bytes ? vga->memory_bytes : VGA_MEMORY_DEFAULT_BYTES,
+        .width = vga->width ? vga->width : SCREEN_WIDTH,
+        .height = vga->height ? vga->height : SCREEN_HEIGHT,
+        .clock = board->config.clock,
+    };
+    struct vga *device = vga_create(&config, err);
+    if (device)
+        q35_adopt(board, &place, &vga_ops, device);
+    return device;
 }
 
 /* ---- the whole ---- */

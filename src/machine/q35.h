@@ -88,6 +88,7 @@ struct q35_config {
 };
 
 struct q35;
+struct vga;
 
 struct q35 *q35_create(const struct q35_config *config, struct error *err);
 void q35_destroy(struct q35 *board); /* NULL is fine */
@@ -104,6 +105,14 @@ void q35_adopt(struct q35 *board, const struct q35_place *place, const struct de
 /* Puts a virtio device, which it takes over, into a place. */
 bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_device *device,
               struct error *err);
+
+/* The VGA: it has ports and a window of its own beside its place. 0 in any of these: a sound
+ * default. NULL: `err` tells why. The board's. */
+struct q35_vga {
+    uint32_t memory_bytes;
+    uint32_t width, height; /* what the monitor likes best */
+};
+struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct error *err);
 
 /* After the last q35_plug: composes the tables. */
 bool q35_finish(struct q35 *board, struct error *err);

@@ -10,6 +10,7 @@
 #include "vm/control.h"
 
 #include "machine/debug.h"
+#include "vm/typing.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -120,6 +121,39 @@ static bool run_save(const struct call *call, struct error *err)
     return vm_save(call->vm, file, stops, tell_progress, call->peer, err);
 }
 
+static bool run_screenshot(const struct call *call, struct error *err)
+{
+    const char *file = json_string_value(json_object_get(call->request, "file"));
+    if (!file || file[0] != '/')
+        return error_usage(err, "screenshot", file, "it takes the absolute name of a \"file\"");
+    return machine_screenshot(vm_machine(call->vm), file, err);
+}
+
+static void tell_left(const struct call *call)
+{
+    json_object_set_new(call->result, "left_ms", json_integer(typing_left_ms(vm_typing(call->vm))));
+}
+
+static bool run_type(const struct call *call, struct error *err)
+{
+    const char *text = json_string_value(json_object_get(call->request, "text"));
+    if (!text)
+        return error_usage(err, "type", NULL, "it takes a \"text\"");
+    bool done = typing_text(vm_typing(call->vm), text, err);
+    tell_left(call);
+    return done;
+}
+
+static bool run_key(const struct call *call, struct error *err)
+{
+    const char *chord = json_string_value(json_object_get(call->request, "key"));
+    if (!chord)
+        return error_usage(err, "key", NULL, "it takes a \"key\", as ctrl-alt-f2");
+    bool done = typing_chord(vm_typing(call->vm), chord, err);
+    tell_left(call);
+    return done;
+}
+
 static bool run_help(const struct call *call, struct error *err);
 
 static const struct command commands[] = {
@@ -130,6 +164,9 @@ static const struct command commands[] = {
     {"reset", "resets the machine", run_reset},
     {"stop", "presses the power button; with \"now\": true ends the machine at once", run_stop},
     {"save", "saves the machine to \"file\"; with \"stop\": true ends it then", run_save},
+    {"screenshot", "writes what the screen shows to \"file\", a PNG", run_screenshot},
+    {"type", "types \"text\"; tells in how many \"left_ms\" all is typed", run_type},
+    {"key", "presses a \"key\", or several at once as ctrl-alt-f2", run_key},
 };
 enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 

@@ -8,6 +8,7 @@
 
 #include "vm/control.h"
 #include "vm/gdb/server.h"
+#include "vm/typing.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -33,6 +34,7 @@ struct vm {
     struct machine *machine;
     struct gdb_server *gdb; /* NULL: none */
     struct control *control;
+    struct typing *typing;
     struct vm_signal signal[ENDING_SIGNALS];
     struct vm_signal user_signal[USER_SIGNALS];
     struct loop_signal *continued, *resized;
@@ -209,7 +211,9 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
     vm->loop = loop_create(err);
     if (vm->loop)
         vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);
-    if (vm->machine && watch_signals(vm, err) && open_gdb(vm, log, err) && open_control(vm, err))
+    if (vm->machine)
+        vm->typing = typing_create(vm->loop, vm->machine, err);
+    if (vm->typing && watch_signals(vm, err) && open_gdb(vm, log, err) && open_control(vm, err))
         return vm;
     vm_destroy(vm);
     return NULL;
@@ -220,6 +224,7 @@ void vm_destroy(struct vm *vm)
     if (!vm)
         return;
     control_close(vm->control);
+    typing_destroy(vm->typing);
     for (unsigned i = 0; i < ENDING_SIGNALS; i++)
         if (vm->signal[i].watch)
             loop_signal_close(vm->signal[i].watch);
@@ -254,6 +259,11 @@ const char *vm_gdb_address(const struct vm *vm)
 struct loop *vm_loop(struct vm *vm)
 {
     return vm->loop;
+}
+
+struct typing *vm_typing(struct vm *vm)
+{
+    return vm->typing;
 }
 
 struct machine *vm_machine(struct vm *vm)

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct typing;
 struct vm;
 
 enum { VM_SAVES_MAX = 8 };
@@ -64,6 +65,8 @@ const char *vm_gdb_address(const struct vm *vm);
 
 struct loop *vm_loop(struct vm *vm);
 struct machine *vm_machine(struct vm *vm);
+
+struct typing *vm_typing(struct vm *vm); /* types into it: vm/typing.h */
 
 /* Saves the machine (machine.h) and, with `stops`, ends it if that worked. */
 bool vm_save(struct vm *vm, const char *path, bool stops, machine_progress_fn *progress,

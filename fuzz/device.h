@@ -23,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
 enum {
     FUZZ_RAM_BYTES = 256 << 10,
     FUZZ_DISK_BYTES = 64 << 10,
+    FUZZ_DISK_MAX_BYTES = 160 << 10,
     FUZZ_WAITING_MAX = 4096,
 };
 
@@ -69,11 +70,17 @@ static inline void fuzz_write_memory(struct input *in, struct ram *ram, uint64_t
 /* ---- the disk ---- */
 
 struct fuzz_disk {
-    const struct ram *ram;
-    uint8_t bytes[FUZZ_DISK_BYTES];
+    uint64_t size_bytes;
+    uint8_t bytes[FUZZ_DISK_MAX_BYTES];
     struct block_request *waiting[FUZZ_WAITING_MAX];
     unsigned waiting_count;
 };
+
+static inline void fuzz_disk_init(struct fuzz_disk *disk, uint64_t size_bytes)
+{
+    require(size_bytes <= FUZZ_DISK_MAX_BYTES, "the disk fits");
+    disk->size_bytes = size_bytes;
+}
 
 static inline void fuzz_disk_submit(void *opaque, struct block_request *request)
 {
@@ -84,7 +91,7 @@ static inline void fuzz_disk_submit(void *opaque, struct block_request *request)
 
 static inline void fuzz_disk_info(void *opaque, struct block_info *info)
 {
-    *info = (struct block_info){FUZZ_DISK_BYTES, false, true, 512, 512, 0};
+    *info = (struct block_info){((struct fuzz_disk *)opaque)->size_bytes, false, true, 512, 512, 0};
 }
 
 static inline void fuzz_disk_transfer(struct fuzz_disk *disk, const struct block_request *r)
@@ -106,8 +113,8 @@ static inline void fuzz_disk_finish(struct fuzz_disk *disk, unsigned index, int 
 {
     struct block_request *r = disk->waiting[index];
     disk->waiting[index] = disk->waiting[--disk->waiting_count];
-    require(r->offset_bytes <= FUZZ_DISK_BYTES &&
-                r->size_bytes <= FUZZ_DISK_BYTES - r->offset_bytes,
+    require(r->offset_bytes <= disk->size_bytes &&
+                r->size_bytes <= disk->size_bytes - r->offset_bytes,
             "a request is outside the disk");
     if (!error && (r->kind == BLOCK_READ || r->kind == BLOCK_WRITE))
         fuzz_disk_transfer(disk, r);

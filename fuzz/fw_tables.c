@@ -34,6 +34,8 @@ static void bound(struct acpi_config *config)
     config->keyboard_irq &= 15;
     config->mouse_irq &= 15;
     config->parallel_irq &= 15;
+    config->floppy_irq &= 15;
+    config->floppy_dma &= 7;
     for (unsigned i = 0; i < ACPI_MAX_UARTS; i++)
         config->uart[i].irq &= 15;
 }

@@ -49,7 +49,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.bus = bus_create(NULL);
     require(machine.ram && machine.bus, "the machine is made");
     ram_set_watcher(machine.ram, ram_watch, NULL);
-    machine.disk.ram = machine.ram;
+    fuzz_disk_init(&machine.disk, FUZZ_DISK_BYTES);
     machine.pci = pci_bus_create(&(struct pci_bus_config){machine.bus, NULL, no_route, NULL}, NULL);
     const struct block_backend backend = fuzz_disk_backend(&machine.disk);
     const struct nvme_config config = {.pci = machine.pci,

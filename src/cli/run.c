@@ -232,6 +232,23 @@ static bool store_disk(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* A disk on a bus of its own. */
+static bool store_floppy(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    unsigned count = machine->disk_count;
+    if (!store_disk(target, value, err))
+        return false;
+    struct machine_disk *disk = &machine->disks[count];
+    if (disk->bus != MACHINE_DISK_VIRTIO || disk->devfn || disk->serial)
+        return error_usage(err, "floppy disk", value, "the only options are ro and raw");
+    disk->bus = MACHINE_DISK_FLOPPY;
+    if (!strcmp(disk->path, "none"))
+        disk->path = NULL;
+    return true;
+}
+
 static bool net_kind(struct machine_net *net, const char *piece, struct error *err)
 {
     unsigned long fd;
@@ -603,6 +620,8 @@ static const struct option_spec options[] = {
      store_cmdline},
     {"disk", 0, "PATH[,ro][,raw][,serial=TEXT][,bus=NAME][,slot=N]",
      "a raw image or block device as /dev/vda, /dev/vdb …", store_disk},
+    {"floppy", 0, "PATH[,ro][,raw]",
+     "a floppy disk's image in the next drive; none: an empty drive", store_floppy},
     {"net", 0, "KIND[,mac=ADDRESS][,slot=N]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},
     {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",

@@ -456,12 +456,23 @@ static void rtc_write(void *rtc, uint64_t offset, uint64_t value, unsigned size_
     ports_write(rtc_write_byte, rtc, PORTS, offset, value, size_bytes);
 }
 
+/* The sum over 0x10 to 0x2d, which firmware checks. */
+static void rtc_sum(struct mc146818 *rtc)
+{
+    unsigned sum = 0;
+    for (unsigned i = 0x10; i <= 0x2d; i++)
+        sum += rtc->cmos[i];
+    rtc->cmos[0x2e] = (uint8_t)(sum >> 8);
+    rtc->cmos[0x2f] = (uint8_t)sum;
+}
+
 void mc146818_set_cmos(struct mc146818 *rtc, unsigned index, uint8_t value)
 {
     if (index <= REG_D || index == CENTURY || index >= CMOS_BYTES)
         return;
     pthread_mutex_lock(&rtc->lock);
     rtc->cmos[index] = value;
+    rtc_sum(rtc);
     pthread_mutex_unlock(&rtc->lock);
 }
 
@@ -481,7 +492,7 @@ static void put_u16(uint8_t *at, uint64_t value)
     at[1] = (uint8_t)(value >> 8);
 }
 
-/* Memory sizes where firmware looks for them, and the sum over 0x10 to 0x2d. */
+/* Memory sizes where firmware looks for them. */
 static void rtc_fill_memory(struct mc146818 *rtc)
 {
     const uint64_t mib = 1 << 20;
@@ -498,11 +509,7 @@ static void rtc_fill_memory(struct mc146818 *rtc)
     cmos[0x5b] = (uint8_t)high;
     cmos[0x5c] = (uint8_t)(high >> 8);
     cmos[0x5d] = (uint8_t)(high >> 16);
-    unsigned sum = 0;
-    for (unsigned i = 0x10; i <= 0x2d; i++)
-        sum += cmos[i];
-    cmos[0x2e] = (uint8_t)(sum >> 8);
-    cmos[0x2f] = (uint8_t)sum;
+    rtc_sum(rtc);
 }
 
 static void rtc_power_on(struct mc146818 *rtc)

@@ -30,7 +30,8 @@ struct mc146818 *mc146818_create(const struct mc146818_config *config, struct bu
                                  struct clock *clock, struct error *err);
 
 /* One byte of CMOS memory, 0 to 255 (128 and up: the extended bank). The clock's own registers (0
- * to 0x0d and the century, 0x32) are not changed. Kept over a reset. Any thread. */
+ * to 0x0d and the century, 0x32) are not changed; the sum at 0x2e is brought up to date. Kept over
+ * a reset. Any thread. */
 void mc146818_set_cmos(struct mc146818 *rtc, unsigned index, uint8_t value);
 
 /* HPET's legacy replacement takes interrupt 8 away. `rtc` is a struct mc146818, the signature that

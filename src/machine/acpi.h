@@ -58,6 +58,10 @@ struct acpi_config {
     uint8_t keyboard_irq, mouse_irq;
     uint16_t parallel_port; /* 0: none */
     uint8_t parallel_irq;
+    uint16_t dma_port[3]; /* channels 0 to 3, page registers, channels 4 to 7; 0, 0, 0: none */
+    uint16_t floppy_port; /* 0: none */
+    uint8_t floppy_irq, floppy_dma;
+    uint8_t floppy_type[2]; /* as in CMOS memory; 0: no such drive */
 };
 
 /* Composes the tables for guest address `gpa` (a multiple of 64) into `out`, which must be empty;

@@ -154,6 +154,79 @@ static void put_keyboard(const struct acpi_config *config, struct bytes *aml)
     aml_end(aml, device);
 }
 
+/* _FDI (ACPI 6.4, 9.8.4): what a PC's BIOS tells of a drive (interrupt 13h, function 8), with the
+ * table of its parameters. */
+static void put_floppy_drive(unsigned number, uint8_t type, struct bytes *aml)
+{
+    static const struct {
+        uint8_t last_cylinder, sectors, gap, format_gap;
+    } drives[] = {
+        [1] = {39, 9, 0x2a, 0x50},  [2] = {79, 15, 0x1b, 0x54}, [3] = {79, 9, 0x2a, 0x50},
+        [4] = {79, 18, 0x1b, 0x6c}, [5] = {79, 36, 0x1b, 0x50},
+    };
+    char name[5];
+    if (!type || type >= sizeof(drives) / sizeof(drives[0]))
+        return;
+    const uint64_t values[16] = {number,
+                                 type,
+                                 drives[type].last_cylinder,
+                                 drives[type].sectors,
+                                 1,
+                                 0xaf,
+                                 2,
+                                 0x25,
+                                 2,
+                                 drives[type].sectors,
+                                 drives[type].gap,
+                                 0xff,
+                                 drives[type].format_gap,
+                                 0xf6,
+                                 15,
+                                 8};
+    snprintf(name, sizeof(name), "FLP%c", (char)('A' + (number & 1)));
+    size_t device = aml_device_begin(aml, name);
+    aml_name_integer(aml, "_ADR", number);
+    aml_name(aml, "_FDI");
+    size_t package = aml_package_begin(aml, 16);
+    for (unsigned i = 0; i < 16; i++)
+        aml_integer(aml, values[i]);
+    aml_end(aml, package);
+    aml_end(aml, device);
+}
+
+static void put_floppy(const struct acpi_config *config, struct bytes *aml)
+{
+    /* _FDE (9.8.3): four drives, 1 where there is one, and a tape drive: never. */
+    uint8_t drives[20] = {
+        [0] = config->floppy_type[0] != 0, [4] = config->floppy_type[1] != 0, [16] = 2};
+    size_t device = aml_device_begin(aml, "FDC0");
+    aml_name_eisa_id(aml, "_HID", "PNP0700");
+    size_t resources = aml_resources_begin(aml, "_CRS");
+    aml_io(aml, config->floppy_port + 2, 4);
+    aml_io(aml, config->floppy_port + 7, 1);
+    aml_irq(aml, config->floppy_irq);
+    aml_dma(aml, config->floppy_dma);
+    aml_resources_end(aml, resources);
+    aml_name(aml, "_FDE");
+    aml_buffer(aml, drives, sizeof(drives));
+    for (unsigned i = 0; i < 2; i++)
+        put_floppy_drive(i, config->floppy_type[i], aml);
+    aml_end(aml, device);
+}
+
+static void put_dma(const struct acpi_config *config, struct bytes *aml)
+{
+    size_t device = aml_device_begin(aml, "DMAC");
+    aml_name_eisa_id(aml, "_HID", "PNP0200");
+    size_t resources = aml_resources_begin(aml, "_CRS");
+    aml_io(aml, config->dma_port[0], 16);
+    aml_io(aml, config->dma_port[1], 15);
+    aml_io(aml, config->dma_port[2], 32);
+    aml_dma(aml, 4);
+    aml_resources_end(aml, resources);
+    aml_end(aml, device);
+}
+
 static void put_pics(const struct acpi_config *config, struct bytes *aml)
 {
     size_t device = aml_device_begin(aml, "PIC");
@@ -171,6 +244,10 @@ static void put_isa(const struct acpi_config *config, struct bytes *aml)
     size_t device = aml_device_begin(aml, "ISA");
     aml_name_integer(aml, "_ADR", (uint64_t)config->lpc_slot << 16);
     put_pics(config, aml);
+    if (config->dma_port[2])
+        put_dma(config, aml);
+    if (config->floppy_port)
+        put_floppy(config, aml);
     put_isa_device(aml, "PIT", "PNP0100", config->pit_port, 4, 0);
     put_isa_device(aml, "RTC", "PNP0B00", config->rtc_port, 8, config->rtc_irq);
     put_keyboard(config, aml);

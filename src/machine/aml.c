@@ -296,6 +296,14 @@ void aml_irq(struct bytes *aml, unsigned irq)
     bytes_u16(aml, (uint16_t)(1u << irq));
 }
 
+void aml_dma(struct bytes *aml, unsigned channel)
+{
+    assert(channel < 8);
+    bytes_u8(aml, 0x2a);
+    bytes_u8(aml, (uint8_t)(1u << channel));
+    bytes_u8(aml, 0);
+}
+
 void aml_memory32(struct bytes *aml, uint32_t base, uint32_t size_bytes, bool writable)
 {
     bytes_u8(aml, 0x86);

@@ -49,7 +49,8 @@ size_t aml_resources_begin(struct bytes *aml, const char *name);
 void aml_resources_end(struct bytes *aml, size_t mark);
 
 void aml_io(struct bytes *aml, uint16_t port, uint8_t size);
-void aml_irq(struct bytes *aml, unsigned irq); /* ISA: edge, high, exclusive */
+void aml_irq(struct bytes *aml, unsigned irq);     /* ISA: edge, high, exclusive */
+void aml_dma(struct bytes *aml, unsigned channel); /* ISA: bytes, compatible speed */
 void aml_memory32(struct bytes *aml, uint32_t base, uint32_t size_bytes, bool writable);
 /* Windows that a bridge passes on to what is behind it; `last` is inclusive. */
 void aml_bus_window(struct bytes *aml, uint16_t first, uint16_t last);

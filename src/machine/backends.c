@@ -22,6 +22,8 @@ static bool open_disks(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
         const struct machine_disk *disk = &machine->config.disks[i];
+        if (!disk->path)
+            continue;
         const struct raw_config config = {
             .path = disk->path,
             .read_only = disk->read_only,
@@ -166,6 +168,7 @@ static bool plug_disks(struct machine *machine, struct error *err)
             if (!plug_nvme_disk(machine, i, places++, err))
                 return false;
             break;
+        case MACHINE_DISK_FLOPPY: break; /* the board's own */
         case MACHINE_DISK_BUSES: assert(false);
         }
     }
@@ -288,7 +291,7 @@ bool backends_flush(struct machine *machine, struct error *err)
         const struct block_backend *disk = &machine->backends.disk[i];
         requests[i] =
             (struct block_request){.kind = BLOCK_FLUSH, .done = flushed, .opaque = &errors[i]};
-        if (!machine->config.disks[i].read_only)
+        if (disk->close && !machine->config.disks[i].read_only)
             disk->submit(disk->opaque, &requests[i]);
     }
     backends_drain(machine);

@@ -43,8 +43,9 @@ static const struct field flags[] = {FIELD(machine_config, no_balloon),
                                      FIELD(machine_config, parallel_ignores_strobe)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-static const char *const disk_buses[MACHINE_DISK_BUSES] = {
-    [MACHINE_DISK_VIRTIO] = "virtio", [MACHINE_DISK_NVME] = "nvme"};
+static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio",
+                                                           [MACHINE_DISK_NVME] = "nvme",
+                                                           [MACHINE_DISK_FLOPPY] = "floppy"};
 
 static const char *const vgas[MACHINE_VGAS] = {
     [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std"};
@@ -296,8 +297,9 @@ static bool take_disks(struct machine_config *config, const json_t *root)
     for (unsigned i = 0; i < config->disk_count; i++) {
         struct machine_disk *disk = &config->disks[i];
         const json_t *from = json_array_get(list, i);
-        if (!take_string(json_object_get(from, "path"), &disk->path) || !disk->path ||
-            !take_disk_bus(from, &disk->bus) || !take_devfn(from, "devfn", &disk->devfn) ||
+        if (!take_string(json_object_get(from, "path"), &disk->path) ||
+            !take_disk_bus(from, &disk->bus) || (!disk->path && disk->bus != MACHINE_DISK_FLOPPY) ||
+            !take_devfn(from, "devfn", &disk->devfn) ||
             !take_string(json_object_get(from, "serial"), &disk->serial) ||
             !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||
             !take_flag(json_object_get(from, "raw"), &disk->is_surely_raw))

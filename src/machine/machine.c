@@ -302,6 +302,12 @@ static bool check_counts(const struct machine_config *config, struct error *err)
     if (config->disk_count > MACHINE_MAX_DISKS)
         return error_usage(err, what, NULL, "%u disks are too many: at most %d", config->disk_count,
                            MACHINE_MAX_DISKS);
+    unsigned floppies = 0;
+    for (unsigned i = 0; i < config->disk_count; i++)
+        floppies += config->disks[i].bus == MACHINE_DISK_FLOPPY;
+    if (floppies > MACHINE_MAX_FLOPPIES)
+        return error_usage(err, what, NULL, "%u floppy drives are too many: at most %d", floppies,
+                           MACHINE_MAX_FLOPPIES);
     if (config->net_count > MACHINE_MAX_NETS)
         return error_usage(err, what, NULL, "%u network cards are too many: at most %d",
                            config->net_count, MACHINE_MAX_NETS);
@@ -500,6 +506,18 @@ static bool tell_firmware(struct machine *machine, struct error *err)
     return fw_items_put(q35_fw_cfg(machine->board), &items, err);
 }
 
+static void take_floppies(const struct machine *machine, struct q35_config *board)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct block_backend *disk = &machine->backends.disk[i];
+        if (machine->config.disks[i].bus != MACHINE_DISK_FLOPPY)
+            continue;
+        board->floppies[count].is_there = true;
+        board->floppies[count++].medium = disk->close ? disk : NULL;
+    }
+}
+
 static bool make_board(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
@@ -525,6 +543,7 @@ static bool make_board(struct machine *machine, struct error *err)
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
     board.rtc_is_local = config->rtc_is_local;
+    take_floppies(machine, &board);
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)
         board.uart[i] = backends_char(&machine->backends.serial[i]);

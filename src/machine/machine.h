@@ -21,6 +21,7 @@ enum {
     MACHINE_MAX_HOST_CPU = 1023, /* the last that can be named */
     MACHINE_MAX_INITRDS = 16,
     MACHINE_MAX_DISKS = 22,
+    MACHINE_MAX_FLOPPIES = 2,
     MACHINE_MAX_NETS = 4,
     MACHINE_MAX_FORWARDS = 64, /* a network card */
     MACHINE_MAX_SERIALS = 4,
@@ -34,10 +35,15 @@ enum {
 };
 
 /* What a disk is attached to. */
-enum machine_disk_bus { MACHINE_DISK_VIRTIO, MACHINE_DISK_NVME, MACHINE_DISK_BUSES };
+enum machine_disk_bus {
+    MACHINE_DISK_VIRTIO,
+    MACHINE_DISK_NVME,
+    MACHINE_DISK_FLOPPY, /* a disk in a floppy drive */
+    MACHINE_DISK_BUSES
+};
 
 struct machine_disk {
-    const char *path;
+    const char *path; /* NULL: a drive without a disk (MACHINE_DISK_FLOPPY) */
     enum machine_disk_bus bus;
     const char *serial; /* what the guest sees as the disk's id, up to 20 bytes; may be NULL */
     bool read_only;

@@ -12,6 +12,7 @@
 #include "dev/exit_port.h"
 #include "dev/hpet.h"
 #include "dev/i8042.h"
+#include "dev/i8237.h"
 #include "dev/i8254.h"
 #include "dev/i8259.h"
 #include "dev/ich9_lpc.h"
@@ -23,6 +24,7 @@
 #include "dev/pci_host.h"
 #include "dev/post_port.h"
 #include "dev/reset_cf9.h"
+#include "dev/storage/floppy.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "dev/vga/vga.h"
@@ -65,6 +67,7 @@ enum {
 /* ---- ports ---- */
 
 enum {
+    DMA_BYTE_PORT = 0x00,
     PIC_MASTER_PORT = 0x20,
     PIT_PORT = 0x40,
     KEYBOARD_DATA_PORT = 0x60,
@@ -72,7 +75,9 @@ enum {
     KEYBOARD_COMMAND_PORT = 0x64,
     RTC_PORT = 0x70,
     POST_PORT = 0x80,
+    DMA_PAGE_PORT = 0x81,
     PIC_SLAVE_PORT = 0xa0,
+    DMA_WORD_PORT = 0xc0,
     TESTDEV_VALUE_PORT = 0xe0,
     TESTDEV_FLUSH_PORT = 0xe4,
     DEBUGCON_PORT = 0xe9,
@@ -81,6 +86,7 @@ enum {
     VGA_DISPI_PORT = 0x1ce,
     PARALLEL_PORT = 0x378,
     VGA_PORT = 0x3b0,
+    FLOPPY_PORT = 0x3f0,
     ELCR_PORT = 0x4d0,
     FW_CFG_PORT = 0x510,
     PM_PORT = 0x600,
@@ -97,10 +103,12 @@ enum {
     IRQ_PIT = 0,
     IRQ_KEYBOARD = 1,
     IRQ_CASCADE = 2,
+    IRQ_FLOPPY = 6,
     IRQ_PARALLEL = 7,
     IRQ_RTC = 8,
     IRQ_SCI = 9,
     IRQ_MOUSE = 12,
+    DMA_FLOPPY = 2,
     ISA_IRQS = 16,
     GSI_PIT = 2,
     GSI_PCI = 16,           /* PIRQA … PIRQH */
@@ -147,6 +155,8 @@ struct q35 {
     struct msi_sink msi;
     struct acpi_pm *acpi_pm;
     struct mc146818 *rtc;
+    struct i8237 *dma;
+    struct floppy *floppy; /* NULL: none */
     struct pci_bus *pci;
     struct fw_cfg *fw_cfg;
     struct input *input;
@@ -667,6 +677,57 @@ static bool make_parallel(struct q35 *board, struct error *err)
     return true;
 }
 
+/* ---- DMA and floppy drives ---- */
+
+static bool make_dma(struct q35 *board, struct error *err)
+{
+    const struct i8237_config config = {
+        .byte_base = DMA_BYTE_PORT,
+        .word_base = DMA_WORD_PORT,
+        .page_base = DMA_PAGE_PORT,
+        .ram = board->config.ram,
+    };
+    board->dma = i8237_create(&config, board->config.bus, err);
+    if (!board->dma)
+        return false;
+    add(board, &i8237_ops, board->dma);
+    return true;
+}
+
+/* What a PC's setup program leaves in CMOS memory: types of both drives, and how many there are. */
+static void tell_floppies(struct q35 *board)
+{
+    enum { CMOS_TYPES = 0x10, CMOS_EQUIPMENT = 0x14 };
+    unsigned first = floppy_drive_type(board->floppy, 0);
+    unsigned second = floppy_drive_type(board->floppy, 1);
+    unsigned count = (first != FLOPPY_NONE) + (second != FLOPPY_NONE);
+    mc146818_set_cmos(board->rtc, CMOS_TYPES, (uint8_t)(first << 4 | second));
+    mc146818_set_cmos(board->rtc, CMOS_EQUIPMENT, (uint8_t)((count - 1) << 6 | 1));
+}
+
+static bool make_floppy(struct q35 *board, struct error *err)
+{
+    struct floppy_config config = {
+        .base = FLOPPY_PORT,
+        .irq = isa_line(board, IRQ_FLOPPY),
+        .dma = i8237_channel(board->dma, DMA_FLOPPY),
+        .log = board->config.log,
+    };
+    static_assert((int)FLOPPY_DRIVES == 2, "as many as the configuration has");
+    if (!board->config.floppies[0].is_there && !board->config.floppies[1].is_there)
+        return true;
+    for (unsigned i = 0; i < FLOPPY_DRIVES; i++) {
+        config.drives[i].is_there = board->config.floppies[i].is_there;
+        config.drives[i].medium = board->config.floppies[i].medium;
+    }
+    board->floppy = floppy_create(&config, board->config.bus, err);
+    if (!board->floppy)
+        return false;
+    add(board, &floppy_ops, board->floppy);
+    tell_floppies(board);
+    return true;
+}
+
 /* ---- PCI ---- */
 
 static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)
@@ -792,9 +853,10 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
     pthread_mutex_init(&board->irq_lock, NULL);
     if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
         !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
-        !make_input(board, err) || !make_i8042(board, err) || !make_uarts(board, err) ||
-        !make_parallel(board, err) || !make_fw_cfg(board, err) || !make_pci(board, err) ||
-        !make_testdev(board, err) || !make_exit_port(board, err)) {
+        !make_input(board, err) || !make_i8042(board, err) || !make_dma(board, err) ||
+        !make_floppy(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
+        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
+        !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }
@@ -887,9 +949,15 @@ static bool make_acpi(struct q35 *board, struct error *err)
         .mouse_irq = IRQ_MOUSE,
         .parallel_port = board->config.parallel ? PARALLEL_PORT : 0,
         .parallel_irq = IRQ_PARALLEL,
+        .dma_port = {DMA_BYTE_PORT, DMA_PAGE_PORT, DMA_WORD_PORT},
+        .floppy_port = board->floppy ? FLOPPY_PORT : 0,
+        .floppy_irq = IRQ_FLOPPY,
+        .floppy_dma = DMA_FLOPPY,
     };
     static_assert((int)Q35_MAX_UARTS == (int)ACPI_MAX_UARTS, "as many places for them");
     memcpy(acpi.uart, uarts, sizeof(uarts));
+    for (unsigned i = 0; board->floppy && i < FLOPPY_DRIVES; i++)
+        acpi.floppy_type[i] = (uint8_t)floppy_drive_type(board->floppy, i);
     describe_wiring(&acpi);
     return acpi_build(&acpi, ACPI_GPA, ACPI_BYTES, &board->acpi, err);
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "bus/block.h"
 #include "bus/bus.h"
 #include "bus/char.h"
 #include "bus/clock.h"
@@ -80,6 +81,11 @@ struct q35_config {
     const struct char_backend *debugcon;
     const struct char_backend *post;
     const struct char_backend *parallel; /* NULL: no parallel port */
+    /* Drives of the floppy controller; none: there is no controller. */
+    struct {
+        bool is_there;
+        const struct block_backend *medium; /* NULL: it is empty */
+    } floppies[2];
     bool parallel_ignores_strobe;
     bool has_exit_port;
     uint16_t exit_port; /* 0: the customary one */

@@ -201,8 +201,9 @@ static void save_disks(const struct machine *machine, struct save *save)
     save_u32(save, machine->config.disk_count);
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
         const struct block_backend *disk = &machine->backends.disk[i];
-        struct block_info info;
-        disk->info(disk->opaque, &info);
+        struct block_info info = {0};
+        if (disk->close)
+            disk->info(disk->opaque, &info);
         save_u64(save, info.size_bytes);
         save_u64(save, (uint64_t)info.changed_ns);
     }
@@ -214,8 +215,9 @@ static bool check_disk(const struct machine *machine, unsigned index, struct loa
 {
     const struct block_backend *disk = &machine->backends.disk[index];
     const char *path = machine->config.disks[index].path;
-    struct block_info info;
-    disk->info(disk->opaque, &info);
+    struct block_info info = {0};
+    if (disk->close)
+        disk->info(disk->opaque, &info);
     uint64_t size_bytes = load_u64(load);
     int64_t changed_ns = (int64_t)load_u64(load);
     if (load->failed)

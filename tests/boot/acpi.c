@@ -54,6 +54,11 @@ static struct acpi_config board(unsigned vcpu_count)
         .pic_port = {0x20, 0xa0},
         .elcr_port = 0x4d0,
         .keyboard_port = {0x60, 0x64},
+        .dma_port = {0x00, 0x81, 0xc0},
+        .floppy_port = 0x3f0,
+        .floppy_irq = 6,
+        .floppy_dma = 2,
+        .floppy_type = {4, 1},
         .keyboard_irq = 1,
         .mouse_irq = 12,
     };

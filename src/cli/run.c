@@ -249,6 +249,25 @@ static bool store_floppy(void *target, const char *value, struct error *err)
     return true;
 }
 
+/* A drive for ISO images; "none" is one with nothing in it. */
+static bool store_cdrom(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (!store_disk(target, value, err))
+        return false;
+    struct machine_disk *disk = &request->vm.machine.disks[request->vm.machine.disk_count - 1];
+    disk->is_cdrom = disk->read_only = true;
+    if (!strcmp(disk->path, "none"))
+        disk->path = NULL;
+    if (!strstr(value, ",bus="))
+        disk->bus = MACHINE_DISK_AHCI;
+    if (disk->bus == MACHINE_DISK_AHCI)
+        return true;
+    error_usage(err, "bus of a CD-ROM drive", machine_disk_bus_name(disk->bus),
+                "it has no such drives");
+    return error_hint(err, "the default is ahci");
+}
+
 static bool net_kind(struct machine_net *net, const char *piece, struct error *err)
 {
     unsigned long fd;
@@ -622,6 +641,8 @@ static const struct option_spec options[] = {
      "a raw image or block device as /dev/vda, /dev/vdb …", store_disk},
     {"floppy", 0, "PATH[,ro][,raw]",
      "a floppy disk's image in the next drive; none: an empty drive", store_floppy},
+    {"cdrom", 0, "PATH[,serial=TEXT][,bus=NAME]", "a CD-ROM drive with an ISO image, or with none",
+     store_cdrom},
     {"net", 0, "KIND[,mac=ADDRESS][,slot=N]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},
     {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",

@@ -13,6 +13,7 @@
 #include "host/slirp.h"
 #include "host/tap.h"
 #include "host/tty.h"
+#include "machine/drives.h"
 #include "machine/machine_internal.h"
 
 #include <assert.h>
@@ -26,8 +27,8 @@ static bool open_disks(struct machine *machine, struct error *err)
             continue;
         const struct raw_config config = {
             .path = disk->path,
-            .read_only = disk->read_only,
-            .is_surely_raw = disk->is_surely_raw,
+            .read_only = disk->read_only || disk->is_cdrom,
+            .is_surely_raw = disk->is_surely_raw || disk->is_cdrom,
             .log = machine->log,
         };
         if (!raw_open(&config, machine->loop, &machine->backends.disk[i], err))
@@ -169,6 +170,7 @@ static bool plug_disks(struct machine *machine, struct error *err)
                 return false;
             break;
         case MACHINE_DISK_FLOPPY: break; /* the board's own */
+        case MACHINE_DISK_AHCI: break;
         case MACHINE_DISK_BUSES: assert(false);
         }
     }
@@ -265,7 +267,8 @@ static bool plug_balloon(struct machine *machine, struct error *err)
 bool backends_plug(struct machine *machine, struct error *err)
 {
     return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
-           plug_consoles(machine, err) && plug_disks(machine, err) && display_plug(machine, err);
+           plug_consoles(machine, err) && plug_disks(machine, err) &&
+           drives_plug_ahci(machine, err) && display_plug(machine, err);
 }
 
 void backends_drain(struct machine *machine)

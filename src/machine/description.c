@@ -45,7 +45,8 @@ static const struct field flags[] = {FIELD(machine_config, no_balloon),
 
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio",
                                                            [MACHINE_DISK_NVME] = "nvme",
-                                                           [MACHINE_DISK_FLOPPY] = "floppy"};
+                                                           [MACHINE_DISK_FLOPPY] = "floppy",
+                                                           [MACHINE_DISK_AHCI] = "ahci"};
 
 static const char *const vgas[MACHINE_VGAS] = {
     [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std"};
@@ -146,10 +147,10 @@ static json_t *disks_of(const struct machine_config *config)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct machine_disk *disk = &config->disks[i];
         json_array_append_new(
-            list, json_pack("{s:o, s:s, s:i, s:o, s:b, s:b}", "path", path_of(disk->path), "bus",
-                            machine_disk_bus_name(disk->bus), "devfn", disk->devfn, "serial",
-                            string_of(disk->serial), "read_only", disk->read_only, "raw",
-                            disk->is_surely_raw));
+            list, json_pack("{s:o, s:b, s:s, s:i, s:o, s:b, s:b}", "path", path_of(disk->path),
+                            "cdrom", disk->is_cdrom, "bus", machine_disk_bus_name(disk->bus),
+                            "devfn", disk->devfn, "serial", string_of(disk->serial), "read_only",
+                            disk->read_only, "raw", disk->is_surely_raw));
     }
     return list;
 }
@@ -298,7 +299,9 @@ static bool take_disks(struct machine_config *config, const json_t *root)
         struct machine_disk *disk = &config->disks[i];
         const json_t *from = json_array_get(list, i);
         if (!take_string(json_object_get(from, "path"), &disk->path) ||
-            !take_disk_bus(from, &disk->bus) || (!disk->path && disk->bus != MACHINE_DISK_FLOPPY) ||
+            !take_flag(json_object_get(from, "cdrom"), &disk->is_cdrom) ||
+            !take_disk_bus(from, &disk->bus) ||
+            (!disk->path && !disk->is_cdrom && disk->bus != MACHINE_DISK_FLOPPY) ||
             !take_devfn(from, "devfn", &disk->devfn) ||
             !take_string(json_object_get(from, "serial"), &disk->serial) ||
             !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||

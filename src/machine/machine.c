@@ -656,6 +656,8 @@ void machine_destroy(struct machine *machine)
         boot_file_close(machine->initrds[i]);
         free(machine->module_texts[i]);
     }
+    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
+        free(machine->media[i]);
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)

@@ -39,11 +39,13 @@ enum machine_disk_bus {
     MACHINE_DISK_VIRTIO,
     MACHINE_DISK_NVME,
     MACHINE_DISK_FLOPPY, /* a disk in a floppy drive */
+    MACHINE_DISK_AHCI,
     MACHINE_DISK_BUSES
 };
 
 struct machine_disk {
-    const char *path; /* NULL: a drive without a disk (MACHINE_DISK_FLOPPY) */
+    const char *path; /* NULL: a CD-ROM or floppy drive with nothing in it */
+    bool is_cdrom;    /* a drive for ISO images, which is read-only */
     enum machine_disk_bus bus;
     const char *serial; /* what the guest sees as the disk's id, up to 20 bytes; may be NULL */
     bool read_only;
@@ -193,6 +195,12 @@ void machine_resume(struct machine *machine);
 void machine_power_button(struct machine *machine);
 void machine_reset(struct machine *machine);
 void machine_quit(struct machine *machine);
+
+/* Puts an ISO image into a CD-ROM drive in place of what is in it, or takes that out (`path` NULL).
+ * Drives are "cdrom0" …, in the order of their options; NULL is the first. A guest that has locked
+ * the drive is only told that the medium is wanted, and it is a failure, unless `is_forced`. */
+bool machine_change_medium(struct machine *machine, const char *drive, const char *path,
+                           bool is_forced, struct error *err);
 
 /* Text for a person, in lines, cut to fit; returns its length. */
 size_t machine_info(struct machine *machine, char *text, size_t size_bytes);

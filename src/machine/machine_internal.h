@@ -52,6 +52,7 @@ enum machine_request {
 struct machine_debug;
 struct screen;
 struct vnc;
+struct scsi_lun;
 
 struct machine {
     struct machine_config config;
@@ -69,9 +70,11 @@ struct machine {
     struct vcpus *vcpus;
     struct q35 *board;
     struct backends backends;
-    struct vnc *vnc;               /* NULL: nobody looks that way */
-    struct screen *screen;         /* NULL: there is no graphics device */
-    struct virtio_device *console; /* the board's; NULL: none */
+    struct vnc *vnc;                            /* NULL: nobody looks that way */
+    struct screen *screen;                      /* NULL: there is no graphics device */
+    struct virtio_device *console;              /* the board's; NULL: none */
+    struct scsi_lun *cdroms[MACHINE_MAX_DISKS]; /* by number of the disk; the board's */
+    char *media[MACHINE_MAX_DISKS];             /* paths of those that were put in later, ours */
     struct boot_rom rom;
     struct boot_file *kernel; /* NULL: only a ROM */
     struct boot_file *initrds[MACHINE_MAX_INITRDS];

@@ -195,15 +195,22 @@ static bool load_features(struct machine *machine, struct load *load, struct err
 
 /* ---- disks: their contents are not in the file, so they must be those of then ---- */
 
+/* Of a drive with no medium all is 0. */
+static struct block_info info_of(const struct machine *machine, unsigned index)
+{
+    const struct block_backend *disk = &machine->backends.disk[index];
+    struct block_info info = {0};
+    if (disk->close)
+        disk->info(disk->opaque, &info);
+    return info;
+}
+
 static void save_disks(const struct machine *machine, struct save *save)
 {
     save_begin(save, disks_section, SECTION_VERSION);
     save_u32(save, machine->config.disk_count);
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
-        const struct block_backend *disk = &machine->backends.disk[i];
-        struct block_info info = {0};
-        if (disk->close)
-            disk->info(disk->opaque, &info);
+        const struct block_info info = info_of(machine, i);
         save_u64(save, info.size_bytes);
         save_u64(save, (uint64_t)info.changed_ns);
     }
@@ -213,11 +220,8 @@ static void save_disks(const struct machine *machine, struct save *save)
 static bool check_disk(const struct machine *machine, unsigned index, struct load *load,
                        struct error *err)
 {
-    const struct block_backend *disk = &machine->backends.disk[index];
     const char *path = machine->config.disks[index].path;
-    struct block_info info = {0};
-    if (disk->close)
-        disk->info(disk->opaque, &info);
+    const struct block_info info = info_of(machine, index);
     uint64_t size_bytes = load_u64(load);
     int64_t changed_ns = (int64_t)load_u64(load);
     if (load->failed)

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ *
+ * Disks and CD-ROM drives on controllers, and changing what is in a drive while the machine runs.
+ */
+#include "machine/drives.h"
+
+#include "dev/storage/ahci.h"
+#include "dev/storage/ata.h"
+#include "host/raw.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SERIAL_BYTES = 21 };
+
+/* The person's, or one by number, so that the guest can tell two disks apart. */
+static void choose_serial(const struct machine *machine, unsigned index, char *serial)
+{
+    const struct machine_disk *disk = &machine->config.disks[index];
+    if (disk->serial)
+        snprintf(serial, SERIAL_BYTES, "%s", disk->serial);
+    else
+        snprintf(serial, SERIAL_BYTES, "SKEP%05u", index + 1);
+}
+
+static const struct block_backend *medium_of(const struct machine *machine, unsigned index)
+{
+    const struct block_backend *backend = &machine->backends.disk[index];
+    return backend->close ? backend : NULL;
+}
+
+struct scsi_lun *drives_make_lun(struct machine *machine, unsigned index,
+                                 const struct scsi_lun_config *how, struct error *err)
+{
+    char serial[SERIAL_BYTES];
+    struct scsi_lun_config config = *how;
+    choose_serial(machine, index, serial);
+    config.is_cdrom = machine->config.disks[index].is_cdrom;
+    config.medium = medium_of(machine, index);
+    config.serial = serial;
+    config.log = machine->log;
+    struct scsi_lun *lun = scsi_lun_create(&config, err);
+    if (config.is_cdrom)
+        machine->cdroms[index] = lun;
+    return lun;
+}
+
+static struct ata_drive *make_ata_drive(struct machine *machine, unsigned index, bool is_serial_ata,
+                                        struct error *err)
+{
+    char serial[SERIAL_BYTES];
+    choose_serial(machine, index, serial);
+    struct ata_drive_config config = {
+        .serial = serial, .is_serial_ata = is_serial_ata, .log = machine->log};
+    if (machine->config.disks[index].is_cdrom) {
+        const struct scsi_lun_config how = {.product = "CD-ROM", .keeps_sense = true};
+        config.cdrom = drives_make_lun(machine, index, &how, err);
+        if (!config.cdrom)
+            return NULL;
+    } else {
+        config.disk = medium_of(machine, index);
+    }
+    struct ata_drive *drive = ata_drive_create(&config, err);
+    if (!drive)
+        scsi_lun_destroy(config.cdrom);
+    return drive;
+}
+
+/* The drives of one bus, in their order; their number, or -1. */
+static int make_ata_drives(struct machine *machine, enum machine_disk_bus bus,
+                           struct ata_drive **drives, unsigned room, struct error *err)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        if (machine->config.disks[i].bus != bus)
+            continue;
+        if (count == room)
+            error_usage(err, "cannot attach disk", machine->config.disks[i].path,
+                        "%s has room for %u disks and drives", machine_disk_bus_name(bus), room);
+        else
+            drives[count] = make_ata_drive(machine, i, bus == MACHINE_DISK_AHCI, err);
+        if (count == room || !drives[count]) {
+            while (count)
+                ata_drive_destroy(drives[--count]);
+            return -1;
+        }
+        count++;
+    }
+    return (int)count;
+}
+
+bool drives_plug_ahci(struct machine *machine, struct error *err)
+{
+    const struct q35_place place = q35_place(machine->board, Q35_AHCI, 0);
+    struct ahci_config config = {.pci = place.pci,
+                                 .slot = place.slot,
+                                 .function = place.function,
+                                 .msi = place.msi,
+                                 .ram = machine->ram,
+                                 .log = machine->log};
+    int count = make_ata_drives(machine, MACHINE_DISK_AHCI, config.drives, AHCI_PORTS, err);
+    if (count <= 0)
+        return count == 0;
+    struct ahci *ahci = ahci_create(&config, err);
+    if (ahci)
+        q35_adopt(machine->board, &place, &ahci_ops, ahci);
+    return ahci;
+}
+
+/* ---- changing media ---- */
+
+static const char what_change[] = "cannot change the medium";
+
+/* By its number among the drives, as in "cdrom1"; NULL is the first one. */
+static int find_drive(const struct machine *machine, const char *name, struct error *err)
+{
+    unsigned number = 0;
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        char own[16];
+        if (!machine->config.disks[i].is_cdrom)
+            continue;
+        snprintf(own, sizeof(own), "cdrom%u", number++);
+        if (!name || !strcmp(name, own))
+            return (int)i;
+    }
+    if (number)
+        error_set(err, what_change, name, "there is no such drive; the last is cdrom%u",
+                  number - 1);
+    else
+        error_set(err, what_change, name, "the machine has no CD-ROM drive");
+    error_hint(err, "start it with --cdrom PATH, or --cdrom none for an empty drive");
+    return -1;
+}
+
+static bool open_medium(struct machine *machine, const char *path, struct block_backend *out,
+                        struct error *err)
+{
+    const struct raw_config config = {
+        .path = path, .read_only = true, .is_surely_raw = true, .log = machine->log};
+    return raw_open(&config, machine->loop, out, err);
+}
+
+bool machine_change_medium(struct machine *machine, const char *drive, const char *path,
+                           bool is_forced, struct error *err)
+{
+    int index = find_drive(machine, drive, err);
+    struct block_backend medium = {0};
+    char *copy = NULL;
+    if (index < 0)
+        return false;
+    if (path && !(copy = strdup(path)))
+        return error_errno(err, what_change, path, ENOMEM);
+    if (path && !open_medium(machine, path, &medium, err)) {
+        free(copy);
+        return false;
+    }
+    struct block_backend *place = &machine->backends.disk[index], old = *place;
+    if (!scsi_lun_change_medium(machine->cdroms[index], path ? &medium : NULL, is_forced)) {
+        if (path)
+            medium.close(medium.opaque);
+        free(copy);
+        error_set(err, what_change, machine->config.disks[index].path,
+                  "the guest has locked the drive; it was told that the medium is wanted");
+        return error_hint(err, "unmount it in the guest and try again, or take it with --force");
+    }
+    *place = medium;
+    if (old.close)
+        old.close(old.opaque);
+    free(machine->media[index]);
+    machine->media[index] = copy;
+    machine->config.disks[index].path = copy;
+    return true;
+}

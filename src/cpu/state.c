@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The state of a processor after RESET: SDM 3A table 9-1. */
+ * The state of a processor after RESET (SDM 3A table 9-1), and which paging it has (4.1.1). */
 #include "cpu/state.h"
 
 #include <string.h>
@@ -10,6 +10,12 @@ static void set_segment(struct x86_segment *segment, uint32_t type)
 {
     segment->limit = 0xffff;
     segment->attributes = type | SEGMENT_P;
+}
+
+bool x86_state_has_pae_paging(const struct x86_state *state)
+{
+    const uint64_t cr0_pg = UINT64_C(1) << 31, cr4_pae = 1 << 5, efer_lma = 1 << 10;
+    return (state->cr0 & cr0_pg) && (state->cr4 & cr4_pae) && !(state->efer & efer_lma);
 }
 
 void x86_state_reset(struct x86_state *state, bool is_bootstrap_processor)

@@ -80,6 +80,10 @@ struct x86_state {
     struct x86_table gdtr;
     struct x86_table idtr;
     uint64_t cr0, cr2, cr3, cr4, cr8;
+    /* Of PAE paging outside of long mode, as they were when CR3 was loaded (SDM 3A 4.4.1); without
+     * has_pdptes they are read from memory, as by a MOV to CR3. */
+    bool has_pdptes;
+    uint64_t pdpte[4];
     uint64_t xcr0;
     uint64_t dr[8]; /* 4 and 5 unused */
     uint64_t efer;
@@ -102,6 +106,9 @@ struct x86_state {
     enum x86_run_state run_state;
     struct x86_pending pending;
 };
+
+/* Paging with PDPTEs: on, with CR4.PAE, outside of long mode. */
+bool x86_state_has_pae_paging(const struct x86_state *state);
 
 /* The state after RESET or power-up (SDM 3A 9.1.1); an application processor waits for a SIPI. */
 void x86_state_reset(struct x86_state *state, bool is_bootstrap_processor);

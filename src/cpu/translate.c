@@ -28,7 +28,11 @@ static bool walk_wide(const struct x86_state *state, const struct ram *ram, uint
         unsigned shift = 12 + 9 * (level - 1);
         uint64_t index = linear >> shift & (level == 3 && !is_long ? 3 : 511);
         uint64_t entry;
-        if (!ram_read(ram, table + index * 8, &entry, 8) || !(entry & PTE_P))
+        if (level == 3 && state->has_pdptes)
+            entry = state->pdpte[index];
+        else if (!ram_read(ram, table + index * 8, &entry, 8))
+            return false;
+        if (!(entry & PTE_P))
             return false;
         bool may_be_large = level == 2 || (level == 3 && is_long);
         if (level == 1 || (may_be_large && (entry & PTE_PS))) {

@@ -7,12 +7,14 @@
 
 #include <string.h>
 
-enum { STATE_VERSION = 3 };
+/* Version 4 has the PDPTEs of PAE paging at its end. */
+enum { FIRST_VERSION = 3, STATE_VERSION = 4 };
 
 /* Saves, or loads when `save` is NULL. */
 struct walk {
     struct save *save;
     struct load *load;
+    uint32_t version;
 };
 
 static void walk_u8(struct walk *walk, uint8_t *value)
@@ -154,11 +156,17 @@ static void walk_state(struct walk *walk, struct x86_state *state)
         save_bytes(walk->save, state->xsave, sizeof(state->xsave));
     else
         load_bytes(walk->load, state->xsave, sizeof(state->xsave));
+    if (walk->version == FIRST_VERSION)
+        return;
+    walk_bool(walk, &state->has_pdptes);
+    walk_u64s(walk, state->pdpte, 4);
+    if (walk->load && state->has_pdptes && !x86_state_has_pae_paging(state))
+        load_fail(walk->load);
 }
 
 void state_save(const struct x86_state *state, struct save *save)
 {
-    struct walk walk = {.save = save};
+    struct walk walk = {.save = save, .version = STATE_VERSION};
     struct x86_state copy = *state;
     save_begin(save, "x86", STATE_VERSION);
     walk_state(&walk, &copy);
@@ -168,9 +176,9 @@ void state_save(const struct x86_state *state, struct save *save)
 bool state_load(struct x86_state *state, struct load *load)
 {
     struct walk walk = {.load = load};
-    uint32_t version;
     memset(state, 0, sizeof(*state));
-    if (!load_begin(load, "x86", &version) || version != STATE_VERSION)
+    if (!load_begin(load, "x86", &walk.version) || walk.version < FIRST_VERSION ||
+        walk.version > STATE_VERSION)
         return false;
     walk_state(&walk, state);
     return load_end(load);

@@ -99,6 +99,40 @@ static void nmi_by_task_gate(void **test)
     assert_false(state.pending.nmi_blocked);
 }
 
+/* SDM 3A 4.4.1: the PDPTEs are registers, loaded with CR3; what memory has of them later counts no
+ * more, in a processor that takes the state over neither. */
+static void pdptes(void **test)
+{
+    enum { PAE_PDPT = FREE_PAGE, PAE_PD = FREE_PAGE + PAGE_BYTES };
+    struct harness *h = *test;
+    struct x86_state state;
+    harness_protected_mode(h, &state);
+    harness_put64(h, PAE_PDPT, PAE_PD | PTE_P);
+    for (unsigned i = 1; i < 4; i++)
+        harness_put64(h, PAE_PDPT + 8 * i, 0);
+    harness_put64(h, PAE_PD, PTE_PS | PTE_W | PTE_P); /* the first 2 MiB */
+    state.cr0 |= CR0_PG;
+    state.cr4 |= CR4_PAE;
+    state.cr3 = PAE_PDPT;
+    put_code(h, CODE, "\xa1\0\0\x01\0\xf4", 6); /* MOV EAX, [CODE]; HLT */
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(state.rip, CODE + 6);
+    assert_true(state.has_pdptes);
+    assert_int_equal(state.pdpte[0], PAE_PD | PTE_P);
+    harness_put64(h, PAE_PDPT, 0);
+    state.run_state = X86_RUNNING;
+    state.rip = CODE;
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(state.rip, CODE + 6);
+    state.pdpte[3] = PTE_P | PTE_W; /* a reserved bit */
+    assert_false(cpu_set_state(h->cpu[0], &state));
+    /* Without them they are read by CR3: now nothing is mapped, and the third fault is the last. */
+    state.has_pdptes = false;
+    state.run_state = X86_RUNNING;
+    state.rip = CODE;
+    assert_int_equal(harness_run(h, &state), CPU_SHUTDOWN);
+}
+
 /* --- virtual-8086 mode ---------------------------------------------------------------------- */
 
 static void v86_mode(struct harness *h, struct x86_state *state)
@@ -274,8 +308,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(nmi_by_task_gate),     TEST(v86_events),     TEST(sysenter_in_long_mode),
-        TEST(sysexit_in_long_mode), TEST(syscall_legacy), TEST(null_segment_to_real),
+        TEST(pdptes),
+        TEST(nmi_by_task_gate),
+        TEST(v86_events),
+        TEST(sysenter_in_long_mode),
+        TEST(sysexit_in_long_mode),
+        TEST(syscall_legacy),
+        TEST(null_segment_to_real),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,6 +53,7 @@ struct engine_vm {
     struct engine_topology topology;
     struct engine_vcpu *vcpus[ENGINE_MAX_VCPUS]; /* those that are open */
     size_t run_size_bytes;
+    bool has_sregs2; /* KVM tells and takes the PDPTEs of PAE paging */
     pthread_mutex_t slot_lock;
     struct kvm_slot slots[KVM_SLOTS];
     unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */

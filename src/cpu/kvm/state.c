@@ -122,6 +122,36 @@ static void sregs_to(struct kvm_sregs *s, const struct x86_state *state)
     };
 }
 
+/* The PDPTEs of PAE paging, which may be others than those in memory by now (SDM 3A 4.4.1). */
+static bool get_pdptes(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err)
+{
+    struct kvm_sregs2 sregs;
+    if (!vcpu->vm->has_sregs2 || !x86_state_has_pae_paging(state))
+        return true;
+    if (kvm_ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs) < 0)
+        return error_errno(err, reading, "KVM_GET_SREGS2", errno);
+    state->has_pdptes = sregs.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID;
+    for (int i = 0; i < 4 && state->has_pdptes; i++)
+        state->pdpte[i] = sregs.pdptrs[i];
+    return true;
+}
+
+/* Behind KVM_SET_SREGS, which has them read from memory. */
+static bool set_pdptes(struct engine_vcpu *vcpu, const struct x86_state *state, struct error *err)
+{
+    struct kvm_sregs2 sregs;
+    if (!vcpu->vm->has_sregs2 || !state->has_pdptes || !x86_state_has_pae_paging(state))
+        return true;
+    if (kvm_ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs) < 0)
+        return error_errno(err, setting, "KVM_GET_SREGS2", errno);
+    sregs.flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
+    for (int i = 0; i < 4; i++)
+        sregs.pdptrs[i] = state->pdpte[i];
+    if (kvm_ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs) < 0)
+        return error_errno(err, setting, "KVM_SET_SREGS2", errno);
+    return true;
+}
+
 static bool get_registers(struct engine_vcpu *vcpu, struct x86_state *state, struct error *err)
 {
     struct kvm_regs regs;
@@ -141,7 +171,7 @@ static bool get_registers(struct engine_vcpu *vcpu, struct x86_state *state, str
         state->dr[i] = debug.db[i];
     state->dr[6] = debug.dr6;
     state->dr[7] = debug.dr7;
-    return true;
+    return get_pdptes(vcpu, state, err);
 }
 
 static bool set_registers(struct engine_vcpu *vcpu, const struct x86_state *state,
@@ -156,6 +186,8 @@ static bool set_registers(struct engine_vcpu *vcpu, const struct x86_state *stat
         debug.db[i] = state->dr[i];
     if (kvm_ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
         return error_errno(err, setting, "KVM_SET_SREGS", errno);
+    if (!set_pdptes(vcpu, state, err))
+        return false;
     if (kvm_ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0)
         return error_errno(err, setting, "KVM_SET_REGS", errno);
     if (kvm_ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0)

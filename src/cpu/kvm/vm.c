@@ -51,6 +51,7 @@ static bool create(struct engine_vm *vm, struct error *err)
     if (size < (int)sizeof(struct kvm_run))
         return error_errno(err, what, "KVM_GET_VCPU_MMAP_SIZE", errno);
     vm->run_size_bytes = (size_t)size;
+    vm->has_sregs2 = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0;
     int most = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
     if (most > 0 && vm->vcpu_count > (unsigned)most)
         return error_set(err, what, NULL, "%u processors asked for, KVM has at most %d",

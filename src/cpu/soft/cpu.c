@@ -162,11 +162,13 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
     cpu->delivering_ext = false;
 }
 
+static bool has_pae_paging(const struct cpu *cpu)
+{
+    return (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
+}
+
 static void settle(struct cpu *cpu)
 {
-    bool is_pae = (cpu->cr0 & CR0_PG) && (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
-    if (is_pae)
-        paging_load_pdptes(cpu, cpu->cr3);
     cpu->x87_ready = false;
     tlb_flush_all(cpu);
     tlb_switch(cpu, cpu->cr4 & CR4_PCIDE ? cpu->cr3 & 0xfff : 0, false);
@@ -269,6 +271,9 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     state->cr2 = cpu->cr2;
     state->cr3 = cpu->cr3;
     state->cr4 = cpu->cr4;
+    state->has_pdptes = has_pae_paging(cpu);
+    if (state->has_pdptes)
+        memcpy(state->pdpte, cpu->pdpte, sizeof(state->pdpte));
     state->efer = cpu->efer;
     state->xcr0 = cpu->xcr0;
     memcpy(state->dr, cpu->dr, sizeof(state->dr));
@@ -327,7 +332,8 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
         (state->xcr0 & 1) && !(state->xcr0 & ~(vector_xcr0_supported(cpu) | UINT64_C(3)));
     bool is_v86_sound = !(state->rflags & RFLAGS_VM) || ((state->cr0 & CR0_PE) && !is_long);
     bool is_exception_sound = !state->pending.exception || state->pending.vector < 32;
-    return is_paging_sound && is_long_sound && is_v86_sound && is_xcr0_sound &&
+    bool is_pdpte_sound = !state->has_pdptes || paging_are_pdptes_good(cpu, state->pdpte);
+    return is_paging_sound && is_long_sound && is_pdpte_sound && is_v86_sound && is_xcr0_sound &&
            is_exception_sound && state->run_state <= X86_WAIT_FOR_SIPI &&
            (!is_long || is_canonical(state->rip)) && !(state->cr4 & ~cpuid_cr4_allowed(cpu));
 }
@@ -358,6 +364,10 @@ bool cpu_set_state(struct cpu *cpu, const struct x86_state *state)
     cpu->nmi_blocked = state->pending.nmi_blocked;
     cpu->interrupt_shadow = state->pending.sti_shadow;
     cpu->mov_ss_shadow = state->pending.mov_ss_shadow;
+    if (state->has_pdptes)
+        memcpy(cpu->pdpte, state->pdpte, sizeof(cpu->pdpte));
+    else if (has_pae_paging(cpu))
+        paging_load_pdptes(cpu, cpu->cr3);
     cpu->pending_debug = state->pending.debug & (DR6_HITS | DR6_BS | DR6_BT);
     if (cpu->cr0 & CR0_PE)
         cpu->cpl =

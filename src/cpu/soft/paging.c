@@ -278,15 +278,22 @@ bool paging_walk(struct cpu *cpu, uint64_t linear, enum memory_access access, en
     return is_good;
 }
 
-bool paging_load_pdptes(struct cpu *cpu, uint64_t cr3)
+bool paging_are_pdptes_good(const struct cpu *cpu, const uint64_t entry[4])
 {
     uint64_t reserved = UINT64_C(0x1e6) | UINT64_C(0xfff0000000000000) | physical_reserved(cpu);
-    uint64_t entry[4];
-    for (unsigned i = 0; i < 4; i++) {
-        entry[i] = entry_read(cpu, (cr3 & UINT64_C(0xffffffe0)) + i * 8, true);
+    for (unsigned i = 0; i < 4; i++)
         if ((entry[i] & PTE_P) && (entry[i] & reserved))
             return false;
-    }
+    return true;
+}
+
+bool paging_load_pdptes(struct cpu *cpu, uint64_t cr3)
+{
+    uint64_t entry[4];
+    for (unsigned i = 0; i < 4; i++)
+        entry[i] = entry_read(cpu, (cr3 & UINT64_C(0xffffffe0)) + i * 8, true);
+    if (!paging_are_pdptes_good(cpu, entry))
+        return false;
     memcpy(cpu->pdpte, entry, sizeof(entry));
     return true;
 }

@@ -59,6 +59,8 @@ bool paging_walk(struct cpu *cpu, uint64_t linear, enum memory_access access, en
 /* PDPTEs of PAE paging, read when CR3 is loaded: false, and nothing is changed, when one has
  * reserved bits set. */
 bool paging_load_pdptes(struct cpu *cpu, uint64_t cr3);
+/* Whether none of them that is present has a reserved bit. */
+bool paging_are_pdptes_good(const struct cpu *cpu, const uint64_t entry[4]);
 
 bool tlb_open(struct cpu *cpu);
 void tlb_close(struct cpu *cpu);

@@ -355,6 +355,15 @@ static void set_field(const struct gdb_register *reg, struct x86_state *state, u
     memcpy(field, &value, size_bytes);
 }
 
+/* After a change of these the PDPTEs of PAE paging are to be read from memory again. */
+static bool is_paging_control(const struct gdb_register *reg)
+{
+    return reg->kind == GDB_FIELD && (reg->offset == offsetof(struct x86_state, cr0) ||
+                                      reg->offset == offsetof(struct x86_state, cr3) ||
+                                      reg->offset == offsetof(struct x86_state, cr4) ||
+                                      reg->offset == offsetof(struct x86_state, efer));
+}
+
 bool gdb_register_set(const struct gdb_register *reg, struct x86_state *state, const uint8_t *bytes)
 {
     uint8_t old[GDB_REGISTER_BYTES];
@@ -371,7 +380,10 @@ bool gdb_register_set(const struct gdb_register *reg, struct x86_state *state, c
     case GDB_SELECTOR: set_selector(state, reg->index, (uint16_t)value); break;
     case GDB_CONTROL: set_control(state->xsave, reg->index, value); break;
     case GDB_GPR:
-    case GDB_FIELD: set_field(reg, state, value); break;
+    case GDB_FIELD:
+        set_field(reg, state, value);
+        state->has_pdptes &= !is_paging_control(reg);
+        break;
     default: memcpy(state->xsave + xsave_offset(reg), bytes, reg->size_bytes); break;
     }
     return true;

@@ -17,7 +17,8 @@
 
 /* The options of all these verbs; each has its part of them. */
 struct options {
-    bool help, now, stop;
+    bool help, now, stop, force;
+    const char *drive;
 };
 
 #define FLAG(name)                                                                                 \
@@ -29,6 +30,13 @@ struct options {
 FLAG(help)
 FLAG(now)
 FLAG(stop)
+FLAG(force)
+
+static bool store_drive(void *target, const char *value, struct error *err)
+{
+    ((struct options *)target)->drive = value;
+    return true;
+}
 
 static FILE *connect_to(const char *target, struct error *err)
 {
@@ -135,8 +143,22 @@ bool control_absolute(const char *file, char path[PATH_MAX], struct error *err)
     if (file[0] != '/' && !getcwd(folder, sizeof(folder)))
         return error_errno(err, "cannot tell the folder", NULL, errno);
     if (snprintf(path, PATH_MAX, "%s%s%s", folder, *folder ? "/" : "", file) >= PATH_MAX)
-        return error_errno(err, "cannot write to", file, ENAMETOOLONG);
+        return error_errno(err, "cannot use the file", file, ENAMETOOLONG);
     return true;
+}
+
+static json_t *media_request(const struct options *options, const char *what, struct error *err)
+{
+    char path[PATH_MAX];
+    bool is_eject = !strcmp(what, "eject");
+    if (!is_eject && !control_absolute(what, path, err))
+        return NULL;
+    json_t *request =
+        json_pack("{s:s, s:s?, s:s?, s:b}", "command", "media", "file", is_eject ? NULL : path,
+                  "drive", options->drive, "force", options->force);
+    if (!request)
+        error_set(err, "cannot use the file", what, "its name is not UTF-8");
+    return request;
 }
 
 static json_t *request_for(const struct verb *verb, const struct options *options, char **operands,
@@ -145,6 +167,8 @@ static json_t *request_for(const struct verb *verb, const struct options *option
     char path[PATH_MAX];
     if (!strcmp(verb->name, "stop"))
         return json_pack("{s:s, s:b}", "command", verb->name, "now", options->now);
+    if (!strcmp(verb->name, "media"))
+        return media_request(options, operands[1], err);
     if (strcmp(verb->name, "save") != 0)
         return json_pack("{s:s}", "command", verb->name);
     if (!control_absolute(operands[1], path, err))
@@ -175,7 +199,8 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     struct error err = {0};
     struct options options = {0};
     int operands;
-    int wanted = strcmp(verb->name, "save") ? 1 : 2;
+    bool takes_file = !strcmp(verb->name, "save") || !strcmp(verb->name, "media");
+    int wanted = takes_file ? 2 : 1;
     if (!options_parse(verb->options, verb->option_count, argc, argv, &options, &operands, &err))
         return cli_fail(cli, &err);
     if (options.help)
@@ -195,6 +220,12 @@ static const struct option_spec stop_options[] = {
 };
 static const struct option_spec save_options[] = {
     {"stop", 0, NULL, "end the machine once it is saved", store_stop},
+    {"help", 'h', NULL, "print this", store_help},
+};
+
+static const struct option_spec media_options[] = {
+    {"drive", 0, "NAME", "which one: cdrom0 (the default), cdrom1 …", store_drive},
+    {"force", 0, NULL, "although the guest has locked it", store_force},
     {"help", 'h', NULL, "print this", store_help},
 };
 
@@ -248,5 +279,17 @@ const struct verb verb_save = {
         "changes them, and the file is of use only with copies of them from then.",
     .options = save_options,
     .option_count = sizeof(save_options) / sizeof(save_options[0]),
+    .run = run,
+};
+
+const struct verb verb_media = {
+    .name = "media",
+    .summary = "change what is in a machine's CD-ROM drive",
+    .synopsis = "[--drive NAME] [--force] NAME|SOCKET eject|FILE",
+    .description =
+        "Puts an ISO image into a CD-ROM drive of a running machine, or takes out what is\n"
+        "in it. The guest is told.",
+    .options = media_options,
+    .option_count = sizeof(media_options) / sizeof(media_options[0]),
     .run = run,
 };

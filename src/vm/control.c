@@ -154,6 +154,19 @@ static bool run_key(const struct call *call, struct error *err)
     return done;
 }
 
+/* Of a file the name is absolute, as for save; null ejects. */
+static bool run_media(const struct call *call, struct error *err)
+{
+    const char *drive = json_string_value(json_object_get(call->request, "drive"));
+    const json_t *file = json_object_get(call->request, "file");
+    bool is_forced = json_is_true(json_object_get(call->request, "force"));
+    if (!json_is_null(file) && (!json_is_string(file) || json_string_value(file)[0] != '/'))
+        return error_usage(err, "media", json_string_value(file),
+                           "it takes the absolute name of a \"file\", or null to eject");
+    return machine_change_medium(vm_machine(call->vm), drive, json_string_value(file), is_forced,
+                                 err);
+}
+
 static bool run_help(const struct call *call, struct error *err);
 
 static const struct command commands[] = {
@@ -164,6 +177,8 @@ static const struct command commands[] = {
     {"reset", "resets the machine", run_reset},
     {"stop", "presses the power button; with \"now\": true ends the machine at once", run_stop},
     {"save", "saves the machine to \"file\"; with \"stop\": true ends it then", run_save},
+    {"media", "puts \"file\" into the CD-ROM drive \"drive\"; null ejects what is in it",
+     run_media},
     {"screenshot", "writes what the screen shows to \"file\", a PNG", run_screenshot},
     {"type", "types \"text\"; tells in how many \"left_ms\" all is typed", run_type},
     {"key", "presses a \"key\", or several at once as ctrl-alt-f2", run_key},

@@ -45,6 +45,7 @@ static const struct field flags[] = {FIELD(machine_config, no_balloon),
 
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio",
                                                            [MACHINE_DISK_NVME] = "nvme",
+                                                           [MACHINE_DISK_SCSI] = "scsi",
                                                            [MACHINE_DISK_FLOPPY] = "floppy",
                                                            [MACHINE_DISK_AHCI] = "ahci"};
 

@@ -6,8 +6,10 @@
 
 #include "dev/storage/ahci.h"
 #include "dev/storage/ata.h"
+#include "dev/virtio/scsi.h"
 #include "host/raw.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,20 +111,59 @@ bool drives_plug_ahci(struct machine *machine, struct error *err)
     return ahci;
 }
 
+/* Targets in the order of the options. */
+bool drives_plug_scsi(struct machine *machine, struct error *err)
+{
+    struct scsi_lun_config units[MACHINE_MAX_DISKS] = {0};
+    char serials[MACHINE_MAX_DISKS][SERIAL_BYTES];
+    unsigned disks[MACHINE_MAX_DISKS], count = 0;
+    static_assert((int)MACHINE_MAX_DISKS <= (int)VIRTIO_SCSI_TARGETS_MAX, "a target for each");
+    for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        if (machine->config.disks[i].bus != MACHINE_DISK_SCSI)
+            continue;
+        choose_serial(machine, i, serials[count]);
+        units[count] = (struct scsi_lun_config){.is_cdrom = machine->config.disks[i].is_cdrom,
+                                                .medium = medium_of(machine, i),
+                                                .serial = serials[count],
+                                                .log = machine->log};
+        disks[count++] = i;
+    }
+    if (!count)
+        return true;
+    const struct virtio_scsi_config config = {.ram = machine->ram,
+                                              .log = machine->log,
+                                              .units = units,
+                                              .unit_count = count,
+                                              .queue_count = machine->config.vcpu_count};
+    const struct q35_place place = q35_place(machine->board, Q35_SCSI, 0);
+    struct virtio_device *device = virtio_scsi_create(&config, err);
+    if (!device || !q35_plug(machine->board, &place, device, err))
+        return false;
+    for (unsigned i = 0; i < count; i++)
+        if (units[i].is_cdrom)
+            machine->cdroms[disks[i]] = virtio_scsi_unit(device, i);
+    return true;
+}
+
 /* ---- changing media ---- */
 
 static const char what_change[] = "cannot change the medium";
 
-/* By its number among the drives, as in "cdrom1"; NULL is the first one. */
+/* By its number among the drives of its kind, as in "cdrom1" or "floppy0"; NULL is the first for
+ * CDs. */
 static int find_drive(const struct machine *machine, const char *name, struct error *err)
 {
-    unsigned number = 0;
+    unsigned number = 0, floppies = 0;
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
+        const struct machine_disk *disk = &machine->config.disks[i];
         char own[16];
-        if (!machine->config.disks[i].is_cdrom)
+        if (disk->is_cdrom)
+            snprintf(own, sizeof(own), "cdrom%u", number++);
+        else if (disk->bus == MACHINE_DISK_FLOPPY)
+            snprintf(own, sizeof(own), "floppy%u", floppies++);
+        else
             continue;
-        snprintf(own, sizeof(own), "cdrom%u", number++);
-        if (!name || !strcmp(name, own))
+        if (name ? !strcmp(name, own) : disk->is_cdrom)
             return (int)i;
     }
     if (number)
@@ -134,12 +175,36 @@ static int find_drive(const struct machine *machine, const char *name, struct er
     return -1;
 }
 
-static bool open_medium(struct machine *machine, const char *path, struct block_backend *out,
-                        struct error *err)
+static bool open_medium(struct machine *machine, const struct machine_disk *disk, const char *path,
+                        struct block_backend *out, struct error *err)
 {
-    const struct raw_config config = {
-        .path = path, .read_only = true, .is_surely_raw = true, .log = machine->log};
+    const struct raw_config config = {.path = path,
+                                      .read_only = disk->read_only,
+                                      .is_surely_raw = disk->is_cdrom || disk->is_surely_raw,
+                                      .log = machine->log};
     return raw_open(&config, machine->loop, out, err);
+}
+
+static bool change_cd(struct machine *machine, unsigned index, const struct block_backend *medium,
+                      bool is_forced, struct error *err)
+{
+    if (scsi_lun_change_medium(machine->cdroms[index], medium, is_forced))
+        return true;
+    error_set(err, what_change, machine->config.disks[index].path,
+              "the guest has locked the drive; it was told that the medium is wanted");
+    return error_hint(err, "unmount it in the guest and try again, or take it with --force");
+}
+
+static bool change_floppy(struct machine *machine, unsigned index,
+                          const struct block_backend *medium, struct error *err)
+{
+    unsigned drive = 0;
+    for (unsigned i = 0; i < index; i++)
+        drive += machine->config.disks[i].bus == MACHINE_DISK_FLOPPY;
+    if (q35_change_floppy(machine->board, drive, medium))
+        return true;
+    error_set(err, what_change, NULL, "the drive does not take a disk of this size");
+    return error_hint(err, "its type follows from the image that it was started with");
 }
 
 bool machine_change_medium(struct machine *machine, const char *drive, const char *path,
@@ -152,18 +217,18 @@ bool machine_change_medium(struct machine *machine, const char *drive, const cha
         return false;
     if (path && !(copy = strdup(path)))
         return error_errno(err, what_change, path, ENOMEM);
-    if (path && !open_medium(machine, path, &medium, err)) {
+    if (path && !open_medium(machine, &machine->config.disks[index], path, &medium, err)) {
         free(copy);
         return false;
     }
     struct block_backend *place = &machine->backends.disk[index], old = *place;
-    if (!scsi_lun_change_medium(machine->cdroms[index], path ? &medium : NULL, is_forced)) {
+    const struct block_backend *now = path ? &medium : NULL;
+    if (machine->cdroms[index] ? !change_cd(machine, (unsigned)index, now, is_forced, err)
+                               : !change_floppy(machine, (unsigned)index, now, err)) {
         if (path)
             medium.close(medium.opaque);
         free(copy);
-        error_set(err, what_change, machine->config.disks[index].path,
-                  "the guest has locked the drive; it was told that the medium is wanted");
-        return error_hint(err, "unmount it in the guest and try again, or take it with --force");
+        return false;
     }
     *place = medium;
     if (old.close)

@@ -38,6 +38,7 @@ enum {
 enum machine_disk_bus {
     MACHINE_DISK_VIRTIO,
     MACHINE_DISK_NVME,
+    MACHINE_DISK_SCSI,   /* on one virtio SCSI host */
     MACHINE_DISK_FLOPPY, /* a disk in a floppy drive */
     MACHINE_DISK_AHCI,
     MACHINE_DISK_BUSES

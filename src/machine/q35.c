@@ -728,6 +728,11 @@ static bool make_floppy(struct q35 *board, struct error *err)
     return true;
 }
 
+bool q35_change_floppy(struct q35 *board, unsigned drive, const struct block_backend *medium)
+{
+    return board->floppy && floppy_change_medium(board->floppy, drive, medium);
+}
+
 /* ---- PCI ---- */
 
 static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)

@@ -139,6 +139,10 @@ struct fw_cfg *q35_fw_cfg(struct q35 *board);
 /* Where keys and pointer go in; devices that take input are added to it as they are plugged. */
 struct input *q35_input(struct q35 *board);
 
+/* Takes the disk out of a floppy drive (NULL), or puts another one in, which is the caller's; on
+ * return the old one is not used any more. False: the drive does not take it. */
+bool q35_change_floppy(struct q35 *board, unsigned drive, const struct block_backend *medium);
+
 void q35_press_power_button(struct q35 *board); /* any thread */
 
 void q35_save(struct q35 *board, struct save *save);

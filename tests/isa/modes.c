@@ -133,6 +133,94 @@ static void pdptes(void **test)
     assert_int_equal(harness_run(h, &state), CPU_SHUTDOWN);
 }
 
+/* --- the end of a code segment -------------------------------------------------------------- */
+
+enum { SEGMENT_END = CODE + 0x1000 };
+
+/* A segment of 4 GiB whose last byte is the one before SEGMENT_END; EIP 0 is there. `count` bytes
+ * of code end with it, and are entered. */
+static void at_end(struct harness *h, struct x86_state *state, const char *bytes, unsigned count)
+{
+    harness_protected_mode(h, state);
+    state->segment[SEG_CS].base = SEGMENT_END;
+    state->segment[SEG_CS].limit = UINT32_MAX;
+    put_code(h, SEGMENT_END - count, bytes, count);
+    put_code(h, SEGMENT_END, "\xf4\xf4\xf4\xf4", 4);
+    put_code(h, SEGMENT_END + 16, "\xf4", 1);
+    state->rip = UINT32_MAX - count + 1;
+}
+
+/* EIP has 32 bits: code goes on at 0, as the host's processor does (SDM 3A 5.3 leaves it open). */
+static void end_of_4g(void **test)
+{
+    struct harness *h = *test;
+    struct x86_state state;
+    for (unsigned round = 0; round < 2; round++) { /* decoded, and found again */
+        at_end(h, &state, "\x90\x90", 2);
+        assert_int_equal(harness_run(h, &state), CPU_HALTED);
+        assert_int_equal(state.rip, 1);
+    }
+    at_end(h, &state, "\xeb\x10", 2); /* JMP +16 */
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(state.rip, 17);
+    at_end(h, &state, "\xe8\x10\0\0\0", 5); /* CALL +16 */
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(state.rip, 17);
+    assert_int_equal(harness_get32(h, state.gpr[RSP]), 0);
+    at_end(h, &state, "\xcd\x80", 2); /* INT 80H */
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), 0x80);
+    assert_int_equal(harness_frame(h, &state, 0), 0);
+    at_end(h, &state, "\x90", 1);
+    state.rflags |= RFLAGS_TF;
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), VECTOR_DB);
+    assert_int_equal(harness_frame(h, &state, 0), 0);
+    /* An instruction that is not whole in front of the end. */
+    at_end(h, &state, "\xb8\x12", 2); /* MOV EAX, … */
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), VECTOR_GP);
+    assert_int_equal(harness_frame(h, &state, 0), 0);
+    assert_int_equal(harness_frame(h, &state, 1), UINT32_MAX - 1);
+}
+
+/* In compatibility mode the frame of an interrupt has room for more than 32 bits. */
+static void end_of_compatibility(void **test)
+{
+    struct harness *h = *test;
+    struct x86_state state, compat;
+    at_end(h, &compat, "\xcd\x80", 2);
+    harness_long_mode(h, &state);
+    state.segment[SEG_CS] = compat.segment[SEG_CS];
+    state.rip = compat.rip;
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), 0x80);
+    assert_int_equal(harness_frame(h, &state, 0), 0);
+    assert_int_equal(harness_frame(h, &state, 1), KERNEL_CS32);
+}
+
+/* SDM 3A 5.3: 64 KiB are a limit as any: what is beyond is #GP, IP does not wrap. */
+static void end_of_64k(void **test)
+{
+    struct harness *h = *test;
+    struct x86_state state;
+    static const struct {
+        char code[3];
+        uint32_t eip;
+    } cases[] = {{"\x90\x90", 0x10000}, {"\xb8\x12", 0xfffe}};
+    for (unsigned i = 0; i < 2; i++) {
+        harness_protected_mode(h, &state);
+        state.segment[SEG_CS] = (struct x86_segment){CODE, UINT16_MAX, 0x9b, KERNEL_CS32};
+        put_code(h, CODE + 0xfffe, cases[i].code, 2);
+        put_code(h, CODE, "\xf4", 1);
+        state.rip = 0xfffe;
+        assert_int_equal(harness_run(h, &state), CPU_HALTED);
+        assert_int_equal(harness_vector(&state), VECTOR_GP);
+        assert_int_equal(harness_frame(h, &state, 0), 0);
+        assert_int_equal(harness_frame(h, &state, 1), cases[i].eip);
+    }
+}
+
 /* --- virtual-8086 mode ---------------------------------------------------------------------- */
 
 static void v86_mode(struct harness *h, struct x86_state *state)
@@ -309,6 +397,9 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(pdptes),
+        TEST(end_of_4g),
+        TEST(end_of_compatibility),
+        TEST(end_of_64k),
         TEST(nmi_by_task_gate),
         TEST(v86_events),
         TEST(sysenter_in_long_mode),

@@ -343,4 +343,11 @@ static inline bool cpu_is_64bit(const struct cpu *cpu)
     return (cpu->mode & MODE_SIZE_MASK) == MODE_64;
 }
 
+/* Where code goes on behind its last instruction. EIP has 32 bits: in a segment of 4 GiB that is 0
+ * behind the last byte. Handlers add up in 64 bits, and this comes after them. */
+static inline uint64_t cpu_wrap_rip(const struct cpu *cpu, uint64_t rip)
+{
+    return cpu_is_64bit(cpu) ? rip : (uint32_t)rip;
+}
+
 #endif

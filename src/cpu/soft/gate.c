@@ -69,7 +69,8 @@ static void call_long(struct cpu *cpu, const struct op *op, const struct call_ga
     enum { TSS64_RSP0 = 4 };
     bool is_inner = cpl < cpu->cpl;
     uint64_t rsp = cpu->gpr[RSP];
-    uint64_t frame[4] = {op_next_rip(cpu, op), cpu->segment[SEG_CS].selector, cpu->gpr[RSP],
+    uint64_t rip = cpu_wrap_rip(cpu, op_next_rip(cpu, op));
+    uint64_t frame[4] = {rip, cpu->segment[SEG_CS].selector, cpu->gpr[RSP],
                          cpu->segment[SEG_SS].selector};
     unsigned size_bytes = is_inner ? 32 : 16;
     if (is_inner)

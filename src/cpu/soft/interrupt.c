@@ -266,7 +266,7 @@ void interrupt_deliver_pending(struct cpu *cpu)
 static void software(struct cpu *cpu, const struct op *op, unsigned vector, enum event_kind kind)
 {
     cpu->delivering = DELIVERING_BENIGN;
-    interrupt_deliver(cpu, vector, kind, op_next_rip(cpu, op), NULL);
+    interrupt_deliver(cpu, vector, kind, cpu_wrap_rip(cpu, op_next_rip(cpu, op)), NULL);
     cpu->delivering = DELIVERING_NONE;
     cpu->traps = false;
 }

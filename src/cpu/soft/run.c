@@ -102,6 +102,7 @@ static const struct block *step(struct cpu *cpu)
     cpu->op = block->op;
     cpu->op->fn(cpu, cpu->op);
     cpu->op = NULL;
+    cpu->rip = cpu_wrap_rip(cpu, cpu->rip);
     cpu->is_stepping = false;
     cpu->stats.instructions++;
     return block;
@@ -132,6 +133,9 @@ static inline void run_block(struct cpu *cpu)
     struct block *block = link->block;
     bool is_right = link->rip == rip && link->key == cpu->link_key[rip >> 63];
     if (__builtin_expect(!is_right || !block_is_alive(block), 0)) {
+        cpu->rip = cpu_wrap_rip(cpu, rip);
+        if (cpu->rip != rip)
+            return;
         if (debug_breaks_in_page(cpu, debug_code_linear(cpu))) {
             cpu_look(cpu);
             return;
@@ -256,6 +260,7 @@ static enum action serve(struct cpu *cpu)
 {
     uint32_t requests = atomic_load(&cpu->requests);
     cpu->op = NULL;
+    cpu->rip = cpu_wrap_rip(cpu, cpu->rip);
     if (check_failure(cpu))
         return ACTION_FAIL;
     take_resets(cpu, requests);

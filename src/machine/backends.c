@@ -171,7 +171,8 @@ static bool plug_disks(struct machine *machine, struct error *err)
             break;
         case MACHINE_DISK_FLOPPY: break; /* the board's own */
         case MACHINE_DISK_SCSI:
-        case MACHINE_DISK_AHCI: break;
+        case MACHINE_DISK_AHCI:
+        case MACHINE_DISK_IDE: break; /* drives.c */
         case MACHINE_DISK_BUSES: assert(false);
         }
     }
@@ -269,8 +270,8 @@ bool backends_plug(struct machine *machine, struct error *err)
 {
     return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
            plug_consoles(machine, err) && plug_disks(machine, err) &&
-           drives_plug_ahci(machine, err) && drives_plug_scsi(machine, err) &&
-           display_plug(machine, err);
+           drives_plug_ahci(machine, err) && drives_plug_ide(machine, err) &&
+           drives_plug_scsi(machine, err) && display_plug(machine, err);
 }
 
 void backends_drain(struct machine *machine)

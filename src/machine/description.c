@@ -43,11 +43,9 @@ static const struct field flags[] = {FIELD(machine_config, no_balloon),
                                      FIELD(machine_config, parallel_ignores_strobe)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
-static const char *const disk_buses[MACHINE_DISK_BUSES] = {[MACHINE_DISK_VIRTIO] = "virtio",
-                                                           [MACHINE_DISK_NVME] = "nvme",
-                                                           [MACHINE_DISK_SCSI] = "scsi",
-                                                           [MACHINE_DISK_FLOPPY] = "floppy",
-                                                           [MACHINE_DISK_AHCI] = "ahci"};
+static const char *const disk_buses[MACHINE_DISK_BUSES] = {
+    [MACHINE_DISK_VIRTIO] = "virtio", [MACHINE_DISK_NVME] = "nvme", [MACHINE_DISK_SCSI] = "scsi",
+    [MACHINE_DISK_FLOPPY] = "floppy", [MACHINE_DISK_AHCI] = "ahci", [MACHINE_DISK_IDE] = "ide"};
 
 static const char *const vgas[MACHINE_VGAS] = {
     [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std"};

@@ -6,6 +6,7 @@
 
 #include "dev/storage/ahci.h"
 #include "dev/storage/ata.h"
+#include "dev/storage/ide.h"
 #include "dev/virtio/scsi.h"
 #include "host/raw.h"
 
@@ -109,6 +110,13 @@ bool drives_plug_ahci(struct machine *machine, struct error *err)
     if (ahci)
         q35_adopt(machine->board, &place, &ahci_ops, ahci);
     return ahci;
+}
+
+bool drives_plug_ide(struct machine *machine, struct error *err)
+{
+    struct ata_drive *drives[IDE_DRIVES] = {0};
+    int count = make_ata_drives(machine, MACHINE_DISK_IDE, drives, IDE_DRIVES, err);
+    return count == 0 || (count > 0 && q35_add_ide(machine->board, drives, err));
 }
 
 /* Targets in the order of the options. */

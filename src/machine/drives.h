@@ -16,6 +16,7 @@ struct scsi_lun *drives_make_lun(struct machine *machine, unsigned index,
 
 /* Controllers for the disks and drives that want one; each only when there are any. */
 bool drives_plug_ahci(struct machine *machine, struct error *err);
+bool drives_plug_ide(struct machine *machine, struct error *err);
 bool drives_plug_scsi(struct machine *machine, struct error *err);
 
 #endif

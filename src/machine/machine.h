@@ -41,6 +41,7 @@ enum machine_disk_bus {
     MACHINE_DISK_SCSI,   /* on one virtio SCSI host */
     MACHINE_DISK_FLOPPY, /* a disk in a floppy drive */
     MACHINE_DISK_AHCI,
+    MACHINE_DISK_IDE,
     MACHINE_DISK_BUSES
 };
 

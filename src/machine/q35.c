@@ -25,6 +25,7 @@
 #include "dev/post_port.h"
 #include "dev/reset_cf9.h"
 #include "dev/storage/floppy.h"
+#include "dev/storage/ide.h"
 #include "dev/testdev.h"
 #include "dev/uart16550.h"
 #include "dev/vga/vga.h"
@@ -77,6 +78,10 @@ enum {
     POST_PORT = 0x80,
     DMA_PAGE_PORT = 0x81,
     PIC_SLAVE_PORT = 0xa0,
+    IDE_PORT_2 = 0x170,
+    IDE_PORT = 0x1f0,
+    IDE_CONTROL_PORT_2 = 0x376,
+    IDE_CONTROL_PORT = 0x3f6,
     DMA_WORD_PORT = 0xc0,
     TESTDEV_VALUE_PORT = 0xe0,
     TESTDEV_FLUSH_PORT = 0xe4,
@@ -108,6 +113,7 @@ enum {
     IRQ_RTC = 8,
     IRQ_SCI = 9,
     IRQ_MOUSE = 12,
+    IRQ_IDE = 14, /* and 15 for the second channel */
     DMA_FLOPPY = 2,
     ISA_IRQS = 16,
     GSI_PIT = 2,
@@ -839,6 +845,25 @@ struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct er
     if (device)
         q35_adopt(board, &place, &vga_ops, device);
     return device;
+}
+
+bool q35_add_ide(struct q35 *board, struct ata_drive *const drives[4], struct error *err)
+{
+    const struct q35_place place = q35_place(board, Q35_IDE, 0);
+    struct ide_config config = {
+        .pci = place.pci,
+        .slot = place.slot,
+        .function = place.function,
+        .ram = board->config.ram,
+        .port = {IDE_PORT, IDE_PORT_2},
+        .control_port = {IDE_CONTROL_PORT, IDE_CONTROL_PORT_2},
+        .irq = {isa_line(board, IRQ_IDE), isa_line(board, IRQ_IDE + 1)},
+    };
+    memcpy(config.drives, drives, sizeof(config.drives));
+    struct ide *ide = ide_create(&config, err);
+    if (ide)
+        q35_adopt(board, &place, &ide_ops, ide);
+    return ide;
 }
 
 /* ---- the whole ---- */

@@ -93,6 +93,7 @@ struct q35_config {
     struct q35_callbacks callbacks;
 };
 
+struct ata_drive;
 struct q35;
 struct vga;
 
@@ -119,6 +120,9 @@ struct q35_vga {
     uint32_t width, height; /* what the monitor likes best */
 };
 struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct error *err);
+
+/* The IDE controller, with its four drives, which it takes over; NULL: none there. */
+bool q35_add_ide(struct q35 *board, struct ata_drive *const drives[4], struct error *err);
 
 /* After the last q35_plug: composes the tables. */
 bool q35_finish(struct q35 *board, struct error *err);

@@ -21,7 +21,7 @@ enum {
     FIRST_HEIGHT = 400,
     WAIT_MS = 3000,           /* for a viewer that doesn't read, or stops in a message */
     QUEUED_MAX_BYTES = 65536, /* to a viewer, beyond which it gets no update */
-    HELD_POLL_MS = 10,
+    BEHIND_POLL_MS = 10,
 };
 
 /* ---- what viewers do ---- */
@@ -224,33 +224,50 @@ static void accept_viewer(struct vnc *vnc)
         rfbNewClient(vnc->server, fd);
 }
 
-/* Fills the sockets in; marks those that are to have no update now. Gives their number, and in
- * *held whether one of them is held back. */
-static nfds_t watch_viewers(struct vnc *vnc, struct pollfd *fds, bool *held)
+/* Much of what it was sent is still on its way to it. */
+static bool is_behind(const rfbClientRec *client)
 {
-    nfds_t count = 0;
-    rfbClientIteratorPtr iterator = rfbGetClientIterator(vnc->server);
-    rfbClientPtr client;
-    *held = false;
-    while ((client = rfbClientIteratorNext(iterator)) && count < VNC_VIEWERS_MAX) {
-        int queued_bytes = 0;
-        ioctl(client->sock, SIOCOUTQ, &queued_bytes);
-        client->onHold = queued_bytes > QUEUED_MAX_BYTES;
-        *held |= client->onHold;
-        fds[count++] = (struct pollfd){.fd = client->sock, .events = POLLIN};
-    }
-    rfbReleaseClientIterator(iterator);
-    return count;
+    int queued_bytes = 0;
+    ioctl(client->sock, SIOCOUTQ, &queued_bytes);
+    return queued_bytes > QUEUED_MAX_BYTES;
 }
 
-static void wait_for_something(struct vnc *vnc)
+/* Marks those viewers that are behind, or takes the mark away. Fills in the sockets of all, and
+ * their number; true when one is behind. */
+static bool mark_viewers(struct vnc *vnc, bool may_hold, struct pollfd *fds, nfds_t *count)
+{
+    bool any_behind = false;
+    rfbClientIteratorPtr iterator = rfbGetClientIterator(vnc->server);
+    rfbClientPtr client;
+    *count = 0;
+    while ((client = rfbClientIteratorNext(iterator)) && *count < VNC_VIEWERS_MAX) {
+        client->onHold = may_hold && is_behind(client);
+        any_behind |= client->onHold;
+        fds[(*count)++] = (struct pollfd){.fd = client->sock, .events = POLLIN};
+    }
+    rfbReleaseClientIterator(iterator);
+    return any_behind;
+}
+
+/* Takes what viewers have sent, then sends what they have asked for to those that keep up:
+ * libvncserver would not listen to the others either. */
+static bool serve_viewers(struct vnc *vnc, struct pollfd *fds, nfds_t *count)
+{
+    rfbCheckFds(vnc->server, 0);
+    bool any_behind = mark_viewers(vnc, true, fds, count);
+    rfbProcessEvents(vnc->server, 0);
+    mark_viewers(vnc, false, fds, count);
+    return any_behind;
+}
+
+static void serve_and_wait(struct vnc *vnc)
 {
     struct pollfd fds[VNC_VIEWERS_MAX + 2];
-    bool held;
-    nfds_t count = watch_viewers(vnc, fds, &held);
+    nfds_t count;
+    bool any_behind = serve_viewers(vnc, fds, &count);
     fds[count++] = (struct pollfd){.fd = vnc->bell, .events = POLLIN};
     fds[count++] = (struct pollfd){.fd = vnc->listener.fd, .events = POLLIN};
-    if (poll(fds, count, held ? HELD_POLL_MS : -1) < 0)
+    if (poll(fds, count, any_behind ? BEHIND_POLL_MS : -1) < 0)
         return;
     if (fds[count - 2].revents) {
         uint64_t rings;
@@ -264,10 +281,8 @@ static void wait_for_something(struct vnc *vnc)
 static void *serve(void *opaque)
 {
     struct vnc *vnc = opaque;
-    while (take_shared(vnc)) {
-        rfbProcessEvents(vnc->server, 0);
-        wait_for_something(vnc);
-    }
+    while (take_shared(vnc))
+        serve_and_wait(vnc);
     return NULL;
 }
 

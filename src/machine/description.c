@@ -48,7 +48,7 @@ static const char *const disk_buses[MACHINE_DISK_BUSES] = {
     [MACHINE_DISK_FLOPPY] = "floppy", [MACHINE_DISK_AHCI] = "ahci", [MACHINE_DISK_IDE] = "ide"};
 
 static const char *const vgas[MACHINE_VGAS] = {
-    [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std"};
+    [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std", [MACHINE_VGA_VIRTIO] = "virtio"};
 
 const char *machine_vga_name(enum machine_vga vga)
 {

@@ -4,6 +4,7 @@
  * it says. On the loop's thread.
  */
 #include "dev/vga/vga.h"
+#include "dev/virtio/gpu.h"
 #include "host/screen.h"
 #include "host/screenshot.h"
 #include "host/vnc.h"
@@ -78,12 +79,33 @@ static bool plug_std(struct machine *machine, struct display_source *source, str
     return device;
 }
 
+static bool plug_virtio(struct machine *machine, struct display_source *source, struct error *err)
+{
+    const struct machine_config *config = &machine->config;
+    const struct virtio_gpu_config gpu = {
+        .ram = machine->ram,
+        .log = machine->log,
+        .width = config->screen_width ? config->screen_width : Q35_SCREEN_WIDTH,
+        .height = config->screen_height ? config->screen_height : Q35_SCREEN_HEIGHT,
+    };
+    const struct q35_place place = q35_place(machine->board, Q35_GRAPHICS, 0);
+    struct virtio_device *device = virtio_gpu_create(&gpu, err);
+    if (!device || !q35_plug(machine->board, &place, device, err))
+        return false;
+    *source = *virtio_gpu_display(device);
+    return true;
+}
+
 bool display_plug(struct machine *machine, struct error *err)
 {
     struct display_source source = {0};
     switch (machine->config.vga) {
     case MACHINE_VGA_STD:
         if (!plug_std(machine, &source, err))
+            return false;
+        break;
+    case MACHINE_VGA_VIRTIO:
+        if (!plug_virtio(machine, &source, err))
             return false;
         break;
     case MACHINE_VGA_NONE:

@@ -79,7 +79,7 @@ struct machine_net {
 };
 
 /* The graphics device. */
-enum machine_vga { MACHINE_VGA_NONE, MACHINE_VGA_STD, MACHINE_VGAS };
+enum machine_vga { MACHINE_VGA_NONE, MACHINE_VGA_STD, MACHINE_VGA_VIRTIO, MACHINE_VGAS };
 
 /* Where the screen is shown. */
 struct machine_display {

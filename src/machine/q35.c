@@ -142,7 +142,6 @@ static const struct {
 };
 
 enum { DEVICE_LABEL_BYTES = 32 };
-enum { SCREEN_WIDTH = 1280, SCREEN_HEIGHT = 800 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 
 struct q35 {
@@ -837,8 +836,8 @@ struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct er
         .dispi_port = VGA_DISPI_PORT,
         .window_base = VGA_WINDOW_GPA,
         .memory_bytes = vga->memory_bytes ? vga->memory_bytes : VGA_MEMORY_DEFAULT_BYTES,
-        .width = vga->width ? vga->width : SCREEN_WIDTH,
-        .height = vga->height ? vga->height : SCREEN_HEIGHT,
+        .width = vga->width ? vga->width : Q35_SCREEN_WIDTH,
+        .height = vga->height ? vga->height : Q35_SCREEN_HEIGHT,
         .clock = board->config.clock,
     };
     struct vga *device = vga_create(&config, err);

@@ -113,6 +113,9 @@ void q35_adopt(struct q35 *board, const struct q35_place *place, const struct de
 bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_device *device,
               struct error *err);
 
+/* What a monitor likes best where nobody has said so. */
+enum { Q35_SCREEN_WIDTH = 1280, Q35_SCREEN_HEIGHT = 800 };
+
 /* The VGA: it has ports and a window of its own beside its place. 0 in any of these: a sound
  * default. NULL: `err` tells why. The board's. */
 struct q35_vga {

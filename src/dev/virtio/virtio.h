@@ -36,6 +36,7 @@ enum virtio_type {
     VIRTIO_TYPE_RNG = 4,
     VIRTIO_TYPE_BALLOON = 5,
     VIRTIO_TYPE_SCSI = 8,
+    VIRTIO_TYPE_GPU = 16,
 };
 
 #define VIRTIO_F_INDIRECT_DESC   (UINT64_C(1) << 28)

@@ -171,6 +171,12 @@ static bool store_kernel(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_kernel_from_disk(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.kernel_from_disk = true;
+    return true;
+}
+
 static bool store_initrd(void *target, const char *value, struct error *err)
 {
     struct machine_config *machine = &((struct request *)target)->vm.machine;
@@ -631,6 +637,10 @@ static const struct option_spec options[] = {
      "a Linux bzImage, an ELF kernel with a PVH note,\n"
      "or a Multiboot kernel",
      store_kernel},
+    {"kernel-from-disk", 0, NULL,
+     "boot what the disk's own boot loader would: its kernel,\n"
+     "initrd and command line, as they are at each start",
+     store_kernel_from_disk},
     {"rom", 0, "FILE", "a flat image, started at the reset vector", store_rom},
     {"initrd", 0, "FILE",
      "an initial root; several are joined. For Multiboot\n"
@@ -746,7 +756,11 @@ static bool complete(struct request *request, struct error *err)
         machine->memory_bytes = default_memory_bytes;
     if (machine->rom && !machine->kernel && machine->initrd_count)
         return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
-    if (!machine->kernel && !machine->rom) {
+    if (machine->kernel_from_disk && (machine->kernel || machine->rom || machine->initrd_count)) {
+        error_usage(err, "kernel", machine->kernel, "it is to be taken from the disk, too");
+        return error_hint(err, "leave --kernel-from-disk out, or --kernel, --initrd and --rom");
+    }
+    if (!machine->kernel && !machine->rom && !machine->kernel_from_disk) {
         error_usage(err, "nothing to run", NULL, "no kernel was given");
         return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
     }
@@ -852,6 +866,8 @@ static int run_machine(const struct cli *cli, struct request *request, struct er
         return cli_fail(cli, err);
     cli_progress(cli, "engine %s%s", machine_engine_name(vm_machine(vm)),
                  vm_has_terminal(vm) ? "; Ctrl-] then ? lists the console's keys" : "");
+    if (machine_boot_summary(vm_machine(vm)))
+        cli_progress(cli, "boots %s", machine_boot_summary(vm_machine(vm)));
     tell_places(cli, request, vm);
     struct machine_end end = {0};
     int status = vm_run(vm, &end);

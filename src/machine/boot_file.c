@@ -123,6 +123,21 @@ struct boot_file *boot_file_open(const char *what, const char *path, struct erro
     return file;
 }
 
+struct boot_file *boot_file_take(const char *what, const char *path, int fd, struct error *err)
+{
+    struct boot_file *file = file_new(what, path);
+    if (!file) {
+        error_errno(err, "cannot open boot file", path, ENOMEM);
+        close(fd);
+        return NULL;
+    }
+    file->fd = fd;
+    if (take_kind(file, err))
+        return file;
+    boot_file_close(file);
+    return NULL;
+}
+
 struct boot_file *boot_file_memory(const char *what, const void *bytes, size_t size_bytes)
 {
     struct boot_file *file = file_new(what, "(memory)");

@@ -20,6 +20,9 @@ struct boot_file;
  * text. Fails when it can't be read, is a directory or is empty. */
 struct boot_file *boot_file_open(const char *what, const char *path, struct error *err);
 
+/* A regular file that is open already: `fd` is given away; `path` is for messages. */
+struct boot_file *boot_file_take(const char *what, const char *path, int fd, struct error *err);
+
 /* A file that is in memory; `bytes` stay the caller's. NULL when out of memory. */
 struct boot_file *boot_file_memory(const char *what, const void *bytes, size_t size_bytes);
 

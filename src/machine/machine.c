@@ -86,6 +86,11 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
     }
 }
 
+const char *machine_boot_summary(const struct machine *machine)
+{
+    return machine->disk_files.summary;
+}
+
 void machine_reset(struct machine *machine)
 {
     machine_request(machine, REQUEST_RESET);
@@ -150,7 +155,8 @@ static struct boot_config boot_config(struct machine *machine, const struct memo
         .initrd_count = machine->initrd_count,
         .module_texts =
             machine->module_texts[0] ? (const char *const *)machine->module_texts : NULL,
-        .cmdline = machine->config.cmdline,
+        .cmdline =
+            machine->disk_files.cmdline ? machine->disk_files.cmdline : machine->config.cmdline,
         .map = map,
     };
 }
@@ -190,6 +196,8 @@ static void start_time(struct machine *machine)
 static bool restart(struct machine *machine, struct error *err)
 {
     backends_drain(machine);
+    if (machine->config.kernel_from_disk && !kernel_read_disk(machine, err))
+        return false;
     q35_reset(machine->board);
     if (machine->engine->irqchip)
         machine->engine->irqchip->reset(machine->vm);
@@ -233,7 +241,9 @@ static void reset_now(struct machine *machine)
         finish(machine, MACHINE_FAILED);
         return;
     }
-    log_write(machine->log, LOG_INFO, "machine", "the guest starts again");
+    log_write(machine->log, LOG_INFO, "machine", "the guest starts again%s%s",
+              machine->disk_files.summary ? ": " : "",
+              machine->disk_files.summary ? machine->disk_files.summary : "");
     if (machine->is_running)
         vcpus_resume(machine->vcpus);
 }
@@ -362,75 +372,9 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
-static bool open_initrd(struct machine *machine, const char *what, const char *path,
-                        struct error *err)
-{
-    if (machine->initrd_count == MACHINE_MAX_INITRDS)
-        return error_usage(err, "cannot make a machine", NULL,
-                           "there are too many modules: at most %d", MACHINE_MAX_INITRDS);
-    machine->initrds[machine->initrd_count] = boot_file_open(what, path, err);
-    return machine->initrds[machine->initrd_count++];
-}
-
-/* The next of "FILE ARGUMENTS,FILE ARGUMENTS", where ",," is a comma; *list moves on, to NULL after
- * the last. The caller frees it; NULL: out of memory. */
-static char *next_module(const char **list)
-{
-    const char *at = *list;
-    char *text = malloc(strlen(at) + 1);
-    char *out = text;
-    if (!text)
-        return NULL;
-    while (*at && (*at != ',' || at[1] == ',')) {
-        at += *at == ',';
-        *out++ = *at++;
-    }
-    *out = '\0';
-    *list = *at ? at + 1 : NULL;
-    return text;
-}
-
-/* The kernel is told the whole text, as by QEMU. */
-static bool open_modules(struct machine *machine, const char *list, struct error *err)
-{
-    while (list) {
-        char *text = next_module(&list);
-        char *path = text ? strndup(text, strcspn(text, " ")) : NULL;
-        bool ok = path ? open_initrd(machine, "module", path, err)
-                       : error_errno(err, "cannot open module", NULL, ENOMEM);
-        free(path);
-        if (!ok) {
-            free(text);
-            return false;
-        }
-        machine->module_texts[machine->initrd_count - 1] = text;
-    }
-    return true;
-}
-
 static bool open_rom(struct machine *machine, struct error *err)
 {
     return !machine->config.rom || boot_rom_open(&machine->rom, machine->config.rom, err);
-}
-
-static bool open_kernel(struct machine *machine, struct error *err)
-{
-    const struct machine_config *config = &machine->config;
-    if (!config->kernel && config->rom)
-        return true;
-    if (!config->kernel) {
-        error_usage(err, "cannot make a machine", NULL, "no kernel is given");
-        return error_hint(err, "a kernel is /boot/vmlinuz-… of an x86-64 Linux");
-    }
-    machine->kernel = boot_file_open("kernel", config->kernel, err);
-    if (!machine->kernel)
-        return false;
-    bool takes_modules = boot_takes_modules(machine->kernel);
-    for (unsigned i = 0; i < config->initrd_count; i++)
-        if (!(takes_modules ? open_modules(machine, config->initrds[i], err)
-                            : open_initrd(machine, "initrd", config->initrds[i], err)))
-            return false;
-    return true;
 }
 
 static bool set_memory(void *opaque, const struct physmap_range *ranges, unsigned count,
@@ -501,7 +445,7 @@ static bool tell_firmware(struct machine *machine, struct error *err)
         .memory_bytes = machine->config.memory_bytes,
         .uuid = machine->config.uuid,
         .map = &machine->fw_map,
-        .boot = machine->kernel ? &machine->fw_boot : NULL,
+        .boot = machine->kernel && !machine->config.kernel_from_disk ? &machine->fw_boot : NULL,
     };
     return fw_items_put(q35_fw_cfg(machine->board), &items, err);
 }
@@ -557,7 +501,7 @@ static bool make_board(struct machine *machine, struct error *err)
 static bool open_kernel_again(struct machine *machine)
 {
     struct error error = {0};
-    if (open_kernel(machine, &error))
+    if (machine->config.kernel_from_disk || kernel_open(machine, &error))
         return true;
     log_write(machine->log, LOG_WARNING, "machine",
               "the guest will not be able to reboot: %s %s: %s", error.what, error.where,
@@ -577,7 +521,7 @@ static bool build(struct machine *machine, struct error *err)
     take_uuid(config);
     if (!open_rom(machine, err))
         return false;
-    if (config->saved ? !open_kernel_again(machine) : !open_kernel(machine, err))
+    if (config->saved ? !open_kernel_again(machine) : !kernel_open(machine, err))
         return false;
     if (!open_requests(machine, err))
         return false;
@@ -651,13 +595,7 @@ void machine_destroy(struct machine *machine)
     physmap_destroy(machine->physmap);
     ram_destroy(machine->ram);
     boot_rom_close(&machine->rom);
-    boot_file_close(machine->kernel);
-    for (unsigned i = 0; i < MACHINE_MAX_INITRDS; i++) {
-        boot_file_close(machine->initrds[i]);
-        free(machine->module_texts[i]);
-    }
-    for (unsigned i = 0; i < MACHINE_MAX_DISKS; i++)
-        free(machine->media[i]);
+    kernel_close(machine);
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)

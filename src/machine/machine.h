@@ -108,6 +108,9 @@ struct machine_config {
      * ",," is a comma. */
     const char *initrds[MACHINE_MAX_INITRDS];
     unsigned initrd_count;
+    /* Instead of kernel and initrds: what the boot loader of the first disk that has one would
+     * boot, read anew each time the guest starts; cmdline is put behind its own. */
+    bool kernel_from_disk;
     const char *cmdline; /* NULL: BOOT_LINUX_CMDLINE; for a Multiboot kernel nothing */
 
     struct machine_disk disks[MACHINE_MAX_DISKS];
@@ -203,6 +206,9 @@ void machine_quit(struct machine *machine);
  * the drive is only told that the medium is wanted, and it is a failure, unless `is_forced`. */
 bool machine_change_medium(struct machine *machine, const char *drive, const char *path,
                            bool is_forced, struct error *err);
+
+/* With kernel_from_disk, what was found: a line for a person. NULL otherwise. */
+const char *machine_boot_summary(const struct machine *machine);
 
 /* Text for a person, in lines, cut to fit; returns its length. */
 size_t machine_info(struct machine *machine, char *text, size_t size_bytes);

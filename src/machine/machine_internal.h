@@ -15,6 +15,7 @@
 #include "bus/ram.h"
 #include "host/chardev.h"
 #include "machine/boot.h"
+#include "machine/boot_disk.h"
 #include "machine/boot_rom.h"
 #include "machine/machine.h"
 #include "machine/q35.h"
@@ -76,7 +77,8 @@ struct machine {
     struct scsi_lun *cdroms[MACHINE_MAX_DISKS]; /* by number of the disk; the board's */
     char *media[MACHINE_MAX_DISKS];             /* paths of those that were put in later, ours */
     struct boot_rom rom;
-    struct boot_file *kernel; /* NULL: only a ROM */
+    struct boot_file *kernel;    /* NULL: only a ROM */
+    struct boot_disk disk_files; /* with kernel_from_disk: kernel and initrds are its */
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
     unsigned initrd_count;
     struct boot_config fw_boot; /* what the firmware configuration device reads from */
@@ -98,6 +100,13 @@ struct machine {
     bool needs_kick; /* loaded: queues are to be looked at when it starts */
     unsigned reboots;
 };
+
+/* kernel.c: opens what the configuration names. What is open after a failure is closed by
+ * kernel_close(). */
+bool kernel_open(struct machine *machine, struct error *err);
+void kernel_close(struct machine *machine);
+/* With kernel_from_disk: reads it, instead of what was read before. */
+bool kernel_read_disk(struct machine *machine, struct error *err);
 
 /* Has it done on the loop's thread. Any thread. */
 void machine_request(struct machine *machine, enum machine_request what);

@@ -28,8 +28,10 @@ static void fill_backends(struct machine_config *config, const struct machine_co
         memcpy(config->consoles, saved->consoles, sizeof(config->consoles));
         config->console_count = saved->console_count;
     }
-    if (!config->debugcon)
+    if (!config->debugcon) {
         config->debugcon = saved->debugcon;
+        config->debugcon_port = saved->debugcon_port;
+    }
     if (!config->post)
         config->post = saved->post;
     if (!given->display)
@@ -48,6 +50,13 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
     }
     if (!config->rom)
         config->rom = saved->rom;
+    if (!config->nvram)
+        config->nvram = saved->nvram;
+    config->nvram_template = saved->nvram_template;
+    config->rom_is_firmware = saved->rom_is_firmware;
+    memcpy(config->boot, saved->boot, sizeof(config->boot));
+    config->boot_count = saved->boot_count;
+    config->boot_menu = saved->boot_menu;
     if (!config->cmdline)
         config->cmdline = saved->cmdline;
     fill_backends(config, saved, given);

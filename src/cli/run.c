@@ -2,6 +2,7 @@
  * skep run: a machine from the command line, with its console on the terminal. */
 #include "cli/cli.h"
 #include "cli/display.h"
+#include "cli/firmware.h"
 #include "cli/restore.h"
 #include "cli/stats.h"
 #include "vm/vm.h"
@@ -26,8 +27,9 @@ struct request {
     unsigned device_count;
     const char *restore; /* a saved machine; NULL: boot */
     struct machine_saved *saved;
+    struct firmware_choice firmware;
     char *copies[MACHINE_MAX_DISKS + MACHINE_MAX_NETS + MACHINE_MAX_CONSOLES +
-                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 6];
+                 MACHINE_MAX_FORWARDS + MACHINE_MAX_VCPUS + MAX_DEVICES + VM_SAVES_MAX + 7];
     unsigned copy_count;
 };
 
@@ -163,6 +165,23 @@ static bool store_rom(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.rom = value;
     return true;
+}
+
+static bool store_firmware(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->firmware.name = value;
+    return true;
+}
+
+static bool store_nvram(void *target, const char *value, struct error *err)
+{
+    ((struct request *)target)->vm.machine.nvram = value;
+    return true;
+}
+
+static bool store_boot(void *target, const char *value, struct error *err)
+{
+    return firmware_parse_boot(&((struct request *)target)->vm.machine, value, err);
 }
 
 static bool store_kernel(void *target, const char *value, struct error *err)
@@ -413,10 +432,21 @@ static bool store_virtio_console(void *target, const char *value, struct error *
     return true;
 }
 
+/* A path may hold commas: only this one ending is an option. */
 static bool store_debugcon(void *target, const char *value, struct error *err)
 {
-    ((struct request *)target)->vm.machine.debugcon = value;
-    return true;
+    static const char port[] = ",port=";
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->debugcon)
+        return too_many("debug consoles", 1, err);
+    char *where = copy_value(request, value);
+    char *option = strstr(where, port);
+    machine->debugcon = where;
+    if (!option)
+        return true;
+    *option = '\0';
+    return parse_io_port(option + sizeof(port) - 1, 1, &machine->debugcon_port, err);
 }
 
 static bool store_post(void *target, const char *value, struct error *err)
@@ -642,6 +672,12 @@ static const struct option_spec options[] = {
      "initrd and command line, as they are at each start",
      store_kernel_from_disk},
     {"rom", 0, "FILE", "a flat image, started at the reset vector", store_rom},
+    {"firmware", 0, "NAME",
+     "boot as a PC does: bios, uefi, or a file; without a kernel\n"
+     "by itself, as the first disk needs it",
+     store_firmware},
+    {"nvram", 0, "FILE", "where UEFI keeps its variables (DISK.nvram)", store_nvram},
+    {"boot", 0, "KIND[,KIND]…[,menu]", "what firmware tries: disk, cdrom, net, floppy", store_boot},
     {"initrd", 0, "FILE",
      "an initial root; several are joined. For Multiboot\n"
      "modules: FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…",
@@ -676,7 +712,7 @@ static const struct option_spec options[] = {
      "show the screen to VNC viewers at [ADDR:]PORT (127.0.0.1),\n"
      ":N or unix:PATH; or none (the default)",
      store_display},
-    {"debugcon", 0, "WHERE", "where bytes written to port 0xe9 go", store_debugcon},
+    {"debugcon", 0, "WHERE[,port=NUMBER]", "where bytes written to port 0xe9 go", store_debugcon},
     {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
     {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
      store_parallel},
@@ -746,6 +782,25 @@ static bool complete_saved(struct request *request, struct error *err)
     return place_forwards(request, err);
 }
 
+/* A disk without a kernel is booted by firmware. */
+static bool choose_firmware(struct request *request, struct error *err)
+{
+    struct machine_config *machine = &request->vm.machine;
+    bool is_direct = machine->kernel || machine->kernel_from_disk || machine->rom;
+    bool is_wanted = request->firmware.name || (!is_direct && machine->disk_count);
+    if (request->firmware.name && machine->rom)
+        return error_usage(err, "firmware", request->firmware.name,
+                           "there is a ROM: --rom and --firmware are two ways to start");
+    if (is_wanted)
+        return firmware_choose(&request->firmware, machine, err);
+    if (machine->nvram || machine->boot_count || machine->boot_menu) {
+        error_usage(err, "firmware", NULL,
+                    "--nvram and --boot are for firmware, and there is none");
+        return error_hint(err, "add --firmware bios or --firmware uefi");
+    }
+    return true;
+}
+
 /* Options that depend on one another, once all are known. */
 static bool complete(struct request *request, struct error *err)
 {
@@ -754,6 +809,8 @@ static bool complete(struct request *request, struct error *err)
         return complete_saved(request, err);
     if (!machine->memory_bytes)
         machine->memory_bytes = default_memory_bytes;
+    if (!choose_firmware(request, err))
+        return false;
     if (machine->rom && !machine->kernel && machine->initrd_count)
         return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
     if (machine->kernel_from_disk && (machine->kernel || machine->rom || machine->initrd_count)) {
@@ -761,8 +818,10 @@ static bool complete(struct request *request, struct error *err)
         return error_hint(err, "leave --kernel-from-disk out, or --kernel, --initrd and --rom");
     }
     if (!machine->kernel && !machine->rom && !machine->kernel_from_disk) {
-        error_usage(err, "nothing to run", NULL, "no kernel was given");
-        return error_hint(err, "add --kernel FILE; `make run` in skep's sources makes a guest");
+        error_usage(err, "nothing to run", NULL, "no disk and no kernel was given");
+        return error_hint(err,
+                          "add --disk FILE or --kernel FILE; `make run` in skep's sources makes "
+                          "a guest");
     }
     if (request->no_net && machine->net_count)
         return error_usage(err, "network", "none", "it was asked for beside another network");
@@ -868,6 +927,8 @@ static int run_machine(const struct cli *cli, struct request *request, struct er
                  vm_has_terminal(vm) ? "; Ctrl-] then ? lists the console's keys" : "");
     if (machine_boot_summary(vm_machine(vm)))
         cli_progress(cli, "boots %s", machine_boot_summary(vm_machine(vm)));
+    if (request->firmware.reason)
+        cli_progress(cli, "firmware %s: %s", request->firmware.name, request->firmware.reason);
     tell_places(cli, request, vm);
     struct machine_end end = {0};
     int status = vm_run(vm, &end);
@@ -910,13 +971,14 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     machine_saved_close(request.saved);
     for (unsigned i = 0; i < request.copy_count; i++)
         free(request.copies[i]);
+    free(request.firmware.nvram);
     return status;
 }
 
 const struct verb verb_run = {
     .name = "run",
     .summary = "run a machine until its guest powers off",
-    .synopsis = "--kernel FILE | --restore FILE [OPTION]…",
+    .synopsis = "--disk FILE | --kernel FILE | --restore FILE [OPTION]…",
     .description = "Runs a machine until its guest powers off, with the console on the terminal.\n"
                    "Ctrl-] then q ends it at once, Ctrl-] then ? lists what else there is.",
     .options = options,

@@ -144,19 +144,36 @@ static bool put_directory(struct fw_cfg *fw)
     return fw_cfg_put(fw, FW_CFG_FILE_DIR, directory, DIR_HEADER_BYTES + count * DIR_ENTRY_BYTES);
 }
 
-bool fw_cfg_put_file(struct fw_cfg *fw, const char *name, const void *bytes, size_t size_bytes)
+/* The key of the file, which is a new one unless there is such a file. */
+static unsigned file_key(const struct fw_cfg *fw, const char *name)
+{
+    for (unsigned i = 0; i < fw->item_count; i++)
+        if (!strcmp(fw->items[i].name, name))
+            return fw->items[i].key;
+    return FW_CFG_FILE_FIRST + fw->file_count;
+}
+
+/* The item is there, and becomes a file. */
+static bool name_file(struct fw_cfg *fw, unsigned key, const char *name)
 {
     size_t length = strlen(name);
     assert(length && length < FW_CFG_NAME_BYTES);
-    unsigned key = FW_CFG_FILE_FIRST + fw->file_count;
-    for (unsigned i = 0; i < fw->item_count; i++)
-        if (!strcmp(fw->items[i].name, name))
-            key = fw->items[i].key;
-    if (!fw_cfg_put(fw, key, bytes, size_bytes))
-        return false;
     fw->file_count += key == FW_CFG_FILE_FIRST + fw->file_count;
     memcpy(find(fw, key)->name, name, length + 1);
     return put_directory(fw);
+}
+
+bool fw_cfg_put_file(struct fw_cfg *fw, const char *name, const void *bytes, size_t size_bytes)
+{
+    unsigned key = file_key(fw, name);
+    return fw_cfg_put(fw, key, bytes, size_bytes) && name_file(fw, key, name);
+}
+
+bool fw_cfg_put_file_source(struct fw_cfg *fw, const char *name, uint32_t size_bytes,
+                            fw_cfg_read_fn *read, void *opaque)
+{
+    unsigned key = file_key(fw, name);
+    return fw_cfg_put_source(fw, key, size_bytes, read, opaque) && name_file(fw, key, name);
 }
 
 /* ---- reading, with the lock held ---- */

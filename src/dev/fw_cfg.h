@@ -68,6 +68,8 @@ bool fw_cfg_put_source(struct fw_cfg *fw, unsigned key, uint32_t size_bytes, fw_
                        void *opaque);
 /* A file of the directory; its name has at most FW_CFG_NAME_BYTES - 1 bytes. */
 bool fw_cfg_put_file(struct fw_cfg *fw, const char *name, const void *bytes, size_t size_bytes);
+bool fw_cfg_put_file_source(struct fw_cfg *fw, const char *name, uint32_t size_bytes,
+                            fw_cfg_read_fn *read, void *opaque);
 
 extern const struct device_ops fw_cfg_ops;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Host bridge of the Intel 3 Series chipset (82Q35; datasheet 316966, chapters 5 and 3) and
- * configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2). Only bus 0 has functions. Left out:
- * what PAM and SMRAM would do (PAM registers keep what is written, SMRAM is closed), DRAM and
+ * configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2). Only bus 0 has functions. What the PAM
+ * registers do is in pam.c. Left out: SMM (SMRAM is closed and its register locked), DRAM and
  * thermal registers. Runs on vCPU threads; the address register is one atomic word, all else is
  * guarded by the PCI bus.
  *
@@ -10,6 +10,8 @@
  * is another chip's, so only the first of the four ports is mapped here.
  */
 #include "dev/pci_host.h"
+
+#include "dev/pam.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -25,7 +27,6 @@ enum {
     PCIEXBAR_ENABLE = 1,
     PCIEXBAR_LENGTH_SHIFT = 1, /* two bits: 256, 128, 64 MiB */
     PAM0 = 0x90,
-    PAM_COUNT = 7,
     SMRAM = 0x9d,
     SMRAM_RESET = 0x02,
 
@@ -50,6 +51,7 @@ struct pci_host {
     /* Under the PCI bus's lock: */
     bool ecam_mapped;
     uint64_t ecam_base, ecam_size;
+    struct pam *pam; /* NULL: the registers do nothing */
 };
 
 /* ---- mechanism 1 ---- */
@@ -126,9 +128,8 @@ static uint64_t pciexbar(const struct pci_host *host)
 }
 
 /* Where PCIEXBAR places the window; size 0: nowhere. */
-static uint64_t ecam_wanted(const struct pci_host *host, uint64_t *base)
+static uint64_t ecam_place(uint64_t value, uint64_t *base)
 {
-    uint64_t value = pciexbar(host);
     unsigned length = value >> PCIEXBAR_LENGTH_SHIFT & 3;
     uint64_t size = UINT64_C(0x10000000) >> length;
     *base = value & ECAM_ADDRESS_BITS & ~(size - 1);
@@ -144,7 +145,7 @@ static void ecam_unmap(struct pci_host *host)
 
 static void ecam_update(struct pci_host *host)
 {
-    uint64_t base, size = ecam_wanted(host, &base);
+    uint64_t base, size = ecam_place(pciexbar(host), &base);
     if (host->ecam_mapped && size == host->ecam_size && base == host->ecam_base)
         return;
     ecam_unmap(host);
@@ -168,11 +169,22 @@ static void ecam_update(struct pci_host *host)
     host->ecam_size = size;
 }
 
+static void pam_changed(struct pci_host *host)
+{
+    uint8_t registers[PAM_REGISTERS];
+    for (unsigned i = 0; i < PAM_REGISTERS; i++)
+        registers[i] = (uint8_t)pci_function_get(host->function, PAM0 + i, 1);
+    if (host->pam)
+        pam_set(host->pam, registers);
+}
+
 /* A change of the upper half alone, while the window is enabled, moves it too, as on the chip. */
 static void host_written(void *opaque, unsigned offset, unsigned size_bytes)
 {
     if (offset < PCIEXBAR + 8 && offset + size_bytes > PCIEXBAR)
         ecam_update(opaque);
+    if (offset < PAM0 + PAM_REGISTERS && offset + size_bytes > PAM0)
+        pam_changed(opaque);
 }
 
 /* ---- life ---- */
@@ -181,6 +193,7 @@ static void host_destroy(void *opaque)
 {
     struct pci_host *host = opaque;
     ecam_unmap(host);
+    pam_destroy(host->pam);
     pci_function_destroy(host->function);
     if (host->address_mapped)
         bus_unmap(host->bus, BUS_PORT, host->address_port);
@@ -228,7 +241,7 @@ static bool create_function(struct pci_host *host, uint64_t ecam_base, struct er
     pci_function_writable(
         f, PCIEXBAR, (uint32_t)ECAM_ADDRESS_BITS | 3 << PCIEXBAR_LENGTH_SHIFT | PCIEXBAR_ENABLE, 4);
     pci_function_writable(f, PCIEXBAR + 4, (uint32_t)(ECAM_ADDRESS_BITS >> 32), 4);
-    for (unsigned i = 0; i < PAM_COUNT; i++)
+    for (unsigned i = 0; i < PAM_REGISTERS; i++)
         pci_function_writable(f, PAM0 + i, 0x33, 1);
     pci_function_init(f, SMRAM, SMRAM_RESET, 1);
     ecam_update(host);
@@ -236,6 +249,25 @@ static bool create_function(struct pci_host *host, uint64_t ecam_base, struct er
         return error_set(err, "cannot map the PCI configuration window", NULL,
                          "the address 0x%" PRIx64 " is taken", ecam_base);
     return true;
+}
+
+static bool create_pam(struct pci_host *host, const struct pci_host_config *config,
+                       struct error *err)
+{
+    const struct pam_config pam = {
+        .physmap = config->physmap,
+        .ram = config->ram,
+        .bus = host->bus,
+        .log = host->log,
+        .rom = config->rom,
+        .rom_bytes = config->rom_bytes,
+    };
+    if (!pam.physmap)
+        return true;
+    host->pam = pam_create(&pam, err);
+    if (host->pam)
+        pam_changed(host);
+    return host->pam;
 }
 
 struct pci_host *pci_host_create(const struct pci_host_config *config, struct error *err)
@@ -251,11 +283,20 @@ struct pci_host *pci_host_create(const struct pci_host_config *config, struct er
     host->bus = pci_bus_bus(config->pci);
     host->log = pci_bus_log(config->pci);
     host->address_port = config->address_port;
-    if (!map_ports(host, err) || !create_function(host, config->ecam_base, err)) {
+    if (!map_ports(host, err) || !create_function(host, config->ecam_base, err) ||
+        !create_pam(host, config, err)) {
         host_destroy(host);
         return NULL;
     }
     return host;
+}
+
+uint64_t pci_host_ecam(struct pci_host *host, uint64_t *base)
+{
+    unsigned devfn = 0;
+    uint64_t value = pci_bus_read(host->pci, devfn, PCIEXBAR, 4);
+    value |= (uint64_t)pci_bus_read(host->pci, devfn, PCIEXBAR + 4, 4) << 32;
+    return ecam_place(value, base);
 }
 
 static void host_reset(void *opaque)
@@ -264,6 +305,7 @@ static void host_reset(void *opaque)
     atomic_store(&host->address, 0);
     pci_function_reset(host->function);
     ecam_update(host);
+    pam_changed(host);
 }
 
 static void host_save(void *opaque, struct save *save)
@@ -285,6 +327,7 @@ static bool host_load(void *opaque, struct load *load, uint32_t version)
     }
     atomic_store(&host->address, address);
     ecam_update(host);
+    pam_changed(host);
     return true;
 }
 

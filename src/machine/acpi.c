@@ -9,7 +9,8 @@
 #include <assert.h>
 #include <string.h>
 
-enum { HEADER_BYTES = 36, LENGTH_AT = 4, CHECKSUM_AT = 9, RSDP_BYTES = 36, TABLES_MAX = 8 };
+enum { LENGTH_AT = 4, CHECKSUM_AT = ACPI_CHECKSUM_AT, RSDP_BYTES = ACPI_RSDP_BYTES };
+enum { TABLES_MAX = 8 };
 
 struct tables {
     const struct acpi_config *config;
@@ -18,7 +19,20 @@ struct tables {
     uint64_t listed[TABLES_MAX]; /* in the XSDT */
     unsigned listed_count;
     uint64_t facs_gpa, dsdt_gpa;
+    struct acpi_links links;
 };
+
+static void put_pointer(struct tables *tables, uint64_t gpa, unsigned size_bytes)
+{
+    struct acpi_links *links = &tables->links;
+    assert(links->pointer_count < ACPI_MAX_POINTERS);
+    links->pointer[links->pointer_count].at = (uint32_t)tables->out->size_bytes;
+    links->pointer[links->pointer_count++].size_bytes = (uint8_t)size_bytes;
+    if (size_bytes == 4)
+        bytes_u32(tables->out, (uint32_t)gpa);
+    else
+        bytes_u64(tables->out, gpa);
+}
 
 static size_t table_begin(struct tables *tables, const char *signature, uint8_t revision)
 {
@@ -45,6 +59,9 @@ static uint64_t table_end(struct tables *tables, size_t start)
     size_t length = out->size_bytes - start;
     bytes_set_u32(out, start + LENGTH_AT, (uint32_t)length);
     bytes_set_u8(out, start + CHECKSUM_AT, bytes_checksum(out->data + start, length));
+    assert(tables->links.table_count < ACPI_MAX_TABLES);
+    tables->links.table[tables->links.table_count].start = (uint32_t)start;
+    tables->links.table[tables->links.table_count++].size_bytes = (uint32_t)length;
     return tables->gpa + start;
 }
 
@@ -140,8 +157,8 @@ static void put_fadt(struct tables *tables)
     const struct acpi_config *config = tables->config;
     struct bytes *out = tables->out;
     size_t start = table_begin(tables, "FACP", 6);
-    bytes_u32(out, (uint32_t)tables->facs_gpa);
-    bytes_u32(out, (uint32_t)tables->dsdt_gpa);
+    put_pointer(tables, tables->facs_gpa, 4);
+    put_pointer(tables, tables->dsdt_gpa, 4);
     bytes_u8(out, 0);
     bytes_u8(out, 0); /* profile: unspecified */
     bytes_u16(out, config->pm.sci_irq);
@@ -162,7 +179,7 @@ static void put_fadt(struct tables *tables)
     bytes_u8(out, 3);  /* minor version */
     /* Where both are given, the 64-bit FACS address must be 0 (5.2.9); the DSDT's is equal. */
     bytes_u64(out, 0);
-    bytes_u64(out, tables->dsdt_gpa);
+    put_pointer(tables, tables->dsdt_gpa, 8);
     put_fadt_extended_ports(&config->pm, out);
     bytes_u64(out, 0); /* hypervisor identity */
     assert(out->failed || out->size_bytes - start == 276);
@@ -246,7 +263,7 @@ static uint64_t put_xsdt(struct tables *tables)
 {
     size_t start = table_begin(tables, "XSDT", 1);
     for (unsigned i = 0; i < tables->listed_count; i++)
-        bytes_u64(tables->out, tables->listed[i]);
+        put_pointer(tables, tables->listed[i], 8);
     return table_end(tables, start);
 }
 
@@ -254,7 +271,7 @@ static uint64_t put_rsdt(struct tables *tables)
 {
     size_t start = table_begin(tables, "RSDT", 1);
     for (unsigned i = 0; i < tables->listed_count; i++)
-        bytes_u32(tables->out, (uint32_t)tables->listed[i]);
+        put_pointer(tables, tables->listed[i], 4);
     return table_end(tables, start);
 }
 
@@ -276,14 +293,14 @@ static void set_rsdp(struct tables *tables, uint64_t rsdt_gpa, uint64_t xsdt_gpa
 }
 
 bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_bytes,
-                struct bytes *out, struct error *err)
+                struct bytes *out, struct acpi_links *links, struct error *err)
 {
     assert(gpa % 64 == 0 && gpa + limit_bytes <= UINT32_MAX && !out->size_bytes);
     assert(config->vcpu_count >= 1 && config->vcpu_count <= 255);
     assert(config->ecam_bus_count >= 1 && config->ecam_bus_count <= 256);
     assert(config->uart_count <= ACPI_MAX_UARTS);
     struct tables tables = {.config = config, .out = out, .gpa = gpa};
-    bytes_zero(out, RSDP_BYTES);
+    bytes_zero(out, ACPI_TABLES_AT);
     put_facs(&tables);
     put_dsdt(&tables);
     put_fadt(&tables);
@@ -293,6 +310,8 @@ bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_byt
     put_mcfg(&tables);
     uint64_t rsdt_gpa = put_rsdt(&tables);
     set_rsdp(&tables, rsdt_gpa, put_xsdt(&tables));
+    if (links)
+        *links = tables.links;
     if (out->failed)
         return error_set(err, "cannot compose ACPI tables", NULL, "out of memory");
     if (out->size_bytes > limit_bytes)

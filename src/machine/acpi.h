@@ -43,6 +43,7 @@ struct acpi_config {
     uint32_t ecam_base;
     unsigned ecam_bus_count; /* 1 … 256 */
     uint32_t mmio32_first, mmio32_last;
+    uint32_t more32_first, more32_last; /* another such window; last 0: none */
     uint64_t mmio64_first, mmio64_last; /* last 0: no such window */
     uint8_t lpc_slot;                   /* device number of the ISA bridge, function 0 */
     uint8_t pci_gsi[ACPI_PCI_SLOTS][ACPI_PCI_PINS]; /* where INTA … INTD of a slot go */
@@ -64,10 +65,29 @@ struct acpi_config {
     uint8_t floppy_type[2]; /* as in CMOS memory; 0: no such drive */
 };
 
+enum { ACPI_RSDP_BYTES = 36, ACPI_TABLES_AT = 64, ACPI_MAX_POINTERS = 24, ACPI_MAX_TABLES = 10 };
+
+/* Where the addresses of tables are, and what has a checksum, but for the RSDP: for whoever puts
+ * them elsewhere. Offsets count from the start of what acpi_build() made; tables begin at
+ * ACPI_TABLES_AT. */
+struct acpi_links {
+    struct {
+        uint32_t at;
+        uint8_t size_bytes;
+    } pointer[ACPI_MAX_POINTERS];
+    unsigned pointer_count;
+    struct {
+        uint32_t start, size_bytes;
+    } table[ACPI_MAX_TABLES];
+    unsigned table_count;
+};
+enum { ACPI_CHECKSUM_AT = 9 }; /* in a table */
+
 /* Composes the tables for guest address `gpa` (a multiple of 64) into `out`, which must be empty;
- * the RSDP is its start. Fails only when out of memory or when they exceed `limit_bytes`. */
+ * the RSDP is its start. `links` may be NULL. Fails only when out of memory or when they exceed
+ * `limit_bytes`. */
 bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_bytes,
-                struct bytes *out, struct error *err);
+                struct bytes *out, struct acpi_links *links, struct error *err);
 
 /* The body of the DSDT; for acpi.c. */
 void acpi_dsdt(const struct acpi_config *config, struct bytes *aml);

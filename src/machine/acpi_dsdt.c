@@ -56,6 +56,8 @@ static void put_pci_windows(const struct acpi_config *config, struct bytes *aml)
     aml_io_window(aml, 0, CONFIG_PORT - 1);
     aml_io_window(aml, CONFIG_PORT + CONFIG_BYTES, 0xffff);
     aml_memory32_window(aml, config->mmio32_first, config->mmio32_last);
+    if (config->more32_last)
+        aml_memory32_window(aml, config->more32_first, config->more32_last);
     if (config->mmio64_last)
         aml_memory64_window(aml, config->mmio64_first, config->mmio64_last);
     aml_resources_end(aml, resources);

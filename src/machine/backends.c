@@ -117,6 +117,31 @@ static struct q35_place place_of(struct machine *machine, uint8_t devfn, enum q3
     return devfn ? q35_place_at(machine->board, devfn) : q35_place(machine->board, kind, index);
 }
 
+static bool is_function(const struct machine_disk *disk)
+{
+    return disk->bus == MACHINE_DISK_VIRTIO || disk->bus == MACHINE_DISK_NVME;
+}
+
+struct q35_place backends_disk_place(struct machine *machine, unsigned disk)
+{
+    const struct machine_disk *disks = machine->config.disks;
+    unsigned before = 0;
+    for (unsigned i = 0; i < disk; i++)
+        before += is_function(&disks[i]);
+    if (disks[disk].bus == MACHINE_DISK_AHCI)
+        return q35_place(machine->board, Q35_AHCI, 0);
+    if (disks[disk].bus == MACHINE_DISK_IDE)
+        return q35_place(machine->board, Q35_IDE, 0);
+    if (disks[disk].bus == MACHINE_DISK_SCSI)
+        return q35_place(machine->board, Q35_SCSI, 0);
+    return place_of(machine, disks[disk].devfn, Q35_DISK, before);
+}
+
+struct q35_place backends_net_place(struct machine *machine, unsigned net)
+{
+    return place_of(machine, machine->config.nets[net].devfn, Q35_NET, net);
+}
+
 static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned place,
                              struct error *err)
 {

@@ -35,10 +35,11 @@ static const struct field strings[] = {FIELD(machine_config, cmdline)};
 static const struct field places[] = {FIELD(machine_config, debugcon), FIELD(machine_config, post),
                                       FIELD(machine_config, parallel)};
 static const struct field flags[] = {
-    FIELD(machine_config, no_balloon),   FIELD(machine_config, no_rng),
-    FIELD(machine_config, no_reboot),    FIELD(machine_config, kernel_from_disk),
-    FIELD(machine_config, rtc_is_local), FIELD(machine_config, has_exit_port),
-    FIELD(machine_config, has_testdev),  FIELD(machine_config, parallel_ignores_strobe)};
+    FIELD(machine_config, no_balloon),      FIELD(machine_config, no_rng),
+    FIELD(machine_config, no_reboot),       FIELD(machine_config, kernel_from_disk),
+    FIELD(machine_config, rtc_is_local),    FIELD(machine_config, has_exit_port),
+    FIELD(machine_config, has_testdev),     FIELD(machine_config, parallel_ignores_strobe),
+    FIELD(machine_config, rom_is_firmware), FIELD(machine_config, boot_menu)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {
@@ -70,6 +71,24 @@ bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus)
 {
     for (*bus = 0; *bus < MACHINE_DISK_BUSES; (*bus)++)
         if (!strcmp(name, disk_buses[*bus]))
+            return true;
+    return false;
+}
+
+static const char *const boots[MACHINE_BOOTS] = {[MACHINE_BOOT_DISK] = "disk",
+                                                 [MACHINE_BOOT_CDROM] = "cdrom",
+                                                 [MACHINE_BOOT_NET] = "net",
+                                                 [MACHINE_BOOT_FLOPPY] = "floppy"};
+
+const char *machine_boot_name(enum machine_boot boot)
+{
+    return boots[boot];
+}
+
+bool machine_boot_find(const char *name, enum machine_boot *boot)
+{
+    for (*boot = 0; *boot < MACHINE_BOOTS; (*boot)++)
+        if (!strcmp(name, boots[*boot]))
             return true;
     return false;
 }
@@ -198,6 +217,14 @@ static json_t *consoles_of(const struct machine_config *config)
     return list;
 }
 
+static json_t *boots_of(const struct machine_config *config)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->boot_count; i++)
+        json_array_append_new(list, json_string(machine_boot_name(config->boot[i])));
+    return list;
+}
+
 static json_t *uuid_of(const struct machine_config *config)
 {
     char text[2 * sizeof(config->uuid) + 1];
@@ -220,14 +247,17 @@ char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
     json_t *root = json_pack(
-        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i}", "cpus",
-        config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
+        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:o, s:o, "
+        "s:o}",
+        "cpus", config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
         config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
         uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom), "initrds",
         list_of(config->initrds, config->initrd_count, initrd_of), "disks", disks_of(config),
         "nets", nets_of(config), "serials",
         list_of(config->serials, config->serial_count, where_of), "consoles", consoles_of(config),
-        "exit_port", config->exit_port, "rng_devfn", config->rng_devfn);
+        "exit_port", config->exit_port, "rng_devfn", config->rng_devfn, "debugcon_port",
+        config->debugcon_port, "nvram", path_of(config->nvram), "nvram_template",
+        path_of(config->nvram_template), "boot", boots_of(config));
     if (!root)
         return NULL;
     json_object_set_new(root, "screen", screen_of(config));
@@ -458,11 +488,29 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 14; /* those of take_all() that are not plain */
+    const size_t own = 18; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
     return error_hint(err, "use the version of skep that saved it");
+}
+
+static bool take_firmware(struct machine_config *config, const json_t *root)
+{
+    json_t *list;
+    json_int_t port;
+    if (!take_string(json_object_get(root, "nvram"), &config->nvram) ||
+        !take_string(json_object_get(root, "nvram_template"), &config->nvram_template) ||
+        !take_number(json_object_get(root, "debugcon_port"), 0, UINT16_MAX, &port) ||
+        !take_list(root, "boot", MACHINE_MAX_BOOTS, &list, &config->boot_count))
+        return false;
+    config->debugcon_port = (uint16_t)port;
+    for (unsigned i = 0; i < config->boot_count; i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (!name || !machine_boot_find(name, &config->boot[i]))
+            return false;
+    }
+    return true;
 }
 
 static bool take_all(struct description *description, const json_t *root)
@@ -477,7 +525,7 @@ static bool take_all(struct description *description, const json_t *root)
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
            take_consoles(config, root) && take_devfn(root, "rng_devfn", &config->rng_devfn) &&
-           take_screen(config, root) && take_plain(config, root);
+           take_screen(config, root) && take_firmware(config, root) && take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

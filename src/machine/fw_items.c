@@ -3,8 +3,7 @@
  * Items of the firmware configuration device, in QEMU's forms (its docs/specs/fw_cfg.rst; for the
  * kernel its hw/i386/x86-common). A bzImage is told in two parts, with the fields of the setup
  * header filled in that a boot loader fills (Linux' Documentation/arch/x86/boot.rst); any other
- * kernel whole. Left out: ACPI and SMBIOS files, since the board's tables know their address from
- * the start and have no loader's script. Runs on the machine's thread.
+ * kernel whole. ACPI and SMBIOS are in fw_tables.c. Runs on the machine's thread.
  */
 #include "machine/fw_items.h"
 

@@ -172,7 +172,8 @@ static bool boot(struct machine *machine, struct error *err)
                          "its kernel could not be opened");
     x86_state_reset(&bsp, true);
     if (machine->rom.bytes) {
-        boot_rom_shadow(&machine->rom, machine->ram);
+        if (!machine->config.rom_is_firmware)
+            boot_rom_shadow(&machine->rom, machine->ram);
         return set_states(machine, &bsp, err);
     }
     if (!q35_boot(machine->board, &map, &config.rsdp_gpa, err))
@@ -374,7 +375,35 @@ static void take_uuid(struct machine_config *config)
 
 static bool open_rom(struct machine *machine, struct error *err)
 {
-    return !machine->config.rom || boot_rom_open(&machine->rom, machine->config.rom, err);
+    const struct machine_config *config = &machine->config;
+    const struct nvram_config nvram = {config->nvram, config->nvram_template, machine->log};
+    if (!config->rom)
+        return true;
+    if (!boot_rom_open(&machine->rom, config->rom, err))
+        return false;
+    if (config->nvram) {
+        machine->nvram = nvram_open(&nvram, err);
+        return machine->nvram;
+    }
+    return !config->nvram_template ||
+           boot_rom_open(&machine->variables, config->nvram_template, err);
+}
+
+static struct q35_firmware board_firmware(struct machine *machine)
+{
+    struct q35_firmware firmware = {
+        .rom = machine->rom.bytes,
+        .rom_bytes = machine->rom.size_bytes,
+        .is_setting_up = machine->config.rom_is_firmware,
+        .variables = machine->variables.bytes,
+        .variables_bytes = machine->variables.size_bytes,
+    };
+    if (machine->nvram) {
+        firmware.variables = nvram_bytes(machine->nvram);
+        firmware.variables_bytes = nvram_size_bytes(machine->nvram);
+        firmware.store = (struct pflash_store){nvram_write, machine->nvram};
+    }
+    return firmware;
 }
 
 static bool set_memory(void *opaque, const struct physmap_range *ranges, unsigned count,
@@ -393,12 +422,7 @@ static void take_written(void *opaque, const uint8_t *hva, uint64_t size_bytes, 
 static bool connect_memory(struct machine *machine, struct error *err)
 {
     const struct physmap_listener listener = {set_memory, take_written, machine};
-    const struct physmap_range rom = {.gpa = boot_rom_gpa(&machine->rom),
-                                      .size_bytes = machine->rom.size_bytes,
-                                      .hva = machine->rom.bytes,
-                                      .read_only = true};
-    return physmap_set_listener(machine->physmap, &listener, err) &&
-           (!rom.hva || physmap_map(machine->physmap, PHYSMAP_DEVICE, &rom, err));
+    return physmap_set_listener(machine->physmap, &listener, err);
 }
 
 static bool open_engine(struct machine *machine, struct error *err)
@@ -447,7 +471,8 @@ static bool tell_firmware(struct machine *machine, struct error *err)
         .map = &machine->fw_map,
         .boot = machine->kernel && !machine->config.kernel_from_disk ? &machine->fw_boot : NULL,
     };
-    return fw_items_put(q35_fw_cfg(machine->board), &items, err);
+    return fw_items_put(q35_fw_cfg(machine->board), &items, err) &&
+           (!machine->config.rom_is_firmware || boot_order_tell(machine, err));
 }
 
 static void take_floppies(const struct machine *machine, struct q35_config *board)
@@ -476,8 +501,10 @@ static bool make_board(struct machine *machine, struct error *err)
         .bus = machine->bus,
         .clock = machine->clock,
         .log = machine->log,
+        .firmware = board_firmware(machine),
         .uart_count = config->serial_count < Q35_MIN_UARTS ? Q35_MIN_UARTS : config->serial_count,
         .debugcon = backends_char(&machine->backends.debugcon),
+        .debugcon_port = config->debugcon_port,
         .post = backends_char(&machine->backends.post),
         .parallel = backends_char(&machine->backends.parallel),
         .parallel_ignores_strobe = config->parallel_ignores_strobe,
@@ -595,6 +622,8 @@ void machine_destroy(struct machine *machine)
     physmap_destroy(machine->physmap);
     ram_destroy(machine->ram);
     boot_rom_close(&machine->rom);
+    boot_rom_close(&machine->variables);
+    nvram_close(machine->nvram);
     kernel_close(machine);
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);

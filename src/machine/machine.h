@@ -20,6 +20,7 @@ enum {
     MACHINE_MAX_VCPUS = ENGINE_MAX_VCPUS,
     MACHINE_MAX_HOST_CPU = 1023, /* the last that can be named */
     MACHINE_MAX_INITRDS = 16,
+    MACHINE_MAX_BOOTS = 4,
     MACHINE_MAX_DISKS = 22,
     MACHINE_MAX_FLOPPIES = 2,
     MACHINE_MAX_NETS = 4,
@@ -53,6 +54,14 @@ struct machine_disk {
     bool read_only;
     bool is_surely_raw; /* do not look for the marks of other formats */
     uint8_t devfn;      /* where it is a PCI function: slot << 3 | function; 0: the usual place */
+};
+
+enum machine_boot {
+    MACHINE_BOOT_DISK,
+    MACHINE_BOOT_CDROM,
+    MACHINE_BOOT_NET,
+    MACHINE_BOOT_FLOPPY,
+    MACHINE_BOOTS
 };
 
 struct machine_forward {
@@ -103,6 +112,14 @@ struct machine_config {
     /* A ROM to start in at the reset vector: then it gets the kernel, if there is one, by fw_cfg.
      * NULL: the kernel is started. */
     const char *rom;
+    /* It is a BIOS or UEFI, which sets the board up and boots from its devices. */
+    bool rom_is_firmware;
+    const char *nvram;          /* the file of its variables, in flash below it; NULL: none */
+    const char *nvram_template; /* what that file is made of the first time; without a file, what
+                                   the variables are at each start. NULL: none */
+    enum machine_boot boot[MACHINE_MAX_BOOTS]; /* what it tries, in this order; none: as it likes */
+    unsigned boot_count;
+    bool boot_menu;     /* it asks */
     const char *kernel; /* a bzImage, an ELF vmlinux, or a Multiboot kernel */
     /* A file each; for a Multiboot kernel modules, as "FILE[ ARGUMENTS][,FILE[ ARGUMENTS]]…", where
      * ",," is a comma. */
@@ -123,7 +140,8 @@ struct machine_config {
     unsigned serial_count;
     struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
-    const char *debugcon;         /* port 0xe9; NULL: none */
+    const char *debugcon;         /* NULL: none */
+    uint16_t debugcon_port;       /* 0: 0xe9 */
     const char *post;             /* ports 0x80 and 0x190; NULL: what is written there is dropped */
     const char *parallel;         /* the parallel port; NULL: there is none */
     bool parallel_ignores_strobe; /* prints all that is written to its data register */
@@ -182,6 +200,8 @@ typedef void machine_finished_fn(void *opaque, const struct machine_end *end);
 const char *machine_vga_name(enum machine_vga vga);
 bool machine_vga_find(const char *name, enum machine_vga *vga); /* false: there is none */
 const char *machine_disk_bus_name(enum machine_disk_bus bus);
+const char *machine_boot_name(enum machine_boot boot);
+bool machine_boot_find(const char *name, enum machine_boot *boot);
 /* False: there is none of this name. */
 bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus);
 

@@ -14,6 +14,7 @@
 #include "bus/physmap.h"
 #include "bus/ram.h"
 #include "host/chardev.h"
+#include "host/nvram.h"
 #include "machine/boot.h"
 #include "machine/boot_disk.h"
 #include "machine/boot_rom.h"
@@ -77,6 +78,8 @@ struct machine {
     struct scsi_lun *cdroms[MACHINE_MAX_DISKS]; /* by number of the disk; the board's */
     char *media[MACHINE_MAX_DISKS];             /* paths of those that were put in later, ours */
     struct boot_rom rom;
+    struct nvram *nvram;         /* NULL: no file of variables */
+    struct boot_rom variables;   /* those without a file, as they are at each start */
     struct boot_file *kernel;    /* NULL: only a ROM */
     struct boot_disk disk_files; /* with kernel_from_disk: kernel and initrds are its */
     struct boot_file *initrds[MACHINE_MAX_INITRDS];
@@ -122,11 +125,17 @@ void machine_debug_restarted(struct machine *machine);
 /* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
 bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
 
+/* boot_order.c: tells firmware by fw_cfg and CMOS what to boot. */
+bool boot_order_tell(struct machine *machine, struct error *err);
+
 /* Opens the back ends that the configuration names. Those that are open after a failure are closed
  * by backends_close(). */
 bool backends_open(struct machine *machine, struct error *err);
 /* Makes the virtio devices on them. */
 bool backends_plug(struct machine *machine, struct error *err);
+/* The function that a disk or a network card is, or hangs on. */
+struct q35_place backends_disk_place(struct machine *machine, unsigned disk);
+struct q35_place backends_net_place(struct machine *machine, unsigned net);
 void backends_drain(struct machine *machine);
 /* The same, and what was written is on the disks. */
 bool backends_flush(struct machine *machine, struct error *err);

@@ -31,6 +31,7 @@
 #include "dev/vga/vga.h"
 #include "dev/virtio/pci.h"
 #include "machine/acpi.h"
+#include "machine/fw_tables.h"
 #include "machine/smbios.h"
 
 #include <assert.h>
@@ -46,8 +47,10 @@
 #define GIB UINT64_C(0x40000000)
 
 enum {
-    LOW_MEMORY_END = 0x9fc00, /* 639 KiB: where the extended BIOS data area would be */
-    VGA_WINDOW_GPA = 0xa0000,
+    VGA_WINDOW_GPA = 0xa0000, /* no RAM is seen here, but what a graphics card has */
+    VGA_WINDOW_BYTES = 0x20000,
+    ROM_BELOW_1M_BYTES = 0x20000, /* the end of the ROM, below 1 MiB, until RAM takes its place */
+    LOW_MEMORY_END = 0x9fc00,     /* 639 KiB: where the extended BIOS data area would be */
     ACPI_GPA = 0xe0000,
     ACPI_BYTES = 0x10000,
     SMBIOS_GPA = 0xf0000,
@@ -62,6 +65,8 @@ enum {
 #define HPET_BASE    UINT64_C(0xfed00000)
 #define LAPIC_BASE   UINT64_C(0xfee00000)
 #define TESTDEV_BASE UINT64_C(0xff000000)
+#define ROM_END      UINT64_C(0x100000000)
+#define MMIO32_SPLIT UINT64_C(0xe0000000) /* any place within; see layout_of() */
 #define MMIO64_BASE  (256 * GIB)
 #define MMIO64_BYTES (256 * GIB) /* up to what 39 address lines reach */
 
@@ -143,6 +148,7 @@ static const struct {
 
 enum { DEVICE_LABEL_BYTES = 32 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
+enum { CMOS_CPUS_BUT_ONE = 0x5f };
 
 struct q35 {
     struct q35_config config;
@@ -163,7 +169,9 @@ struct q35 {
     struct i8237 *dma;
     struct floppy *floppy; /* NULL: none */
     struct pci_bus *pci;
+    struct pci_host *host;
     struct fw_cfg *fw_cfg;
+    struct fw_tables *fw_tables;
     struct input *input;
 
     /* The sources of each ISA interrupt, since some are shared: a bit each. */
@@ -463,6 +471,7 @@ static bool make_rtc(struct q35 *board, struct error *err)
     board->rtc = mc146818_create(&config, board->config.bus, board->config.clock, err);
     if (!board->rtc)
         return false;
+    mc146818_set_cmos(board->rtc, CMOS_CPUS_BUT_ONE, (uint8_t)(board->config.vcpu_count - 1));
     add(board, &mc146818_ops, board->rtc);
     return true;
 }
@@ -602,7 +611,9 @@ static bool make_debug_ports(struct q35 *board, struct error *err)
 {
     const struct q35_config *config = &board->config;
     if (config->debugcon) {
-        const struct debugcon_config debug = {DEBUGCON_PORT, config->debugcon, config->log};
+        const struct debugcon_config debug = {config->debugcon_port ? config->debugcon_port
+                                                                    : DEBUGCON_PORT,
+                                              config->debugcon, config->log};
         struct debugcon *debugcon = debugcon_create(&debug, config->bus, err);
         if (!debugcon)
             return false;
@@ -750,6 +761,29 @@ static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)
         log_write(board->config.log, LOG_WARNING, "q35", "the SCI stays at interrupt %d", IRQ_SCI);
 }
 
+/* Firmware places the configuration window and opens shadow RAM itself. */
+static bool make_pci_host(struct q35 *board, struct error *err)
+{
+    const struct q35_firmware *firmware = &board->config.firmware;
+    struct pci_host_config config = {
+        .pci = board->pci, .address_port = PCI_ADDRESS_PORT, .ecam_base = ECAM_BASE};
+    if (firmware->is_setting_up) {
+        uint64_t below = firmware->rom_bytes;
+        if (below > ROM_BELOW_1M_BYTES)
+            below = ROM_BELOW_1M_BYTES;
+        config.ecam_base = 0;
+        config.physmap = board->config.physmap;
+        config.ram = board->config.ram;
+        config.rom_bytes = (uint32_t)below;
+        config.rom = firmware->rom + (firmware->rom_bytes - below);
+    }
+    board->host = pci_host_create(&config, err);
+    if (!board->host)
+        return false;
+    add(board, &pci_host_ops, board->host);
+    return true;
+}
+
 static bool make_pci(struct q35 *board, struct error *err)
 {
     const struct pci_bus_config bus = {
@@ -762,12 +796,8 @@ static bool make_pci(struct q35 *board, struct error *err)
     board->pci = pci_bus_create(&bus, err);
     if (!board->pci)
         return false;
-    const struct pci_host_config host_config = {
-        .pci = board->pci, .address_port = PCI_ADDRESS_PORT, .ecam_base = ECAM_BASE};
-    struct pci_host *host = pci_host_create(&host_config, err);
-    if (!host)
+    if (!make_pci_host(board, err))
         return false;
-    add(board, &pci_host_ops, host);
     const struct ich9_lpc_config lpc_config = {
         .pci = board->pci,
         .slot = SLOT_LPC,
@@ -865,6 +895,44 @@ bool q35_add_ide(struct q35 *board, struct ata_drive *const drives[4], struct er
     return ide;
 }
 
+/* ---- firmware ---- */
+
+static bool make_flash(struct q35 *board, struct error *err)
+{
+    const struct q35_firmware *firmware = &board->config.firmware;
+    const struct physmap_range rom = {.gpa = ROM_END - firmware->rom_bytes,
+                                      .size_bytes = firmware->rom_bytes,
+                                      .hva = firmware->rom,
+                                      .read_only = true};
+    const struct physmap_range hole = {.gpa = VGA_WINDOW_GPA, .size_bytes = VGA_WINDOW_BYTES};
+    const struct pflash_config config = {
+        .gpa = rom.gpa - firmware->variables_bytes,
+        .bytes = firmware->variables,
+        .size_bytes = firmware->variables_bytes,
+        .store = firmware->store,
+        .bus = board->config.bus,
+        .physmap = board->config.physmap,
+        .log = board->config.log,
+    };
+    if (!physmap_map(board->config.physmap, PHYSMAP_SHADOW, &hole, err) ||
+        (firmware->rom && !physmap_map(board->config.physmap, PHYSMAP_DEVICE, &rom, err)))
+        return false;
+    if (!firmware->variables)
+        return true;
+    struct pflash *flash = pflash_create(&config, err);
+    if (!flash)
+        return false;
+    add(board, &pflash_ops, flash);
+    return true;
+}
+
+void q35_set_boot_order(struct q35 *board, const uint8_t kinds[3])
+{
+    enum { BOOT_FLAG_1 = 0x38, BOOT_FLAG_2 = 0x3d, NO_FLOPPY_CHECK = 1 };
+    mc146818_set_cmos(board->rtc, BOOT_FLAG_2, (uint8_t)(kinds[0] | kinds[1] << 4));
+    mc146818_set_cmos(board->rtc, BOOT_FLAG_1, (uint8_t)(kinds[2] << 4 | NO_FLOPPY_CHECK));
+}
+
 /* ---- the whole ---- */
 
 struct q35 *q35_create(const struct q35_config *config, struct error *err)
@@ -880,12 +948,12 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
         board->apic_ids[i] =
             (uint8_t)topology_apic_id(config->topology.cores, config->topology.threads, i);
     pthread_mutex_init(&board->irq_lock, NULL);
-    if (!make_interrupts(board, err) || !make_rtc(board, err) || !make_hpet(board, err) ||
-        !make_acpi_pm(board, err) || !make_reset(board, err) || !make_debug_ports(board, err) ||
-        !make_input(board, err) || !make_i8042(board, err) || !make_dma(board, err) ||
-        !make_floppy(board, err) || !make_uarts(board, err) || !make_parallel(board, err) ||
-        !make_fw_cfg(board, err) || !make_pci(board, err) || !make_testdev(board, err) ||
-        !make_exit_port(board, err)) {
+    if (!make_flash(board, err) || !make_interrupts(board, err) || !make_rtc(board, err) ||
+        !make_hpet(board, err) || !make_acpi_pm(board, err) || !make_reset(board, err) ||
+        !make_debug_ports(board, err) || !make_input(board, err) || !make_i8042(board, err) ||
+        !make_dma(board, err) || !make_floppy(board, err) || !make_uarts(board, err) ||
+        !make_parallel(board, err) || !make_fw_cfg(board, err) || !make_pci(board, err) ||
+        !make_testdev(board, err) || !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }
@@ -902,6 +970,7 @@ void q35_destroy(struct q35 *board)
     }
     if (board->pci)
         pci_bus_destroy(board->pci);
+    fw_tables_free(board->fw_tables);
     bytes_free(&board->acpi);
     bytes_free(&board->smbios);
     pthread_mutex_destroy(&board->irq_lock);
@@ -944,7 +1013,54 @@ static bool has_mmio64(const struct q35 *board)
     return high_memory_end(board) <= MMIO64_BASE;
 }
 
-static bool make_acpi(struct q35 *board, struct error *err)
+static uint64_t last_of(const struct pci_window *window)
+{
+    return window->size_bytes ? window->base + (window->size_bytes - 1) : 0;
+}
+
+/* What of the address space below and above 4 GiB is PCI's. */
+struct layout {
+    uint64_t ecam_base, ecam_bytes;
+    struct pci_window mmio32[2], mmio64;
+};
+
+static struct layout own_layout(const struct q35 *board)
+{
+    return (struct layout){
+        .ecam_base = ECAM_BASE,
+        .ecam_bytes = MMIO32_BASE - ECAM_BASE,
+        .mmio32 = {{MMIO32_BASE, MMIO32_BYTES}},
+        .mmio64 = {MMIO64_BASE, has_mmio64(board) ? MMIO64_BYTES : 0},
+    };
+}
+
+/* Firmware places ECAM somewhere above RAM, and BARs below and above it, those of 64 bits behind
+ * RAM. There are always two windows of 32 bits, so that tables keep their size. */
+static struct layout firmware_layout(const struct q35 *board)
+{
+    struct layout layout = own_layout(board);
+    uint64_t base, size_bytes = pci_host_ecam(board->host, &base);
+    if (size_bytes && base >= RAM_LOW_MAX_BYTES && base + size_bytes <= IOAPIC_BASE) {
+        layout.ecam_base = base;
+        layout.ecam_bytes = size_bytes;
+    }
+    uint64_t first = RAM_LOW_MAX_BYTES, split = layout.ecam_base;
+    uint64_t second = layout.ecam_base + layout.ecam_bytes;
+    if (layout.ecam_base < MMIO32_SPLIT) {
+        first = second;
+        split = second = MMIO32_SPLIT;
+    }
+    layout.mmio32[0] = (struct pci_window){first, split - first};
+    layout.mmio32[1] = (struct pci_window){second, IOAPIC_BASE - second};
+    uint64_t above = high_memory_end(board) ? high_memory_end(board) : RAM_HIGH_BASE;
+    above = (above + GIB - 1) & ~(GIB - 1);
+    uint64_t end = MMIO64_BASE + MMIO64_BYTES;
+    layout.mmio64 = (struct pci_window){above, above < end ? end - above : 0};
+    return layout;
+}
+
+static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t gpa,
+                       struct bytes *out, struct acpi_links *links, struct error *err)
 {
     const struct hpet_config hpet = hpet_config(board);
     struct acpi_config acpi = {
@@ -956,12 +1072,14 @@ static bool make_acpi(struct q35 *board, struct error *err)
         .pit_on_gsi2 = true,
         .hpet_base = HPET_BASE,
         .hpet_block_id = hpet_block_id(&hpet),
-        .ecam_base = ECAM_BASE,
-        .ecam_bus_count = (MMIO32_BASE - ECAM_BASE) >> 20,
-        .mmio32_first = MMIO32_BASE,
-        .mmio32_last = MMIO32_BASE + MMIO32_BYTES - 1,
-        .mmio64_first = MMIO64_BASE,
-        .mmio64_last = has_mmio64(board) ? MMIO64_BASE + MMIO64_BYTES - 1 : 0,
+        .ecam_base = (uint32_t)layout->ecam_base,
+        .ecam_bus_count = (unsigned)(layout->ecam_bytes >> 20),
+        .mmio32_first = (uint32_t)layout->mmio32[0].base,
+        .mmio32_last = (uint32_t)last_of(&layout->mmio32[0]),
+        .more32_first = (uint32_t)layout->mmio32[1].base,
+        .more32_last = (uint32_t)last_of(&layout->mmio32[1]),
+        .mmio64_first = layout->mmio64.base,
+        .mmio64_last = last_of(&layout->mmio64),
         .lpc_slot = SLOT_LPC,
         .pm = pm_ports(),
         .reset_port = RESET_PORT,
@@ -988,7 +1106,25 @@ static bool make_acpi(struct q35 *board, struct error *err)
     for (unsigned i = 0; board->floppy && i < FLOPPY_DRIVES; i++)
         acpi.floppy_type[i] = (uint8_t)floppy_drive_type(board->floppy, i);
     describe_wiring(&acpi);
-    return acpi_build(&acpi, ACPI_GPA, ACPI_BYTES, &board->acpi, err);
+    return acpi_build(&acpi, gpa, ACPI_BYTES, out, links, err);
+}
+
+static bool remake_acpi(void *opaque, uint64_t gpa, struct bytes *acpi, struct acpi_links *links,
+                        struct error *err)
+{
+    struct q35 *board = opaque;
+    const struct layout layout = firmware_layout(board);
+    return build_acpi(board, &layout, gpa, acpi, links, err);
+}
+
+static bool make_tables(struct q35 *board, struct error *err)
+{
+    const struct layout layout = own_layout(board);
+    if (!board->config.firmware.is_setting_up)
+        return build_acpi(board, &layout, ACPI_GPA, &board->acpi, NULL, err);
+    board->fw_tables = fw_tables_put(board->fw_cfg, remake_acpi, board, &board->smbios,
+                                     SMBIOS_ANCHOR_BYTES, SMBIOS_STRUCTURES_AT, err);
+    return board->fw_tables;
 }
 
 bool q35_finish(struct q35 *board, struct error *err)
@@ -1003,14 +1139,20 @@ bool q35_finish(struct q35 *board, struct error *err)
         .memory_high_bytes = high ? high->size_bytes : 0,
     };
     memcpy(smbios.uuid, board->config.uuid, sizeof(smbios.uuid));
-    return make_acpi(board, err) &&
-           smbios_build(&smbios, SMBIOS_GPA, SMBIOS_BYTES, &board->smbios, err);
+    return smbios_build(&smbios, SMBIOS_GPA, SMBIOS_BYTES, &board->smbios, err) &&
+           make_tables(board, err);
 }
 
 void q35_memory_map(const struct q35 *board, struct memory_map *map)
 {
     uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
     *map = (struct memory_map){0};
+    if (board->config.firmware.is_setting_up) { /* it reserves what it uses */
+        memory_map_add(map, 0, low_bytes, MEMORY_USABLE);
+        memory_map_add(map, RAM_HIGH_BASE, ram_size_bytes(board->config.ram) - low_bytes,
+                       MEMORY_USABLE);
+        return;
+    }
     memory_map_add(map, 0, LOW_MEMORY_END, MEMORY_USABLE);
     memory_map_add(map, LOW_MEMORY_END, 0xa0000 - LOW_MEMORY_END, MEMORY_RESERVED);
     memory_map_add(map, ACPI_GPA, FIRMWARE_END - ACPI_GPA, MEMORY_RESERVED);
@@ -1022,9 +1164,10 @@ void q35_memory_map(const struct q35 *board, struct memory_map *map)
 
 bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err)
 {
+    const struct layout layout = own_layout(board);
     const struct pci_windows windows = {
-        .mmio32 = {MMIO32_BASE, MMIO32_BYTES},
-        .mmio64 = {MMIO64_BASE, has_mmio64(board) ? MMIO64_BYTES : 0},
+        .mmio32 = layout.mmio32[0],
+        .mmio64 = layout.mmio64,
         .io = {PCI_IO_BASE, PCI_IO_BYTES},
         .interrupt_line = pci_interrupt_line,
     };

@@ -20,6 +20,7 @@
 #include "cpu/engine.h"
 #include "dev/fw_cfg.h"
 #include "dev/pci.h"
+#include "dev/pflash.h"
 #include "dev/virtio/virtio.h"
 #include "machine/input.h"
 #include "machine/memory_map.h"
@@ -62,6 +63,18 @@ struct q35_callbacks {
     void *opaque;
 };
 
+/* What the processor starts in; the memory is the caller's, until no vCPU runs any more. */
+struct q35_firmware {
+    uint8_t *rom; /* ends at 4 GiB; NULL: none, the board is set up as firmware leaves it */
+    uint64_t rom_bytes;
+    /* The board is as after power-on, and firmware sets it up and takes ACPI and SMBIOS tables from
+     * fw_cfg. Otherwise the ROM is a program that finds the chipset set up but for PCI. */
+    bool is_setting_up;
+    uint8_t *variables; /* flash below the ROM; NULL: none */
+    uint64_t variables_bytes;
+    struct pflash_store store;
+};
+
 struct q35_config {
     const struct engine *engine;
     struct engine_vm *vm;
@@ -73,12 +86,14 @@ struct q35_config {
     struct bus *bus;
     struct clock *clock;
     const struct log *log; /* may be NULL */
+    struct q35_firmware firmware;
     uint8_t uuid[16];
     bool rtc_is_local; /* the RTC starts with the host's local time instead of UTC */
     /* Back ends are the caller's and outlive the board; NULL: none. */
     const struct char_backend *uart[Q35_MAX_UARTS];
     unsigned uart_count; /* Q35_MIN_UARTS … Q35_MAX_UARTS */
     const struct char_backend *debugcon;
+    uint16_t debugcon_port; /* 0: the customary one */
     const struct char_backend *post;
     const struct char_backend *parallel; /* NULL: no parallel port */
     /* Drives of the floppy controller; none: there is no controller. */
@@ -123,6 +138,9 @@ struct q35_vga {
     uint32_t width, height; /* what the monitor likes best */
 };
 struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct error *err);
+/* Kinds of boot devices in PC firmware's order, for a BIOS that has no list of devices: 1 floppy, 2
+ * hard disk, 3 CD-ROM, 4 network; 0 ends it. */
+void q35_set_boot_order(struct q35 *board, const uint8_t kinds[3]);
 
 /* The IDE controller, with its four drives, which it takes over; NULL: none there. */
 bool q35_add_ide(struct q35 *board, struct ata_drive *const drives[4], struct error *err);

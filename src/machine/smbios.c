@@ -9,8 +9,8 @@
 #include <string.h>
 
 enum {
-    ENTRY_BYTES = 24,
-    TABLE_AT = 32, /* behind the entry point */
+    ENTRY_BYTES = SMBIOS_ANCHOR_BYTES,
+    TABLE_AT = SMBIOS_STRUCTURES_AT,
     CHASSIS = 0x300,
     MEMORY_ARRAY = 0x1000,
     NO_HANDLE = 0xfffe,

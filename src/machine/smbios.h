@@ -18,6 +18,9 @@ struct smbios_config {
     uint64_t memory_high_bytes; /* from 4 GiB */
 };
 
+/* The entry point, and where the structures begin. */
+enum { SMBIOS_ANCHOR_BYTES = 24, SMBIOS_STRUCTURES_AT = 32 };
+
 /* Composes the entry point and, behind it, the structures for guest address `gpa` (a multiple of
  * 16) into `out`, which must be empty. Fails only when out of memory or when they exceed
  * `limit_bytes`. */

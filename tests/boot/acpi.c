@@ -119,7 +119,7 @@ static struct bytes build(const struct acpi_config *config)
 {
     struct bytes tables = {0};
     struct error err = {0};
-    assert_true(acpi_build(config, TABLES_GPA, LIMIT_BYTES, &tables, &err));
+    assert_true(acpi_build(config, TABLES_GPA, LIMIT_BYTES, &tables, NULL, &err));
     return tables;
 }
 
@@ -226,7 +226,7 @@ static void test_limit(void **state)
     struct acpi_config config = board(64);
     struct bytes tables = {0};
     struct error err = {0};
-    assert_false(acpi_build(&config, TABLES_GPA, 512, &tables, &err));
+    assert_false(acpi_build(&config, TABLES_GPA, 512, &tables, NULL, &err));
     assert_non_null(strstr(err.cause, "512"));
     bytes_free(&tables);
 }

@@ -33,6 +33,7 @@ struct engine_vm {
 struct world {
     struct engine_vm vm;
     struct ram *ram;
+    struct physmap *physmap;
     struct bus *bus;
     struct clock *clock;
     struct vcpus *vcpus;
@@ -113,6 +114,7 @@ static void make_board(struct world *world)
         .vcpu_count = VCPUS,
         .topology = {1, VCPUS, 1},
         .ram = world->ram,
+        .physmap = world->physmap,
         .bus = world->bus,
         .clock = world->clock,
         .uart_count = 4,
@@ -139,6 +141,7 @@ static struct world *open_world(uint64_t memory_bytes)
     assert_non_null(world);
     current = world;
     world->ram = ram_create(memory_bytes, &err);
+    world->physmap = physmap_create(world->ram);
     world->bus = bus_create(NULL);
     world->clock = clock_create(&err);
     assert_true(world->ram && world->bus && world->clock);
@@ -157,6 +160,7 @@ static void close_world(struct world *world)
     vcpus_destroy(world->vcpus);
     clock_destroy(world->clock);
     bus_destroy(world->bus);
+    physmap_destroy(world->physmap);
     ram_destroy(world->ram);
     free(world);
 }

@@ -222,17 +222,6 @@ bool scsi_lun_submit(struct scsi_lun *lun, struct scsi_request *r)
     return is_under_way;
 }
 
-void scsi_lun_refuse(struct scsi_lun *lun, struct scsi_request *r, enum scsi_sense_key key,
-                     uint16_t code)
-{
-    pthread_mutex_lock(&lun->lock);
-    scsi_fail(r, key, code);
-    r->moved_bytes = 0;
-    if (lun->config.keeps_sense)
-        memcpy(lun->kept_sense, r->sense, sizeof(lun->kept_sense));
-    pthread_mutex_unlock(&lun->lock);
-}
-
 static void block_done(struct block_request *block, int error)
 {
     struct scsi_request *r = block->opaque;
@@ -366,14 +355,6 @@ bool scsi_lun_change_medium(struct scsi_lun *lun, const struct block_backend *me
 bool scsi_lun_is_cdrom(const struct scsi_lun *lun)
 {
     return lun->config.is_cdrom;
-}
-
-bool scsi_lun_is_open(struct scsi_lun *lun)
-{
-    pthread_mutex_lock(&lun->lock);
-    bool is_open = lun->is_open;
-    pthread_mutex_unlock(&lun->lock);
-    return is_open;
 }
 
 /* ---- life ---- */

@@ -109,13 +109,8 @@ enum scsi_direction scsi_lun_direction(struct scsi_lun *lun, const uint8_t *cdb,
  * transport that calls ram_written() after. Any thread. */
 bool scsi_lun_submit(struct scsi_lun *lun, struct scsi_request *request);
 
-/* The sense data of a command that the transport could not deliver (with `code` as additional sense
- * code and qualifier, e.g. 0x4b00): becomes CHECK CONDITION as if the unit had said so. */
-void scsi_lun_refuse(struct scsi_lun *lun, struct scsi_request *request, enum scsi_sense_key key,
-                     uint16_t code);
-
-/* After a reset by the transport: nothing is under way that the transport still cares for. A unit
- * attention tells the guest (not after power on: `is_power_on`). Locks of the door are gone. */
+/* After a reset by the transport, which cares for nothing any more that is under way. A unit
+ * attention tells the guest, but not after power on. The door is unlocked. */
 void scsi_lun_reset(struct scsi_lun *lun, bool is_power_on);
 
 /* ---- the medium of a CD-ROM drive, on the loop's thread ---- */
@@ -126,9 +121,6 @@ bool scsi_lun_change_medium(struct scsi_lun *lun, const struct block_backend *me
                             bool is_forced);
 
 bool scsi_lun_is_cdrom(const struct scsi_lun *lun);
-/* Of a drive: whether the tray is open, by the guest's own command. */
-bool scsi_lun_is_open(struct scsi_lun *lun);
-
 void scsi_lun_save(struct scsi_lun *lun, struct save *save); /* nothing is under way */
 bool scsi_lun_load(struct scsi_lun *lun, struct load *load); /* false: as after reset */
 

@@ -32,8 +32,9 @@ static unsigned vital_list(const struct scsi_lun *lun, uint8_t *body)
     if (lun->serial[0])
         body[n++] = VITAL_SERIAL;
     body[n++] = VITAL_IDENTIFICATION;
-    memcpy(body + n, lun->kind->vital_pages, lun->kind->vital_page_count);
-    return n + lun->kind->vital_page_count;
+    for (unsigned i = 0; i < lun->kind->vital_page_count; i++)
+        body[n++] = lun->kind->vital_pages[i];
+    return n;
 }
 
 static bool inquiry_vital(struct scsi_lun *lun, struct scsi_request *r)

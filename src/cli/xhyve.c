@@ -297,6 +297,8 @@ static int run_machine(struct xhyve *xhyve, bool is_hyperkit)
         vm_destroy(vm);
         return ANY_FAILED;
     }
+    if (machine_vnc_address(vm_machine(vm)))
+        cli_progress(xhyve->cli, "VNC server at %s", machine_vnc_address(vm_machine(vm)));
     if (vm_gdb_address(vm))
         cli_progress(xhyve->cli, "GDB server: target remote %s", vm_gdb_address(vm));
     int code = vm_run(vm, &end);

@@ -6,10 +6,15 @@
  */
 #include "cli/xhyve.h"
 
+#include "cli/display.h"
+
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const char *next_piece(char **rest)
 {
@@ -96,8 +101,66 @@ static bool plug_virtio_blk(struct xhyve *xhyve, uint8_t devfn, char *rest, stru
 static bool plug_ahci_hd(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
 {
     struct machine_disk *disk = take_disk(xhyve, rest, err);
-    return disk && (machine_disk_bus_find("ahci", &disk->bus) ||
-                    error_usage(err, "emulation", "ahci-hd", "there is none"));
+    if (disk)
+        disk->bus = MACHINE_DISK_AHCI;
+    return disk;
+}
+
+static bool plug_ahci_cd(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    struct machine_disk *disk = take_disk(xhyve, rest, err);
+    if (!disk)
+        return false;
+    disk->bus = MACHINE_DISK_AHCI;
+    disk->is_cdrom = disk->read_only = true;
+    return true;
+}
+
+/* A viewer's password can only be in a file; this one is nobody else's, and goes with the process.
+ */
+static bool take_password(struct xhyve *xhyve, const char *password, struct error *err)
+{
+    char path[64];
+    int fd = memfd_create("skep-password", 0);
+    if (fd < 0 || write(fd, password, strlen(password)) != (ssize_t)strlen(password))
+        return error_errno(err, "cannot keep the password", NULL, errno);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    xhyve->vm.machine.display.password_file = xhyve_copy(xhyve, path, err);
+    return xhyve->vm.machine.display.password_file;
+}
+
+static bool screen_option(struct xhyve *xhyve, const char *piece, unsigned long size[2],
+                          struct error *err)
+{
+    struct machine_display *display = &xhyve->vm.machine.display;
+    if (!strncmp(piece, "tcp=", 4) || !strncmp(piece, "rfb=", 4)) {
+        display->vnc = piece + 4;
+        return true;
+    }
+    if (!strncmp(piece, "w=", 2))
+        return parse_number(piece + 2, "width of the screen", 320, 1920, &size[0], err);
+    if (!strncmp(piece, "h=", 2))
+        return parse_number(piece + 2, "height of the screen", 200, 1200, &size[1], err);
+    if (!strncmp(piece, "password=", 9))
+        return take_password(xhyve, piece + 9, err);
+    if (!strcmp(piece, "wait"))
+        cli_progress(xhyve->cli, "fbuf: the guest starts without waiting for a viewer");
+    else if (strncmp(piece, "vga=", 4) != 0)
+        return error_usage(err, "option of fbuf", piece, "it is not known") ||
+               error_hint(err, "known are tcp=[ADDRESS:]PORT, w=, h=, vga=, wait and password=");
+    return true;
+}
+
+static bool plug_fbuf(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    unsigned long size[2] = {1024, 768};
+    char text[64];
+    while (rest)
+        if (!screen_option(xhyve, next_piece(&rest), size, err))
+            return false;
+    snprintf(text, sizeof(text), "std,size=%lux%lu", size[0], size[1]);
+    char *vga = xhyve_copy(xhyve, text, err);
+    return vga && display_parse_vga(&xhyve->vm.machine, vga, err);
 }
 
 static struct machine_net *take_net(struct xhyve *xhyve, uint8_t devfn, struct error *err)
@@ -188,6 +251,8 @@ static const struct {
     {"dummy", plug_nothing, false},
     {"virtio-blk", plug_virtio_blk, true},
     {"ahci-hd", plug_ahci_hd, false},
+    {"ahci-cd", plug_ahci_cd, false},
+    {"fbuf", plug_fbuf, false},
     {"virtio-net", plug_virtio_net, true},
     {"virtio-vpnkit", plug_vpnkit, true},
     {"virtio-tap", plug_tap, true},

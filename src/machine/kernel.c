@@ -60,16 +60,20 @@ bool kernel_read_disk(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
     const char *images[MACHINE_MAX_DISKS];
-    for (unsigned i = 0; i < config->disk_count; i++)
-        images[i] = config->disks[i].path;
+    unsigned count = 0;
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct machine_disk *disk = &config->disks[i];
+        if (disk->path && !disk->is_cdrom && disk->bus != MACHINE_DISK_FLOPPY)
+            images[count++] = disk->path;
+    }
     boot_disk_free(&machine->disk_files);
     machine->kernel = NULL;
     machine->initrd_count = 0;
-    if (!config->disk_count) {
+    if (!count) {
         error_usage(err, "cannot take the kernel from a disk", NULL, "there is no disk");
         return error_hint(err, "add --disk IMAGE");
     }
-    if (!boot_disk_read(&machine->disk_files, images, config->disk_count, config->cmdline, err))
+    if (!boot_disk_read(&machine->disk_files, images, count, config->cmdline, err))
         return false;
     machine->kernel = machine->disk_files.kernel;
     machine->initrd_count = machine->disk_files.initrd_count;

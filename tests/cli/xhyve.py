@@ -7,8 +7,10 @@ files that are made and removed.
 """
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -169,6 +171,29 @@ def pseudo_terminal(xhyve):
     expect(not os.path.lexists(link), "the link is left behind")
 
 
+def screen_and_cdrom(xhyve):
+    """fbuf is a VGA with a VNC server that asks for the password, ahci-cd a drive on the board."""
+    flags = ["-s", f"3,ahci-cd,{xhyve.disk}", "-s",
+             "29,fbuf,tcp=127.0.0.1:0,w=800,h=600,vga=off,password=secret"]
+    with Guest([xhyve.xhyve] + flags + xhyve.kexec()) as guest:
+        guest.wait_prompt()
+        _, places = guest.run("ls /sys/bus/pci/devices")
+        expect("0000:00:1f.2" in places, f"no AHCI controller: {places}")
+        _, classes = guest.run("cat /sys/bus/pci/devices/*/class")
+        expect("0x030000" in classes, f"no VGA: {classes}")
+        found = re.search(rb"VNC server at 127.0.0.1:(\d+)", guest.errors)
+        expect(found, f"no VNC server: {guest.errors}")
+        with socket.create_connection(("127.0.0.1", int(found.group(1))), LIMIT_S) as viewer:
+            viewer.settimeout(LIMIT_S)
+            expect_equal(viewer.recv(12), b"RFB 003.008\n", "greeting")
+            viewer.sendall(b"RFB 003.008\n")
+            kinds = viewer.recv(1)
+            kinds = viewer.recv(kinds[0])
+            expect(2 in kinds and 1 not in kinds, f"kinds of security: {kinds}")
+        guest.send("poweroff -f\n")
+        expect_equal(guest.wait_exit(), 1, "status for power off")
+
+
 def texts(xhyve):
     """What prints and ends."""
     expect(xhyve.prints("-h").startswith("Usage: skep xhyve"), "help")
@@ -207,7 +232,8 @@ def main():
     checks = Checks()
     xhyve = Xhyve(sys.argv[1])
     try:
-        for function in (script, exit_codes, signals, pseudo_terminal, texts, mistakes):
+        for function in (script, exit_codes, signals, pseudo_terminal, screen_and_cdrom,
+                         texts, mistakes):
             checks.case(function.__name__, function, xhyve)
     finally:
         shutil.rmtree(xhyve.folder)

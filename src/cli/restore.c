@@ -38,6 +38,8 @@ static void fill_backends(struct machine_config *config, const struct machine_co
         config->display = saved->display;
     if (!config->parallel)
         config->parallel = saved->parallel;
+    if (!config->tpm)
+        config->tpm = saved->tpm;
 }
 
 void restore_fill(struct machine_config *config, const struct restore_given *given)
@@ -70,5 +72,6 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
     config->exit_port = saved->exit_port;
     config->has_testdev = saved->has_testdev;
     config->parallel_ignores_strobe = saved->parallel_ignores_strobe;
+    config->tpm_is_tis = saved->tpm_is_tis;
     config->no_reboot |= saved->no_reboot;
 }

@@ -294,6 +294,25 @@ static bool store_cdrom(void *target, const char *value, struct error *err)
     return error_hint(err, "the default is ahci; another one is scsi");
 }
 
+/* A path may hold commas: only these endings are options. */
+static bool store_tpm(void *target, const char *value, struct error *err)
+{
+    static const char tis[] = ",model=tis", crb[] = ",model=crb";
+    struct request *request = target;
+    struct machine_config *machine = &request->vm.machine;
+    if (machine->tpm)
+        return too_many("TPMs", 1, err);
+    char *where = copy_value(request, value);
+    size_t length = strlen(where), end = sizeof(tis) - 1;
+    machine->tpm = where;
+    if (length <= end)
+        return true;
+    machine->tpm_is_tis = !strcmp(where + length - end, tis);
+    if (machine->tpm_is_tis || !strcmp(where + length - end, crb))
+        where[length - end] = '\0';
+    return true;
+}
+
 static bool net_kind(struct machine_net *net, const char *piece, struct error *err)
 {
     unsigned long fd;
@@ -690,6 +709,7 @@ static const struct option_spec options[] = {
      "a floppy disk's image in the next drive; none: an empty drive", store_floppy},
     {"cdrom", 0, "PATH[,serial=TEXT][,bus=NAME]", "a CD-ROM drive with an ISO image, or with none",
      store_cdrom},
+    {"tpm", 0, "unix:PATH[,model=crb|tis]", "a TPM 2.0: swtpm's control socket", store_tpm},
     {"net", 0, "KIND[,mac=ADDRESS][,slot=N]", "user (the default), tap=NAME, tap-fd=NUMBER or none",
      store_net},
     {"port", 'p', "[IP:]HOST:GUEST[/udp]", "forward a port of the host (127.0.0.1) to the guest",

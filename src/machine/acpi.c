@@ -259,6 +259,20 @@ static void put_mcfg(struct tables *tables)
     list(tables, start);
 }
 
+/* TCG ACPI Specification 1.3, 8.3. There is no log area: what firmware measures it keeps itself. */
+static void put_tpm2(struct tables *tables)
+{
+    enum { CLIENT = 0, START_FIFO = 6, START_CRB = 7 };
+    struct bytes *out = tables->out;
+    size_t start = table_begin(tables, "TPM2", 4);
+    bytes_u16(out, CLIENT);
+    bytes_u16(out, 0);
+    bytes_u64(out, tables->config->tpm_control);
+    bytes_u32(out, tables->config->tpm_control ? START_CRB : START_FIFO);
+    bytes_zero(out, 12); /* parameters of the start method */
+    list(tables, start);
+}
+
 static uint64_t put_xsdt(struct tables *tables)
 {
     size_t start = table_begin(tables, "XSDT", 1);
@@ -308,6 +322,8 @@ bool acpi_build(const struct acpi_config *config, uint64_t gpa, size_t limit_byt
     if (config->hpet_base)
         put_hpet(&tables);
     put_mcfg(&tables);
+    if (config->tpm_base)
+        put_tpm2(&tables);
     uint64_t rsdt_gpa = put_rsdt(&tables);
     set_rsdp(&tables, rsdt_gpa, put_xsdt(&tables));
     if (links)

@@ -60,7 +60,9 @@ struct acpi_config {
     uint16_t parallel_port; /* 0: none */
     uint8_t parallel_irq;
     uint16_t dma_port[3]; /* channels 0 to 3, page registers, channels 4 to 7; 0, 0, 0: none */
-    uint16_t floppy_port; /* 0: none */
+    uint32_t tpm_base, tpm_size_bytes; /* base 0: none */
+    uint32_t tpm_control;              /* of its command and response buffer; 0: a FIFO */
+    uint16_t floppy_port;              /* 0: none */
     uint8_t floppy_irq, floppy_dma;
     uint8_t floppy_type[2]; /* as in CMOS memory; 0: no such drive */
 };

@@ -285,6 +285,17 @@ static void put_hpet(const struct acpi_config *config, struct bytes *aml)
     aml_end(aml, device);
 }
 
+static void put_tpm(const struct acpi_config *config, struct bytes *aml)
+{
+    size_t device = aml_device_begin(aml, "TPM");
+    aml_name_string(aml, "_HID", "MSFT0101");
+    aml_name_integer(aml, "_UID", 0);
+    size_t resources = aml_resources_begin(aml, "_CRS");
+    aml_memory32(aml, config->tpm_base, config->tpm_size_bytes, true);
+    aml_resources_end(aml, resources);
+    aml_end(aml, device);
+}
+
 void acpi_dsdt(const struct acpi_config *config, struct bytes *aml)
 {
     put_sleep_states(config, aml);
@@ -293,6 +304,8 @@ void acpi_dsdt(const struct acpi_config *config, struct bytes *aml)
     put_motherboard(config, aml);
     if (config->hpet_base)
         put_hpet(config, aml);
+    if (config->tpm_base)
+        put_tpm(config, aml);
     put_pci(config, aml);
     aml_end(aml, scope);
 }

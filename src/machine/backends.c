@@ -4,6 +4,7 @@
  * and puts the virtio devices on them into their slots. Runs on the loop's thread.
  */
 #include "dev/storage/nvme.h"
+#include "dev/tpm.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/console.h"
@@ -11,6 +12,7 @@
 #include "dev/virtio/rng.h"
 #include "host/raw.h"
 #include "host/slirp.h"
+#include "host/swtpm.h"
 #include "host/tap.h"
 #include "host/tty.h"
 #include "machine/drives.h"
@@ -103,11 +105,28 @@ static bool open_chars(struct machine *machine, struct error *err)
            open_char(machine, machine->config.parallel, &backends->parallel, err);
 }
 
+static bool open_tpm(struct machine *machine, struct error *err)
+{
+    static const char kind[] = "unix:";
+    const char *where = machine->config.tpm;
+    if (!where)
+        return true;
+    if (strncmp(where, kind, strlen(kind)) != 0)
+        return error_usage(err, "TPM", where, "it is not of the form unix:PATH");
+    const struct swtpm_config config = {
+        .path = where + strlen(kind),
+        .buffer_bytes =
+            machine->config.tpm_is_tis ? (uint32_t)TPM_TIS_BUFFER_BYTES : TPM_CRB_BUFFER_BYTES,
+        .log = machine->log,
+    };
+    return swtpm_open(&config, machine->loop, &machine->backends.tpm, err);
+}
+
 /* The terminal last: it changes the person's screen, so nothing should fail after it. */
 bool backends_open(struct machine *machine, struct error *err)
 {
-    return open_disks(machine, err) && open_nets(machine, err) && display_open(machine, err) &&
-           open_chars(machine, err);
+    return open_disks(machine, err) && open_tpm(machine, err) && open_nets(machine, err) &&
+           display_open(machine, err) && open_chars(machine, err);
 }
 
 /* A place of the user's choice, or that of number `index` of its kind. */
@@ -301,6 +320,9 @@ bool backends_plug(struct machine *machine, struct error *err)
 
 void backends_drain(struct machine *machine)
 {
+    const struct tpm_backend *tpm = &machine->backends.tpm;
+    if (tpm->close)
+        tpm->drain(tpm->opaque);
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
         const struct block_backend *disk = &machine->backends.disk[i];
         if (disk->close)
@@ -358,6 +380,8 @@ void backends_close(struct machine *machine)
     for (unsigned i = 0; i < MACHINE_MAX_NETS; i++)
         if (backends->net[i].close)
             backends->net[i].close(backends->net[i].opaque);
+    if (backends->tpm.close)
+        backends->tpm.close(backends->tpm.opaque);
     for (unsigned i = 0; i < MACHINE_MAX_SERIALS; i++)
         close_char(&backends->serial[i]);
     for (unsigned i = 0; i < MACHINE_MAX_CONSOLES; i++)

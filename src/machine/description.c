@@ -33,13 +33,14 @@ struct field {
 static const struct field strings[] = {FIELD(machine_config, cmdline)};
 /* Where bytes go: host/chardev.h. */
 static const struct field places[] = {FIELD(machine_config, debugcon), FIELD(machine_config, post),
-                                      FIELD(machine_config, parallel)};
+                                      FIELD(machine_config, parallel), FIELD(machine_config, tpm)};
 static const struct field flags[] = {
     FIELD(machine_config, no_balloon),      FIELD(machine_config, no_rng),
     FIELD(machine_config, no_reboot),       FIELD(machine_config, kernel_from_disk),
     FIELD(machine_config, rtc_is_local),    FIELD(machine_config, has_exit_port),
     FIELD(machine_config, has_testdev),     FIELD(machine_config, parallel_ignores_strobe),
-    FIELD(machine_config, rom_is_firmware), FIELD(machine_config, boot_menu)};
+    FIELD(machine_config, rom_is_firmware), FIELD(machine_config, boot_menu),
+    FIELD(machine_config, tpm_is_tis)};
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {

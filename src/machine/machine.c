@@ -514,6 +514,8 @@ static bool make_board(struct machine *machine, struct error *err)
         .callbacks = {board_reset, board_power_off, board_exit, machine},
     };
     board.rtc_is_local = config->rtc_is_local;
+    board.tpm = machine->backends.tpm.close ? &machine->backends.tpm : NULL;
+    board.tpm_is_tis = config->tpm_is_tis;
     take_floppies(machine, &board);
     memcpy(board.uuid, config->uuid, sizeof(board.uuid));
     for (unsigned i = 0; i < config->serial_count; i++)

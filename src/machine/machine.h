@@ -151,6 +151,9 @@ struct machine_config {
     uint32_t screen_width, screen_height; /* what the monitor likes best; 0: 1280x800 */
     struct machine_display display;
 
+    const char *tpm; /* "unix:PATH" of swtpm's control socket; NULL: the machine has no TPM */
+    bool tpm_is_tis; /* its interface is a FIFO (TIS), not a command and response buffer */
+
     bool no_balloon, no_rng;
     uint8_t rng_devfn; /* as of a disk */
     bool rtc_is_local; /* the RTC starts with the host's local time instead of UTC */

@@ -13,6 +13,7 @@
 #include "bus/net.h"
 #include "bus/physmap.h"
 #include "bus/ram.h"
+#include "bus/tpm.h"
 #include "host/chardev.h"
 #include "host/nvram.h"
 #include "machine/boot.h"
@@ -39,6 +40,7 @@ struct backends {
     struct machine_char debugcon;
     struct machine_char post;
     struct machine_char parallel;
+    struct tpm_backend tpm; /* close == NULL: none */
 };
 
 /* What vCPU threads ask of the loop's thread, in the order of their weight. */

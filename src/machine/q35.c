@@ -27,6 +27,7 @@
 #include "dev/storage/floppy.h"
 #include "dev/storage/ide.h"
 #include "dev/testdev.h"
+#include "dev/tpm.h"
 #include "dev/uart16550.h"
 #include "dev/vga/vga.h"
 #include "dev/virtio/pci.h"
@@ -63,6 +64,7 @@ enum {
 #define MMIO32_BYTES (IOAPIC_BASE - MMIO32_BASE)
 #define IOAPIC_BASE  UINT64_C(0xfec00000)
 #define HPET_BASE    UINT64_C(0xfed00000)
+#define TPM_BASE     UINT64_C(0xfed40000)
 #define LAPIC_BASE   UINT64_C(0xfee00000)
 #define TESTDEV_BASE UINT64_C(0xff000000)
 #define ROM_END      UINT64_C(0x100000000)
@@ -749,6 +751,25 @@ bool q35_change_floppy(struct q35 *board, unsigned drive, const struct block_bac
     return board->floppy && floppy_change_medium(board->floppy, drive, medium);
 }
 
+/* ---- TPM ---- */
+
+static bool make_tpm(struct q35 *board, struct error *err)
+{
+    const struct tpm_config config = {.base = TPM_BASE, .backend = board->config.tpm};
+    if (!config.backend)
+        return true;
+    if (board->config.tpm_is_tis) {
+        struct tpm_tis *tis = tpm_tis_create(&config, board->config.bus, err);
+        if (tis)
+            add(board, &tpm_tis_ops, tis);
+        return tis;
+    }
+    struct tpm_crb *crb = tpm_crb_create(&config, board->config.bus, err);
+    if (crb)
+        add(board, &tpm_crb_ops, crb);
+    return crb;
+}
+
 /* ---- PCI ---- */
 
 static void pm_changed(void *opaque, uint16_t base, bool enabled, unsigned sci)
@@ -951,9 +972,9 @@ struct q35 *q35_create(const struct q35_config *config, struct error *err)
     if (!make_flash(board, err) || !make_interrupts(board, err) || !make_rtc(board, err) ||
         !make_hpet(board, err) || !make_acpi_pm(board, err) || !make_reset(board, err) ||
         !make_debug_ports(board, err) || !make_input(board, err) || !make_i8042(board, err) ||
-        !make_dma(board, err) || !make_floppy(board, err) || !make_uarts(board, err) ||
-        !make_parallel(board, err) || !make_fw_cfg(board, err) || !make_pci(board, err) ||
-        !make_testdev(board, err) || !make_exit_port(board, err)) {
+        !make_tpm(board, err) || !make_dma(board, err) || !make_floppy(board, err) ||
+        !make_uarts(board, err) || !make_parallel(board, err) || !make_fw_cfg(board, err) ||
+        !make_pci(board, err) || !make_testdev(board, err) || !make_exit_port(board, err)) {
         q35_destroy(board);
         return NULL;
     }
@@ -1099,6 +1120,9 @@ static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t 
         .dma_port = {DMA_BYTE_PORT, DMA_PAGE_PORT, DMA_WORD_PORT},
         .floppy_port = board->floppy ? FLOPPY_PORT : 0,
         .floppy_irq = IRQ_FLOPPY,
+        .tpm_base = board->config.tpm ? TPM_BASE : 0,
+        .tpm_size_bytes = TPM_RANGE_BYTES,
+        .tpm_control = board->config.tpm_is_tis ? 0 : TPM_BASE + TPM_CRB_CONTROL_OFFSET,
         .floppy_dma = DMA_FLOPPY,
     };
     static_assert((int)Q35_MAX_UARTS == (int)ACPI_MAX_UARTS, "as many places for them");

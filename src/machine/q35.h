@@ -17,6 +17,7 @@
 #include "bus/physmap.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
+#include "bus/tpm.h"
 #include "cpu/engine.h"
 #include "dev/fw_cfg.h"
 #include "dev/pci.h"
@@ -96,6 +97,8 @@ struct q35_config {
     uint16_t debugcon_port; /* 0: the customary one */
     const struct char_backend *post;
     const struct char_backend *parallel; /* NULL: no parallel port */
+    const struct tpm_backend *tpm;       /* NULL: no TPM */
+    bool tpm_is_tis;
     /* Drives of the floppy controller; none: there is no controller. */
     struct {
         bool is_there;

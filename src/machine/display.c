@@ -10,6 +10,11 @@
 #include "host/vnc.h"
 #include "machine/machine_internal.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { VGA_BIOS_MAX_BYTES = 65536 };
+
 static void on_key(void *opaque, unsigned key, bool is_down)
 {
     machine_key(opaque, key, is_down);
@@ -65,15 +70,40 @@ bool display_open(struct machine *machine, struct error *err)
     return machine->vnc;
 }
 
+/* SeaBIOS's, of Debian's package: what firmware shows text with. A kernel that is booted directly
+ * has a driver of its own. */
+static void *read_vga_bios(const struct machine *machine, size_t *size_bytes)
+{
+    static const char path[] = "/usr/share/seabios/vgabios-stdvga.bin";
+    if (!machine->config.rom)
+        return NULL;
+    FILE *file = fopen(path, "re");
+    uint8_t *bytes = malloc(VGA_BIOS_MAX_BYTES);
+    *size_bytes = file && bytes ? fread(bytes, 1, VGA_BIOS_MAX_BYTES, file) : 0;
+    if (file)
+        fclose(file);
+    if (*size_bytes)
+        return bytes;
+    free(bytes);
+    log_write(machine->log, LOG_WARNING, "display",
+              "%s is not there (package seabios): the firmware may show nothing", path);
+    return NULL;
+}
+
 static bool plug_std(struct machine *machine, struct display_source *source, struct error *err)
 {
     const struct machine_config *config = &machine->config;
+    size_t rom_bytes = 0;
+    void *rom = read_vga_bios(machine, &rom_bytes);
     const struct q35_vga vga = {
         .memory_bytes = config->vga_memory_bytes,
         .width = config->screen_width,
         .height = config->screen_height,
+        .rom = rom,
+        .rom_bytes = rom_bytes,
     };
     const struct vga *device = q35_plug_vga(machine->board, &vga, err);
+    free(rom);
     if (device)
         *source = *vga_display(device);
     return device;

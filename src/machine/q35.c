@@ -890,6 +890,9 @@ struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct er
         .width = vga->width ? vga->width : Q35_SCREEN_WIDTH,
         .height = vga->height ? vga->height : Q35_SCREEN_HEIGHT,
         .clock = board->config.clock,
+        .physmap = board->config.physmap,
+        .rom = vga->rom,
+        .rom_bytes = vga->rom_bytes,
     };
     struct vga *device = vga_create(&config, err);
     if (device)

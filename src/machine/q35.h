@@ -139,6 +139,8 @@ enum { Q35_SCREEN_WIDTH = 1280, Q35_SCREEN_HEIGHT = 800 };
 struct q35_vga {
     uint32_t memory_bytes;
     uint32_t width, height; /* what the monitor likes best */
+    const void *rom;        /* its BIOS; NULL: none */
+    size_t rom_bytes;
 };
 struct vga *q35_plug_vga(struct q35 *board, const struct q35_vga *vga, struct error *err);
 /* Kinds of boot devices in PC firmware's order, for a BIOS that has no list of devices: 1 floppy, 2

@@ -96,9 +96,8 @@ static uint8_t read_byte(struct vga *vga, uint64_t offset)
     return (uint8_t)(s->latch >> 8 * plane);
 }
 
-uint64_t vga_linear_read(void *opaque, uint64_t offset, unsigned size_bytes)
+static uint64_t linear_read(const struct vga *vga, uint64_t offset, unsigned size_bytes)
 {
-    const struct vga *vga = opaque;
     uint64_t value = UINT64_MAX;
     if (offset + size_bytes <= vga->config.memory_bytes)
         memcpy(&value, vga->memory + offset, size_bytes);
@@ -113,7 +112,7 @@ uint64_t vga_window_read(void *opaque, uint64_t offset, unsigned size_bytes)
     if (!window_offset(&vga->s, &offset)) {
         /* nobody answers */
     } else if (is_banked(&vga->s)) {
-        value = vga_linear_read(vga, bank_offset(&vga->s, offset), size_bytes);
+        value = linear_read(vga, bank_offset(&vga->s, offset), size_bytes);
     } else {
         value = 0;
         for (unsigned i = 0; i < size_bytes; i++)
@@ -183,9 +182,8 @@ static void write_byte(struct vga *vga, uint64_t offset, uint8_t byte)
     vga_mark(vga, (uint64_t)index * 4);
 }
 
-void vga_linear_write(void *opaque, uint64_t offset, uint64_t value, unsigned size_bytes)
+static void linear_write(struct vga *vga, uint64_t offset, uint64_t value, unsigned size_bytes)
 {
-    struct vga *vga = opaque;
     if (offset + size_bytes > vga->config.memory_bytes)
         return;
     memcpy(vga->memory + offset, &value, size_bytes);
@@ -200,7 +198,7 @@ void vga_window_write(void *opaque, uint64_t offset, uint64_t value, unsigned si
     if (!window_offset(&vga->s, &offset)) {
         /* nobody answers */
     } else if (is_banked(&vga->s)) {
-        vga_linear_write(vga, bank_offset(&vga->s, offset), value, size_bytes);
+        linear_write(vga, bank_offset(&vga->s, offset), value, size_bytes);
     } else {
         for (unsigned i = 0; i < size_bytes; i++)
             write_byte(vga, offset + i, (uint8_t)(value >> 8 * i));

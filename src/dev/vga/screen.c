@@ -163,9 +163,12 @@ static bool take_dirty(struct pass *pass)
 {
     size_t words = (pass->vga->config.memory_bytes / VGA_PAGE_BYTES + 63) / 64;
     pass->dirty = calloc(words, sizeof(*pass->dirty));
+    if (pass->dirty) /* through the frame buffer's BAR */
+        physmap_take_written(pass->vga->config.physmap, pass->vga->memory,
+                             pass->vga->config.memory_bytes, pass->dirty);
     for (size_t i = 0; pass->dirty && i < words; i++)
         if (atomic_load_explicit(&pass->vga->dirty[i], memory_order_relaxed))
-            pass->dirty[i] = atomic_exchange(&pass->vga->dirty[i], 0);
+            pass->dirty[i] |= atomic_exchange(&pass->vga->dirty[i], 0);
     return pass->dirty;
 }
 

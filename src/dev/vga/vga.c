@@ -272,9 +272,8 @@ static bool make_function(struct vga *vga, struct error *err)
     const struct pci_bar memory = {
         .is_prefetchable = true,
         .size_bytes = vga->config.memory_bytes,
-        .read = vga_linear_read,
-        .write = vga_linear_write,
-        .opaque = vga,
+        .hva = vga->memory,
+        .is_logged = true,
     };
     const struct pci_bar registers = {
         .size_bytes = VGA_MMIO_BYTES,
@@ -287,7 +286,8 @@ static bool make_function(struct vga *vga, struct error *err)
         return false;
     pci_function_bar(vga->function, BAR_MEMORY, &memory);
     pci_function_bar(vga->function, BAR_REGISTERS, &registers);
-    return true;
+    return !vga->config.rom ||
+           pci_function_rom(vga->function, vga->config.rom, vga->config.rom_bytes, err);
 }
 
 static bool map_ranges(struct vga *vga, struct error *err)

@@ -13,6 +13,7 @@
 #include "bus/clock.h"
 #include "bus/device.h"
 #include "bus/display.h"
+#include "bus/physmap.h"
 #include "dev/pci.h"
 
 #include <stdint.h>
@@ -28,16 +29,19 @@ struct vga;
 struct vga_config {
     struct pci_bus *pci;
     unsigned slot, function;
-    uint16_t vga_port;      /* 0x3b0 on a PC: 48 ports */
-    uint16_t dispi_port;    /* 0x1ce: 4 ports */
-    uint64_t window_base;   /* 0xa0000: 128 KiB */
-    uint32_t memory_bytes;  /* a power of two, VGA_MEMORY_MIN_BYTES … VGA_MEMORY_MAX_BYTES */
-    uint32_t width, height; /* what the monitor prefers */
-    struct clock *clock;    /* of the beam */
+    uint16_t vga_port;       /* 0x3b0 on a PC: 48 ports */
+    uint16_t dispi_port;     /* 0x1ce: 4 ports */
+    uint64_t window_base;    /* 0xa0000: 128 KiB */
+    uint32_t memory_bytes;   /* a power of two, VGA_MEMORY_MIN_BYTES … VGA_MEMORY_MAX_BYTES */
+    uint32_t width, height;  /* what the monitor prefers */
+    struct clock *clock;     /* of the beam */
+    struct physmap *physmap; /* where the frame buffer is seen */
+    const void *rom;         /* its BIOS, copied; NULL: none */
+    size_t rom_bytes;
 };
 
-/* `bus`, `pci` and clock must outlive it. NULL and `err` filled on failure. Free with
- * vga_ops.destroy. */
+/* `pci`, `clock` and `physmap` must outlive it; the memory stays until no vCPU runs any more. NULL
+ * and `err` filled on failure. Free with vga_ops.destroy. */
 struct vga *vga_create(const struct vga_config *config, struct error *err);
 
 /* Its screen; lives as long as the device. */

@@ -166,7 +166,7 @@ struct vga {
     unsigned range_count; /* mapped */
     struct vga_state s;
     uint8_t *memory;          /* mmap'ed */
-    _Atomic(uint64_t) *dirty; /* a bit a page of memory: written since it was last drawn */
+    _Atomic(uint64_t) *dirty; /* a bit a page: written through the window since it was drawn */
     uint8_t edid[256];
     struct display_source display;
     struct vga_drawn drawn;
@@ -203,11 +203,9 @@ bool vga_dispi_valid(const struct vga_state *s);
 uint64_t vga_dispi_stride(const struct vga_state *s);
 uint64_t vga_dispi_start(const struct vga_state *s);
 
-/* memory.c: the window's bus_read_fn and bus_write_fn, and the frame buffer's. */
+/* memory.c: the window's bus_read_fn and bus_write_fn. */
 uint64_t vga_window_read(void *opaque, uint64_t offset, unsigned size_bytes);
 void vga_window_write(void *opaque, uint64_t offset, uint64_t value, unsigned size_bytes);
-uint64_t vga_linear_read(void *opaque, uint64_t offset, unsigned size_bytes);
-void vga_linear_write(void *opaque, uint64_t offset, uint64_t value, unsigned size_bytes);
 
 /* ---- what is shown; the loop's thread, from a copy of the registers ---- */
 

@@ -148,7 +148,8 @@ class SnapshotTest:
             digest = made.split()[0]
             guest.send("(while [ ! -e /tmp/enough ]; do for i in 1 2 3; do "
                        "dd if=/tmp/source of=/mnt/copy$i bs=64k conv=fsync 2>/dev/null || "
-                       "echo write''-failed; done; done; echo all''-written) &\n")
+                       "echo write''-failed; done; done; echo all''-written) & echo begun''-now\n")
+            guest.wait_for("begun-now")  # what is typed and not taken yet is not saved
             for number in range(self.rounds):
                 time.sleep(self.random.random() / 2)
                 machine.save()

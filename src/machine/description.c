@@ -328,9 +328,7 @@ static bool take_disks(struct machine_config *config, const json_t *root)
         const json_t *from = json_array_get(list, i);
         if (!take_string(json_object_get(from, "path"), &disk->path) ||
             !take_flag(json_object_get(from, "cdrom"), &disk->is_cdrom) ||
-            !take_disk_bus(from, &disk->bus) ||
-            (!disk->path && !disk->is_cdrom && disk->bus != MACHINE_DISK_FLOPPY) ||
-            !take_devfn(from, "devfn", &disk->devfn) ||
+            !take_disk_bus(from, &disk->bus) || !take_devfn(from, "devfn", &disk->devfn) ||
             !take_string(json_object_get(from, "serial"), &disk->serial) ||
             !take_flag(json_object_get(from, "read_only"), &disk->read_only) ||
             !take_flag(json_object_get(from, "raw"), &disk->is_surely_raw))

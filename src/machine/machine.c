@@ -304,6 +304,24 @@ static bool check_memory(const struct machine_config *config, struct error *err)
     return error_hint(err, "Debian's kernel takes 256M to start in");
 }
 
+/* Also of a saved machine, whose description may say anything. */
+static bool check_drives(const struct machine_config *config, struct error *err)
+{
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct machine_disk *disk = &config->disks[i];
+        bool takes_cdroms = disk->bus == MACHINE_DISK_AHCI || disk->bus == MACHINE_DISK_IDE ||
+                            disk->bus == MACHINE_DISK_SCSI;
+        if (disk->is_cdrom && !takes_cdroms) {
+            error_usage(err, "cannot make a CD-ROM drive on", machine_disk_bus_name(disk->bus),
+                        "it has no such drives");
+            return error_hint(err, "the default is ahci; others are ide and scsi");
+        }
+        if (!disk->path && !disk->is_cdrom && disk->bus != MACHINE_DISK_FLOPPY)
+            return error_usage(err, "cannot make a disk", NULL, "it has no image");
+    }
+    return true;
+}
+
 static bool check_counts(const struct machine_config *config, struct error *err)
 {
     static const char what[] = "cannot make a machine";
@@ -545,7 +563,8 @@ static bool build(struct machine *machine, struct error *err)
     struct machine_config *config = &machine->config;
     if (config->saved && !snapshot_take_shape(machine, err))
         return false;
-    if (!check_memory(config, err) || !check_counts(config, err) || !take_topology(config, err))
+    if (!check_memory(config, err) || !check_counts(config, err) || !check_drives(config, err) ||
+        !take_topology(config, err))
         return false;
     take_uuid(config);
     if (!open_rom(machine, err))

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Linux with its own drivers on NVMe, virtio SCSI, the floppy controller and a TPM, all in one
+machine: read, write, compare with the image, discard, errors, reset while busy.
+
+    controllers.py SKEP TPM_MODEL
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+
+from check import Checks, expect, expect_equal
+from guest import Guest, guest_folder
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MIB = 1 << 20
+FLOPPY_BYTES = 1440 << 10
+
+
+class Controllers:
+    """One guest, through all of its cases."""
+
+    def __init__(self, skep, model):
+        self.skep = skep
+        self.model = model
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        self.guest = None
+        self.swtpm = None
+        for name, size in (("nvme", 16 * MIB), ("scsi", 8 * MIB), ("iso", 4 * MIB),
+                           ("floppy", FLOPPY_BYTES)):
+            with open(self.path(name), "wb") as file:
+                file.write(os.urandom(size))
+
+    def path(self, name):
+        """A file of this test."""
+        return os.path.join(self.folder, name)
+
+    def bytes_of(self, name, offset=0, size=-1):
+        """What an image holds."""
+        with open(self.path(name), "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def start(self):
+        os.mkdir(self.path("tpm"))
+        self.swtpm = subprocess.Popen(
+            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.path('tpm')}", "--ctrl",
+             f"type=unixio,path={self.path('socket')}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            if os.path.exists(self.path("socket")):
+                break
+            threading.Event().wait(0.1)
+        folder = guest_folder(ROOT, "drivers.sh")
+        self.guest = Guest(
+            [self.skep, "run", "-m", "256M", "--net", "none", "--kernel", f"{folder}/vmlinuz",
+             "--initrd", f"{folder}/initrd.cpio", "--disk", f"{self.path('nvme')},bus=nvme",
+             "--disk", f"{self.path('scsi')},bus=scsi", "--cdrom", f"{self.path('iso')},bus=scsi",
+             "--floppy", self.path("floppy"), "--floppy", "none",
+             "--tpm", f"unix:{self.path('socket')},model={self.model}"], limit_s=600)
+        self.guest.wait_prompt()
+        self.succeed("echo 1 > /proc/sys/kernel/printk")
+
+    def succeed(self, command):
+        """Runs a command that must succeed; gives its output."""
+        status, text = self.guest.run(command)
+        expect_equal(status, 0, f"status of {command!r} ({text})")
+        return text
+
+    def compare(self, device, name):
+        """The guest reads all that the image holds."""
+        found = re.search(r"[0-9a-f]{32}", self.succeed(f"md5sum {device}"))
+        expect_equal(found.group(), hashlib.md5(self.bytes_of(name)).hexdigest(), device)
+
+    def write(self, device, name, at_kib):
+        """100 KiB of the guest's own reach the image."""
+        self.succeed("dd if=/dev/urandom of=/tmp/x bs=1k count=100 2>/dev/null")
+        self.succeed(f"dd if=/tmp/x of={device} bs=1k seek={at_kib} conv=fsync 2>/dev/null")
+        found = re.search(r"[0-9a-f]{32}", self.succeed("md5sum /tmp/x"))
+        data = self.bytes_of(name, at_kib << 10, 100 << 10)
+        expect_equal(hashlib.md5(data).hexdigest(), found.group(), name)
+
+    def nvme(self):
+        self.compare("/dev/nvme0n1", "nvme")
+        self.write("/dev/nvme0n1", "nvme", 3000)
+        self.succeed(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/nvme0n1")
+        expect_equal(self.bytes_of("nvme", 4 * MIB, MIB), bytes(MIB), "what was discarded")
+        expect(any(self.bytes_of("nvme", 5 * MIB, 4096)), "what was not discarded is still there")
+
+    def nvme_reset_while_busy(self):
+        self.succeed("dd if=/dev/nvme0n1 of=/tmp/before bs=64k skip=128 2>/dev/null")
+        self.succeed("(while :; do dd if=/tmp/before of=/dev/nvme0n1 bs=64k seek=128 oflag=direct "
+                     "2>>/tmp/errors || echo failed >>/tmp/failures; done) & echo $! > /tmp/writer")
+        for _ in range(3):
+            self.succeed("echo 1 > /sys/class/nvme/nvme0/reset_controller")
+        self.succeed("kill $(cat /tmp/writer); sleep 1; test ! -e /tmp/failures")
+        self.succeed("echo 3 > /proc/sys/vm/drop_caches; "
+                     "dd if=/dev/nvme0n1 bs=64k skip=128 2>/dev/null | cmp - /tmp/before")
+        self.succeed("rm /tmp/before")
+
+    def scsi(self):
+        self.compare("/dev/sda", "scsi")
+        self.compare("/dev/sr0", "iso")
+        self.write("/dev/sda", "scsi", 1000)
+        self.succeed(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/sda")
+        expect_equal(self.bytes_of("scsi", 4 * MIB, MIB), bytes(MIB), "what was discarded")
+        status, _ = self.guest.run("dd if=/tmp/x of=/dev/sr0 2>/dev/null")
+        expect(status != 0, "a CD-ROM is not written to")
+
+    def floppy(self):
+        self.compare("/dev/fd0", "floppy")
+        self.write("/dev/fd0", "floppy", 700)
+        status, _ = self.guest.run("dd if=/dev/fd1 of=/dev/null count=1 2>/dev/null")
+        expect(status != 0, "an empty drive cannot be read")
+
+    def tpm(self):
+        self.succeed("cd /sys/class/tpm/tpm0")
+        expect_equal(self.succeed("cat tpm_version_major"), "2", "version")
+        expect_equal(self.succeed("cat pcr-sha256/0"), "0" * 64, "PCR 0, as after power-on")
+        self.succeed("cd /")
+        # TPM2_GetRandom of 16 bytes, by hand: tag, size; code, count. In short lines: the shell's
+        # line editor breaks long ones.
+        self.succeed(r"printf '\200\001\000\000\000\014' >/tmp/c")
+        self.succeed(r"printf '\000\000\001\173\000\020' >>/tmp/c")
+        answers = set()
+        for _ in range(2):
+            self.succeed("exec 3<>/dev/tpm0")
+            self.succeed("cat /tmp/c >&3")
+            self.succeed("dd bs=4096 count=1 <&3 >/tmp/o")
+            self.succeed("exec 3>&-")
+            answers.add(self.succeed("hexdump -v -e '1/1 \"%02x\"' /tmp/o; echo"))
+        expect_equal(len(answers), 2, f"two random numbers differ: {answers}")
+        for answer in answers:
+            expect(answer.startswith("80010000001c000000000010"), f"an answer of the TPM: {answer}")
+
+    def power_off(self):
+        self.guest.send("poweroff -f\n")
+        expect_equal(self.guest.wait_exit(), 0, "exit status")
+
+    def close(self):
+        if self.guest:
+            self.guest.__exit__()
+        if self.swtpm:
+            self.swtpm.kill()
+            self.swtpm.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main():
+    checks = Checks()
+    test = Controllers(sys.argv[1], sys.argv[2])
+    try:
+        checks.case("boots to a prompt", test.start)
+        if not checks.failed:
+            for name in ("nvme", "nvme_reset_while_busy", "scsi", "floppy", "tpm", "power_off"):
+                checks.case(name.replace("_", " "), getattr(test, name))
+    finally:
+        test.close()
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -328,14 +328,43 @@ static bool net_kind(struct machine_net *net, const char *piece, struct error *e
     return true;
 }
 
+static bool net_model(struct machine_net *net, const char *name, struct error *err)
+{
+    for (unsigned i = 0; i < MACHINE_NET_MODELS; i++) {
+        if (!strcmp(name, machine_net_model_name((enum machine_net_model)i))) {
+            net->model = (enum machine_net_model)i;
+            return true;
+        }
+    }
+    error_usage(err, "model of a network card", name, "there is no such model");
+    return error_hint(err, "the models are virtio, e1000 and e1000e");
+}
+
+static bool net_user_option(struct machine_net *net, const char *piece, struct error *err)
+{
+    if (net->kind != MACHINE_NET_USER)
+        return error_usage(err, "network option", piece, "only the user network has it");
+    if (!strncmp(piece, "tftp=", 5))
+        net->tftp = piece + 5;
+    else
+        net->bootfile = piece + 9;
+    return true;
+}
+
 static bool net_option(struct machine_net *net, const char *piece, struct error *err)
 {
+    if (!strncmp(piece, "model=", 6))
+        return net_model(net, piece + 6, err);
+    if ((!strncmp(piece, "tftp=", 5) && piece[5]) || (!strncmp(piece, "bootfile=", 9) && piece[9]))
+        return net_user_option(net, piece, err);
     if (!strncmp(piece, "mac=", 4))
         return parse_mac(piece + 4, net->mac, err);
     if (!strncmp(piece, "slot=", 5))
         return parse_slot(piece + 5, &net->devfn, err);
     error_usage(err, "network option", piece, "it is not known");
-    return error_hint(err, "known are mac=ADDRESS and slot=N");
+    return error_hint(
+        err,
+        "known are model=MODEL, mac=ADDRESS and slot=N, for user tftp=FOLDER and bootfile=FILE");
 }
 
 static bool store_net(void *target, const char *value, struct error *err)

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -531,6 +532,8 @@ static bool make_stack(struct slirp *slirp, const struct slirp_config *config, s
         .vprefix_len = 64,
         .if_mtu = STACK_MTU_BYTES,
         .if_mru = STACK_MTU_BYTES,
+        .tftp_path = config->tftp,
+        .bootfile = config->bootfile,
     };
     inet_pton(AF_INET, "10.0.2.0", &stack.vnetwork);
     inet_pton(AF_INET, "255.255.255.0", &stack.vnetmask);
@@ -583,8 +586,30 @@ static bool add_forward(struct slirp *slirp, const struct slirp_forward *forward
     return true;
 }
 
+/* libslirp would only fail each transfer. */
+static bool check_tftp(const struct slirp_config *config, struct error *err)
+{
+    struct stat info;
+    if (config->bootfile && !config->tftp) {
+        error_usage(err, "boot file", config->bootfile, "there is no folder that it would be in");
+        return error_hint(err, "add tftp=FOLDER");
+    }
+    if (!config->tftp)
+        return true;
+    if (stat(config->tftp, &info))
+        return error_errno(err, "cannot use the TFTP folder", config->tftp, errno);
+    if (!S_ISDIR(info.st_mode))
+        return error_errno(err, "cannot use the TFTP folder", config->tftp, ENOTDIR);
+    /* DHCP's field for it (RFC 2131, 2) */
+    if (config->bootfile && strlen(config->bootfile) > 127)
+        return error_usage(err, "boot file", config->bootfile, "its name is too long");
+    return true;
+}
+
 static bool slirp_setup(struct slirp *slirp, const struct slirp_config *config, struct error *err)
 {
+    if (!check_tftp(config, err))
+        return false;
     slirp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (slirp->epoll_fd < 0)
         return error_errno(err, "cannot start the user-mode network", "epoll", errno);

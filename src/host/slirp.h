@@ -25,6 +25,10 @@ struct slirp_config {
     const struct slirp_forward *forwards;
     unsigned forward_count;
     bool is_isolated; /* the guest reaches neither the host nor the world; forwards work */
+    /* A folder that the network's TFTP server gives out, read-only; NULL: there is no server. Names
+     * from the guest cannot leave it, but links in it are followed: what it links to is given out
+     * too. `bootfile` is what DHCP tells of. */
+    const char *tftp, *bootfile;
     const struct log *log;
 };
 

@@ -3,6 +3,7 @@
  * What the host gives to the machine: opens disks, networks and character back ends as configured,
  * and puts the virtio devices on them into their slots. Runs on the loop's thread.
  */
+#include "dev/net/e1000.h"
 #include "dev/storage/nvme.h"
 #include "dev/tpm.h"
 #include "dev/virtio/balloon.h"
@@ -51,7 +52,12 @@ static bool open_user_net(struct machine *machine, const struct machine_net *net
             .guest_port = net->forwards[i].guest_port,
         };
     const struct slirp_config config = {
-        .forwards = forwards, .forward_count = net->forward_count, .log = machine->log};
+        .forwards = forwards,
+        .forward_count = net->forward_count,
+        .tftp = net->tftp,
+        .bootfile = net->bootfile,
+        .log = machine->log,
+    };
     return slirp_open(&config, machine->loop, out, err);
 }
 
@@ -231,19 +237,53 @@ static void choose_mac(const struct machine_net *net, unsigned index, uint8_t ma
     memcpy(mac, memcmp(net->mac, none, sizeof(none)) ? net->mac : numbered, sizeof(none));
 }
 
+static bool plug_virtio_net(struct machine *machine, unsigned net, const struct q35_place *place,
+                            struct error *err)
+{
+    struct virtio_net_config config = {
+        .ram = machine->ram,
+        .log = machine->log,
+        .loop = machine->loop,
+        .backend = machine->backends.net[net],
+    };
+    choose_mac(&machine->config.nets[net], net, config.mac);
+    struct virtio_device *device = virtio_net_create(&config, err);
+    return device && q35_plug(machine->board, place, device, err);
+}
+
+static bool plug_e1000(struct machine *machine, unsigned net, const struct q35_place *place,
+                       struct error *err)
+{
+    bool is_e1000e = machine->config.nets[net].model == MACHINE_NET_E1000E;
+    struct e1000_config config = {
+        .model = is_e1000e ? E1000_82574L : E1000_82545EM,
+        .pci = place->pci,
+        .slot = place->slot,
+        .function = place->function,
+        .msi = place->msi,
+        .ram = machine->ram,
+        .clock = machine->clock,
+        .loop = machine->loop,
+        .log = machine->log,
+        .backend = machine->backends.net[net],
+    };
+    choose_mac(&machine->config.nets[net], net, config.mac);
+    struct e1000 *e1000 = e1000_create(&config, err);
+    if (!e1000)
+        return false;
+    q35_adopt(machine->board, place, e1000_ops_of(config.model), e1000);
+    return true;
+}
+
 static bool plug_nets(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config.net_count; i++) {
-        struct virtio_net_config config = {
-            .ram = machine->ram,
-            .log = machine->log,
-            .loop = machine->loop,
-            .backend = machine->backends.net[i],
-        };
-        choose_mac(&machine->config.nets[i], i, config.mac);
-        struct virtio_device *device = virtio_net_create(&config, err);
-        const struct q35_place place = place_of(machine, machine->config.nets[i].devfn, Q35_NET, i);
-        if (!device || !q35_plug(machine->board, &place, device, err))
+        const struct machine_net *net = &machine->config.nets[i];
+        const struct q35_place place = place_of(machine, net->devfn, Q35_NET, i);
+        bool is_plugged = net->model == MACHINE_NET_VIRTIO
+                              ? plug_virtio_net(machine, i, &place, err)
+                              : plug_e1000(machine, i, &place, err);
+        if (!is_plugged)
             return false;
     }
     return true;

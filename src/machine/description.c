@@ -94,6 +94,17 @@ bool machine_boot_find(const char *name, enum machine_boot *boot)
     return false;
 }
 
+static const char *const net_models[] = {
+    [MACHINE_NET_VIRTIO] = "virtio",
+    [MACHINE_NET_E1000] = "e1000",
+    [MACHINE_NET_E1000E] = "e1000e",
+};
+
+const char *machine_net_model_name(enum machine_net_model model)
+{
+    return model < MACHINE_NET_MODELS ? net_models[model] : NULL;
+}
+
 static const char **string_at(struct machine_config *config, const struct field *field)
 {
     return (const char **)(void *)((char *)config + field->offset);
@@ -192,10 +203,12 @@ static json_t *nets_of(const struct machine_config *config)
         json_t *mac = json_array();
         for (unsigned j = 0; j < sizeof(net->mac); j++)
             json_array_append_new(mac, json_integer(net->mac[j]));
-        json_array_append_new(list, json_pack("{s:s, s:i, s:o, s:o, s:o}", "kind",
-                                              net->kind == MACHINE_NET_USER ? "user" : "tap",
-                                              "devfn", net->devfn, "tap", string_of(net->tap_name),
-                                              "mac", mac, "forwards", forwards_of(net)));
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "kind",
+                            net->kind == MACHINE_NET_USER ? "user" : "tap", "model",
+                            machine_net_model_name(net->model), "tftp", string_of(net->tftp),
+                            "bootfile", string_of(net->bootfile), "devfn", net->devfn, "tap",
+                            string_of(net->tap_name), "mac", mac, "forwards", forwards_of(net)));
     }
     return list;
 }
@@ -358,16 +371,31 @@ static bool take_forwards(struct machine_net *net, struct machine_forward *forwa
     return true;
 }
 
+/* Machines that were saved before there were models have virtio cards. */
+static bool take_net_model(struct machine_net *net, const json_t *from)
+{
+    const char *name = json_string_value(json_object_get(from, "model"));
+    for (unsigned i = 0; i < MACHINE_NET_MODELS; i++) {
+        if (!strcmp(name ? name : "virtio", net_models[i])) {
+            net->model = (enum machine_net_model)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool take_net(struct machine_net *net, struct machine_forward *forwards, const json_t *from)
 {
     const char *kind;
     json_int_t byte;
     const json_t *mac = json_object_get(from, "mac");
     if (!take_string(json_object_get(from, "kind"), &kind) || !kind ||
-        !take_string(json_object_get(from, "tap"), &net->tap_name) ||
+        !take_string(json_object_get(from, "tap"), &net->tap_name) || !take_net_model(net, from) ||
         !take_devfn(from, "devfn", &net->devfn))
         return false;
     net->kind = strcmp(kind, "tap") ? MACHINE_NET_USER : MACHINE_NET_TAP;
+    net->tftp = json_string_value(json_object_get(from, "tftp"));
+    net->bootfile = json_string_value(json_object_get(from, "bootfile"));
     net->tap_fd = -1; /* a descriptor that was given away can't be had again */
     if (json_array_size(mac) != sizeof(net->mac))
         return false;

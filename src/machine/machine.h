@@ -77,12 +77,27 @@ struct machine_console {
 
 enum machine_net_kind { MACHINE_NET_USER, MACHINE_NET_TAP };
 
+/* The card that the guest sees. */
+enum machine_net_model {
+    MACHINE_NET_VIRTIO,
+    MACHINE_NET_E1000,  /* Intel 82545EM */
+    MACHINE_NET_E1000E, /* Intel 82574L */
+    MACHINE_NET_MODELS,
+};
+
+/* As the command line and a saved machine name it; NULL beyond the last. */
+const char *machine_net_model_name(enum machine_net_model model);
+
 struct machine_net {
     enum machine_net_kind kind;
+    enum machine_net_model model;
     const char *tap_name;                   /* of MACHINE_NET_TAP; NULL: tap_fd is used */
     int tap_fd;                             /* an open tap, given away */
     const struct machine_forward *forwards; /* of MACHINE_NET_USER */
     unsigned forward_count;
+    /* Of MACHINE_NET_USER: the folder that the network's TFTP server gives out, and the file in it
+     * that DHCP tells of; NULL: none. */
+    const char *tftp, *bootfile;
     uint8_t mac[6]; /* all zero: one is chosen by number */
     uint8_t devfn;  /* as of a disk */
 };

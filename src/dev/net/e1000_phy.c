@@ -97,7 +97,7 @@ static void phy_write(struct e1000 *e, unsigned number, uint16_t value)
     case PHY_CONTROL:
         if (value & CONTROL_RESET)
             value = 0x1140 | CONTROL_RESTART;
-        e->phy[number] = value & ~(CONTROL_RESET | CONTROL_RESTART);
+        e->phy[number] = (uint16_t)(value & ~(CONTROL_RESET | CONTROL_RESTART));
         if (value & CONTROL_RESTART && value & CONTROL_NEGOTIATE)
             e1000_raise(e, CAUSE_LSC);
         break;

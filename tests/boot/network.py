@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""An Intel network card with Linux's own driver: link, DHCP, transfers both ways, the interface down
+and up under load, and a file from the user network's TFTP folder.
+
+    network.py SKEP MODEL DRIVER
+"""
+
+import hashlib
+import http.server
+import os
+import shutil
+import sys
+import tempfile
+import threading
+
+from check import Checks, expect, expect_equal
+from guest import Guest, guest_folder
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TRANSFER_BYTES = 8_000_000
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Gives the payload to GET; keeps what is posted."""
+
+    def do_GET(self):  # pylint: disable=invalid-name
+        """The payload."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.payload)))
+        self.end_headers()
+        try:
+            self.wfile.write(self.server.payload)
+        except OSError:
+            pass  # the guest took its interface down
+
+    def do_POST(self):  # pylint: disable=invalid-name
+        """Keeps the body's sum."""
+        left, digest = int(self.headers["Content-Length"]), hashlib.sha256()
+        while left:
+            data = self.rfile.read(min(left, 1 << 16))
+            if not data:
+                return
+            digest.update(data)
+            left -= len(data)
+        self.server.posted = digest.hexdigest()
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):  # pylint: disable=arguments-differ
+        """Silent."""
+
+
+class NetworkTest:
+    """One guest, through all of its cases."""
+
+    def __init__(self, skep, model, driver):
+        self.skep, self.model, self.driver = skep, model, driver
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.payload = os.urandom(TRANSFER_BYTES)
+        self.server.posted = None
+        self.url = f"http://10.0.2.2:{self.server.server_address[1]}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.guest = None
+
+    def start(self):
+        """To the prompt, with the card's driver loaded."""
+        guest = guest_folder(ROOT, "drivers.sh")
+        with open(os.path.join(self.folder, "note"), "w", encoding="ascii") as file:
+            file.write("from-the-folder\n")
+        self.guest = Guest([self.skep, "run", "--engine", "soft", "-m", "512M",
+                            "--net", f"user,model={self.model},tftp={self.folder}",
+                            "--initrd", os.path.join(guest, "initrd.cpio"),
+                            "--kernel", os.path.join(guest, "vmlinuz")])
+        self.guest.wait_prompt()
+
+    def check(self, command, what):
+        """Runs a command that must succeed; gives what it printed."""
+        status, text = self.guest.run(command)
+        expect_equal(status, 0, f"{what} ({text})")
+        return text
+
+    def address(self):
+        """The driver is bound, the link is up, DHCP gave an address."""
+        text = self.check("readlink /sys/class/net/eth0/device/driver", "the driver")
+        expect(text.endswith("/" + self.driver), f"the driver is {text}")
+        expect_equal(self.check("cat /sys/class/net/eth0/carrier /sys/class/net/eth0/speed", "link"),
+                     "1\n1000", "carrier and speed")
+        expect("10.0.2.15/24" in self.check("ip -4 addr show eth0", "address"), "no address by DHCP")
+
+    def receive(self):
+        """A file from the host."""
+        text = self.check(f"wget -q -O /tmp/in {self.url} && sha256sum </tmp/in", "wget")
+        expect_equal(text.split()[0], hashlib.sha256(self.server.payload).hexdigest(), "sum")
+
+    def transmit(self):
+        """The same file back."""
+        self.check(f"wget -q -O /dev/null --post-file /tmp/in {self.url}", "wget --post-file")
+        expect_equal(self.server.posted, hashlib.sha256(self.server.payload).hexdigest(), "sum")
+
+    def down_and_up(self):
+        """The interface down and up while a transfer runs, four times; then it works again."""
+        self.check(f"(for i in 1 2 3 4 5 6; do wget -q -T 5 -O /dev/null {self.url}; done) "
+                   ">/dev/null 2>&1 & for i in 1 2 3 4; do usleep 300000; ip link set eth0 down; "
+                   "ip link set eth0 up; done; udhcpc -i eth0 -s /etc/udhcpc.script -q -n -t 10 -T 2 "
+                   ">/dev/null 2>&1; kill $! 2>/dev/null; true", "down and up")
+        self.receive()
+
+    def tftp(self):
+        """A file of the folder, and none outside it."""
+        self.check("cd /tmp && tftp -g -r note 10.0.2.2", "tftp")
+        expect_equal(self.check("cat /tmp/note", "cat"), "from-the-folder", "the file")
+        status, _ = self.guest.run("tftp -g -l /tmp/out -r ../../etc/passwd 10.0.2.2")
+        expect(status != 0, "a file outside the folder was given")
+        status, _ = self.guest.run("tftp -p -l /tmp/note -r written 10.0.2.2")
+        expect(not os.path.exists(os.path.join(self.folder, "written")), "the folder was written to")
+
+    def quiet(self):
+        """The driver has not complained."""
+        status, text = self.guest.run("dmesg | grep -iE 'tx unit hang|transmit queue|netdev watchdog'")
+        expect(status == 1, f"the kernel complains: {text}")
+
+    def power_off(self):
+        """Ends it."""
+        self.guest.send("poweroff -f\n")
+        expect_equal(self.guest.wait_exit(), 0, "exit status")
+
+    def close(self):
+        """Stops what runs."""
+        self.server.shutdown()
+        if self.guest:
+            self.guest.__exit__()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main():
+    """Runs the cases."""
+    checks = Checks()
+    test = NetworkTest(*sys.argv[1:4])
+    try:
+        checks.case("boots to a prompt", test.start)
+        if not checks.failed:
+            for name in ("address", "receive", "transmit", "down_and_up", "tftp", "quiet",
+                         "power_off"):
+                checks.case(name.replace("_", " "), getattr(test, name))
+    finally:
+        test.close()
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@
 #include "host/keys.h"
 
 #include <errno.h>
+#include <linux/input-event-codes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,12 @@ static const char what[] = "cannot use the key map";
 
 #include <xkbcommon/xkbcommon.h>
 
-enum { EVDEV_OFFSET = 8, LEVELS = 4 };
+enum {
+    EVDEV_OFFSET = 8,
+    LEVELS = 4,
+    KEYSYM_FIRST_FUNCTION = 0xfe00,
+    KEYSYM_UNICODE = 0x01000000,
+};
 
 static int compare(const void *left, const void *right)
 {
@@ -35,13 +41,22 @@ static int compare(const void *left, const void *right)
     return a->modifiers - b->modifiers;
 }
 
+/* XKB knows keys that give characters and are on no PC's keyboard, as one for a parenthesis alone.
+ * The guest has none of them. */
+static bool is_common(unsigned key, xkb_keysym_t keysym)
+{
+    bool is_character = keysym < KEYSYM_FIRST_FUNCTION || keysym >= KEYSYM_UNICODE;
+    return !is_character || key <= KEY_RO || key == KEY_YEN;
+}
+
 /* Levels 1 to 4 of a key are plain, with shift, with AltGr, with both. */
 static bool take_key(struct keymap *keymap, struct xkb_keymap *xkb, xkb_keycode_t code)
 {
     for (xkb_level_index_t level = 0; level < LEVELS; level++) {
         const xkb_keysym_t *keysyms;
         if (level >= xkb_keymap_num_levels_for_key(xkb, code, 0) ||
-            xkb_keymap_key_get_syms_by_level(xkb, code, 0, level, &keysyms) != 1)
+            xkb_keymap_key_get_syms_by_level(xkb, code, 0, level, &keysyms) != 1 ||
+            !is_common(code - EVDEV_OFFSET, keysyms[0]))
             continue;
         struct entry *more =
             realloc(keymap->entries, (keymap->count + 1) * sizeof(*keymap->entries));

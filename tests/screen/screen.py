@@ -183,6 +183,11 @@ def keysyms():
         m.wait_keys(SHIFT, A, A | UP, SHIFT | UP)
         viewer.press(ord("!"))
         m.wait_keys(SHIFT, ONE, SHIFT | UP, ONE | UP)
+        # What XKB also has on keys of its own.
+        for letter, code in (("$", 0x05), ("(", 0x0A), (")", 0x0B), ("=", 0x0D), (",", 0x33)):
+            viewer.press(ord(letter))
+            shift = () if letter in "=," else (SHIFT, )
+            m.wait_keys(*shift, code, *(UP | one for one in shift), code | UP)
         # A slash with shift, as on a German keyboard.
         viewer.key(0xFFE2, True)
         viewer.press(ord("/"))

@@ -196,6 +196,14 @@ static bool plug_virtio_net(struct xhyve *xhyve, uint8_t devfn, char *rest, stru
     return net_options(net, rest, err);
 }
 
+static bool plug_e1000(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
+{
+    if (!plug_virtio_net(xhyve, devfn, rest, err))
+        return false;
+    xhyve->vm.machine.nets[xhyve->vm.machine.net_count - 1].model = MACHINE_NET_E1000;
+    return true;
+}
+
 static bool plug_vpnkit(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
 {
     cli_progress(xhyve->cli, "no VPNKit is asked: skep's own user network serves this card");
@@ -254,6 +262,7 @@ static const struct {
     {"ahci-cd", plug_ahci_cd, false},
     {"fbuf", plug_fbuf, false},
     {"virtio-net", plug_virtio_net, true},
+    {"e1000", plug_e1000, true},
     {"virtio-vpnkit", plug_vpnkit, true},
     {"virtio-tap", plug_tap, true},
     {"virtio-rnd", plug_rng, true},

@@ -174,11 +174,12 @@ def pseudo_terminal(xhyve):
 def screen_and_cdrom(xhyve):
     """fbuf is a VGA with a VNC server that asks for the password, ahci-cd a drive on the board."""
     flags = ["-s", f"3,ahci-cd,{xhyve.disk}", "-s",
-             "29,fbuf,tcp=127.0.0.1:0,w=800,h=600,vga=off,password=secret"]
+             "29,fbuf,tcp=127.0.0.1:0,w=800,h=600,vga=off,password=secret",
+             "-s", "5:0,e1000"]
     with Guest([xhyve.xhyve] + flags + xhyve.kexec()) as guest:
         guest.wait_prompt()
         _, places = guest.run("ls /sys/bus/pci/devices")
-        expect("0000:00:1f.2" in places, f"no AHCI controller: {places}")
+        expect("0000:00:1f.2" in places and "0000:00:05.0" in places, f"devices: {places}")
         _, classes = guest.run("cat /sys/bus/pci/devices/*/class")
         expect("0x030000" in classes, f"no VGA: {classes}")
         found = re.search(rb"VNC server at 127.0.0.1:(\d+)", guest.errors)

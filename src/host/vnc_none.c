@@ -2,6 +2,8 @@
  * VNC where skep was built without libvncserver: whoever asks for it is told. */
 #include "host/vnc.h"
 
+#include <stddef.h>
+
 struct vnc *vnc_create(const struct vnc_config *config, struct loop *loop, struct error *err)
 {
     error_set(err, "cannot serve VNC", config->where, "this skep was built without libvncserver");

@@ -66,6 +66,7 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
     config->vga_memory_bytes = saved->vga_memory_bytes;
     config->screen_width = saved->screen_width;
     config->screen_height = saved->screen_height;
+    config->input = saved->input;
     config->no_balloon = saved->no_balloon;
     config->no_rng = saved->no_rng;
     config->has_exit_port = saved->has_exit_port;

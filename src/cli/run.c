@@ -23,7 +23,7 @@ struct request {
     struct machine_forward forwards[MACHINE_MAX_FORWARDS];
     unsigned forward_count;
     unsigned pin_count;
-    bool no_net, has_console, has_serial, has_cpus, has_vga, has_display, stats, help;
+    bool no_net, has_console, has_serial, has_cpus, has_vga, has_display, has_input, stats, help;
     unsigned device_count;
     const char *restore; /* a saved machine; NULL: boot */
     struct machine_saved *saved;
@@ -700,6 +700,18 @@ static bool store_help(void *target, const char *value, struct error *err)
     return true;
 }
 
+static bool store_input(void *target, const char *value, struct error *err)
+{
+    struct request *request = target;
+    if (request->has_input)
+        return too_many("kinds of input devices", 1, err);
+    request->has_input = true;
+    if (machine_input_find(value, &request->vm.machine.input))
+        return true;
+    error_usage(err, "input devices", value, "there is no such kind");
+    return error_hint(err, "the kinds are ps2, usb and virtio");
+}
+
 static const struct option_spec options[] = {
     {"engine", 0, "NAME", "the processor: auto (the default), kvm or soft", store_engine},
     {"cpus", 'c', "N[,sockets=S][,cores=C][,threads=T]",
@@ -756,6 +768,10 @@ static const struct option_spec options[] = {
      "show the screen to VNC viewers at [ADDR:]PORT (127.0.0.1),\n"
      ":N or unix:PATH; or none (the default)",
      store_display},
+    {"input", 0, "KIND",
+     "keyboard and tablet beside the PS/2 ones: usb (the default\nwith --display), virtio or ps2 "
+     "(none)",
+     store_input},
     {"debugcon", 0, "WHERE[,port=NUMBER]", "where bytes written to port 0xe9 go", store_debugcon},
     {"post", 0, "WHERE", "where bytes written to ports 0x80 and 0x190 go", store_post},
     {"parallel", 0, "WHERE[,strobe=off]", "a parallel port, and where its printer's bytes go",
@@ -873,6 +889,8 @@ static bool complete(struct request *request, struct error *err)
         machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     if (machine->display.vnc && !request->has_vga)
         machine->vga = MACHINE_VGA_STD;
+    if (machine->display.vnc && !request->has_input)
+        machine->input = MACHINE_INPUT_USB;
     if (!request->has_console)
         machine->serials[0] = "stdio";
     if (machine->serial_count == 0)

@@ -355,7 +355,7 @@ bool backends_plug(struct machine *machine, struct error *err)
     return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
            plug_consoles(machine, err) && plug_disks(machine, err) &&
            drives_plug_ahci(machine, err) && drives_plug_ide(machine, err) &&
-           drives_plug_scsi(machine, err) && display_plug(machine, err);
+           drives_plug_scsi(machine, err) && display_plug(machine, err) && plug_input(machine, err);
 }
 
 void backends_drain(struct machine *machine)

@@ -63,6 +63,22 @@ bool machine_vga_find(const char *name, enum machine_vga *vga)
     return false;
 }
 
+static const char *const inputs[MACHINE_INPUTS] = {
+    [MACHINE_INPUT_PS2] = "ps2", [MACHINE_INPUT_USB] = "usb", [MACHINE_INPUT_VIRTIO] = "virtio"};
+
+const char *machine_input_name(enum machine_input kind)
+{
+    return inputs[kind];
+}
+
+bool machine_input_find(const char *name, enum machine_input *kind)
+{
+    for (*kind = 0; *kind < MACHINE_INPUTS; (*kind)++)
+        if (!strcmp(name, inputs[*kind]))
+            return true;
+    return false;
+}
+
 const char *machine_disk_bus_name(enum machine_disk_bus bus)
 {
     return disk_buses[bus];
@@ -275,6 +291,7 @@ char *description_text(const struct machine_config *config)
     if (!root)
         return NULL;
     json_object_set_new(root, "screen", screen_of(config));
+    json_object_set_new(root, "input", json_string(machine_input_name(config->input)));
     for (size_t i = 0; i < COUNT(strings); i++)
         json_object_set_new(root, strings[i].name, string_of(*string_at(&copy, &strings[i])));
     for (size_t i = 0; i < COUNT(places); i++)
@@ -464,6 +481,12 @@ static bool take_screen(struct machine_config *config, const json_t *root)
            take_string(json_object_get(from, "keymap"), &config->display.keymap);
 }
 
+static bool take_input(struct machine_config *config, const json_t *root)
+{
+    const char *kind = json_string_value(json_object_get(root, "input"));
+    return kind && machine_input_find(kind, &config->input);
+}
+
 static bool take_uuid(struct machine_config *config, const json_t *root)
 {
     const char *text = json_string_value(json_object_get(root, "uuid"));
@@ -515,7 +538,7 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 18; /* those of take_all() that are not plain */
+    const size_t own = 19; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");
@@ -552,7 +575,8 @@ static bool take_all(struct description *description, const json_t *root)
            take_strings(root, "serials", config->serials, MACHINE_MAX_SERIALS,
                         &config->serial_count) &&
            take_consoles(config, root) && take_devfn(root, "rng_devfn", &config->rng_devfn) &&
-           take_screen(config, root) && take_firmware(config, root) && take_plain(config, root);
+           take_screen(config, root) && take_input(config, root) && take_firmware(config, root) &&
+           take_plain(config, root);
 }
 
 struct description *description_parse(const char *text, size_t size_bytes, struct error *err)

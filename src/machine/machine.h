@@ -112,6 +112,14 @@ struct machine_display {
     const char *keymap;        /* the layout that the guest is set to, by XKB's name; NULL: us */
 };
 
+/* Keyboard and pointer, beside the board's PS/2 ones. */
+enum machine_input {
+    MACHINE_INPUT_PS2, /* nothing beside them */
+    MACHINE_INPUT_USB,
+    MACHINE_INPUT_VIRTIO,
+    MACHINE_INPUTS,
+};
+
 struct machine_saved;
 
 /* All that it points to must stay until machine_destroy(). */
@@ -165,6 +173,7 @@ struct machine_config {
     uint32_t vga_memory_bytes;            /* of MACHINE_VGA_STD; 0: 16 MiB */
     uint32_t screen_width, screen_height; /* what the monitor likes best; 0: 1280x800 */
     struct machine_display display;
+    enum machine_input input;
 
     const char *tpm; /* "unix:PATH" of swtpm's control socket; NULL: the machine has no TPM */
     bool tpm_is_tis; /* its interface is a FIFO (TIS), not a command and response buffer */
@@ -217,6 +226,8 @@ typedef void machine_finished_fn(void *opaque, const struct machine_end *end);
 /* As options and saved machines call it. */
 const char *machine_vga_name(enum machine_vga vga);
 bool machine_vga_find(const char *name, enum machine_vga *vga); /* false: there is none */
+const char *machine_input_name(enum machine_input kind);
+bool machine_input_find(const char *name, enum machine_input *kind); /* false: there is none */
 const char *machine_disk_bus_name(enum machine_disk_bus bus);
 const char *machine_boot_name(enum machine_boot boot);
 bool machine_boot_find(const char *name, enum machine_boot *boot);

@@ -37,6 +37,7 @@ enum virtio_type {
     VIRTIO_TYPE_BALLOON = 5,
     VIRTIO_TYPE_SCSI = 8,
     VIRTIO_TYPE_GPU = 16,
+    VIRTIO_TYPE_INPUT = 18,
 };
 
 #define VIRTIO_F_INDIRECT_DESC   (UINT64_C(1) << 28)

@@ -173,22 +173,23 @@ static uint64_t descriptor(uint32_t limit, uint32_t attributes)
     return high << 32 | (limit & 0xffff);
 }
 
-void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selector)
+void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selector, bool is_64bit)
 {
     enum { CODE = 0xb, DATA = 0x3, TSS_BUSY = 0xb, TSS_LIMIT = 0x67 };
+    const struct x86_segment code =
+        flat_segment(code_selector, CODE | (is_64bit ? SEGMENT_L : SEGMENT_DB));
     const struct x86_segment code32 = flat_segment(BOOT_CS32, CODE | SEGMENT_DB);
-    const struct x86_segment code64 = flat_segment(BOOT_CS64, CODE | SEGMENT_L);
     const struct x86_segment data = flat_segment(BOOT_DS, DATA | SEGMENT_DB);
     uint8_t gdt[BOOT_TSS + 16] = {0};
     le64_put(gdt + BOOT_CS32, descriptor(0xfffff, code32.attributes));
-    le64_put(gdt + BOOT_CS64, descriptor(0xfffff, code64.attributes));
+    le64_put(gdt + code_selector, descriptor(0xfffff, code.attributes));
     le64_put(gdt + BOOT_DS, descriptor(0xfffff, data.attributes));
     le64_put(gdt + BOOT_TSS, descriptor(TSS_LIMIT, TSS_BUSY | SEGMENT_P));
     boot_put(ram, BOOT_GDT_GPA, gdt, sizeof(gdt));
 
     for (unsigned i = SEG_ES; i <= SEG_GS; i++)
         bsp->segment[i] = data;
-    bsp->segment[SEG_CS] = code_selector == BOOT_CS64 ? code64 : code32;
+    bsp->segment[SEG_CS] = code;
     bsp->segment[SEG_TR] = (struct x86_segment){
         .limit = TSS_LIMIT, .attributes = TSS_BUSY | SEGMENT_P, .selector = BOOT_TSS};
     bsp->gdtr = (struct x86_table){BOOT_GDT_GPA, sizeof(gdt) - 1};

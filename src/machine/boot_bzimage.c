@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * Boots a bzImage through its 64-bit entry (Linux' Documentation/arch/x86/boot.rst, "64-bit Boot
- * Protocol"; zero-page.rst). The real-mode part of the kernel is not run: what it would find out
- * is written into the zero page. Left out: zImage, kernels without a 64-bit entry, EFI handover.
+ * Boots a bzImage through its 64-bit entry, or a 32-bit kernel's through its only one (Linux'
+ * Documentation/arch/x86/boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol";
+ * zero-page.rst). The real-mode part of the kernel is not run: what it would find out is written
+ * into the zero page. Left out: zImage, EFI handover.
  * Runs on the machine's thread, while no vCPU runs.
  */
 #include "machine/boot_internal.h"
@@ -36,7 +37,7 @@ enum {
     HDR_SETUP_DATA = 0x250,
     HDR_PREF_ADDRESS = 0x258,
     HDR_INIT_SIZE = 0x260,
-    HDR_END_MIN = 0x264, /* what protocol 2.12 has */
+    HDR_END_MIN = 0x264, /* what protocol 2.10 has */
     HDR_END_MAX = 0x290, /* the zero page goes on with other things */
 };
 
@@ -59,7 +60,7 @@ enum {
     LOADER_UNDEFINED = 0xff,
     VID_MODE_NORMAL = 0xffff,
     ENTRY_64_OFFSET = 0x200,
-    PROTOCOL_2_06 = 0x206,
+    PROTOCOL_2_10 = 0x20a,
     PROTOCOL_2_12 = 0x20c,
     PROTOCOL_2_14 = 0x20e,
     SETUP_RNG_SEED = 9,
@@ -73,6 +74,7 @@ struct bzimage {
     uint64_t payload_offset; /* the protected-mode kernel in the file */
     uint64_t payload_bytes;
     uint64_t gpa;
+    bool is_64bit;
     uint64_t end_gpa; /* of what it uses before it reads the memory map */
     struct boot_initrd initrd;
 };
@@ -132,17 +134,15 @@ static bool check_protocol(const struct boot_config *config, struct bzimage *ima
 {
     const uint8_t *header = image->header;
     image->version = le16_get(header + HDR_VERSION);
-    if (image->version < PROTOCOL_2_06) {
+    if (image->version < PROTOCOL_2_10) {
         boot_refuse(config, err, "its boot protocol %u.%02u is too old", image->version >> 8,
                     image->version & 0xff);
-        return error_hint(err, "Linux 3.8 or later is needed");
+        return error_hint(err, "Linux 2.6.31 or later is needed");
     }
     if (!(header[HDR_LOADFLAGS] & LOADED_HIGH))
         return boot_refuse(config, err, "it is a zImage, which loads below 640 KiB");
-    if (image->version < PROTOCOL_2_12 || !(le16_get(header + HDR_XLOADFLAGS) & XLF_KERNEL_64)) {
-        boot_refuse(config, err, "it has no 64-bit entry point");
-        return error_hint(err, "it may be a 32-bit kernel: an x86-64 one (amd64) is needed");
-    }
+    image->is_64bit =
+        image->version >= PROTOCOL_2_12 && (le16_get(header + HDR_XLOADFLAGS) & XLF_KERNEL_64);
     return true;
 }
 
@@ -182,7 +182,9 @@ static bool place(const struct boot_config *config, struct bzimage *image, struc
     /* A relocatable kernel loaded below its preferred address moves itself up to it, so nothing
      * is gained by another place. */
     image->gpa = le64_get(header + HDR_PREF_ADDRESS);
-    if (image->gpa > UINT64_MAX - span_bytes || (image->gpa & (RAM_PAGE_BYTES - 1)))
+    uint64_t last_gpa = image->is_64bit ? UINT64_MAX : UINT32_MAX;
+    if (image->gpa > last_gpa || image->gpa > UINT64_MAX - span_bytes ||
+        (image->gpa & (RAM_PAGE_BYTES - 1)))
         return boot_refuse(config, err, "its preferred address 0x%" PRIx64 " makes no sense",
                            image->gpa);
     image->end_gpa = image->gpa + span_bytes;
@@ -250,12 +252,22 @@ static void put_page_tables(struct ram *ram)
     }
 }
 
-static void set_processor(const struct bzimage *image, struct ram *ram, struct x86_state *bsp)
+static void set_processor32(const struct bzimage *image, struct ram *ram, struct x86_state *bsp)
+{
+    enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4 };
+    boot_segments(ram, bsp, BOOT_CS, false);
+    bsp->cr0 = CR0_ET | CR0_PE;
+    bsp->rip = image->gpa;
+    bsp->gpr[RSI] = BOOT_PARAMS_GPA;
+}
+
+static void set_processor64(const struct bzimage *image, struct ram *ram, struct x86_state *bsp)
 {
     enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR4_PAE = 1 << 5 };
     enum { EFER_LME = 1 << 8, EFER_LMA = 1 << 10 };
     const uint64_t cr0_pg = UINT64_C(1) << 31;
-    boot_segments(ram, bsp, BOOT_CS64);
+    put_page_tables(ram);
+    boot_segments(ram, bsp, BOOT_CS, true);
     bsp->cr0 = cr0_pg | CR0_NE | CR0_ET | CR0_PE;
     bsp->cr3 = BOOT_PAGE_TABLES_GPA;
     bsp->cr4 = CR4_PAE;
@@ -277,7 +289,9 @@ bool bzimage_load(const struct boot_config *config, struct ram *ram, struct x86_
         return false;
     boot_put(ram, BOOT_CMDLINE_GPA, config->cmdline, strlen(config->cmdline) + 1);
     put_zero_page(config, &image, ram);
-    put_page_tables(ram);
-    set_processor(&image, ram, bsp);
+    if (image.is_64bit)
+        set_processor64(&image, ram, bsp);
+    else
+        set_processor32(&image, ram, bsp);
     return true;
 }

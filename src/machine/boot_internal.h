@@ -21,8 +21,8 @@ enum {
     BOOT_KERNEL_MIN_GPA = 0x100000,
 };
 
-/* Selectors of the GDT at BOOT_GDT_GPA. */
-enum { BOOT_CS32 = 0x08, BOOT_CS64 = 0x10, BOOT_DS = 0x18, BOOT_TSS = 0x20 };
+/* Selectors of the GDT at BOOT_GDT_GPA; CS and DS are as Linux' protocol wants them. */
+enum { BOOT_CS32 = 0x08, BOOT_CS = 0x10, BOOT_DS = 0x18, BOOT_TSS = 0x20 };
 
 struct boot_initrd {
     uint64_t gpa;
@@ -61,8 +61,9 @@ bool boot_refuse(const struct boot_config *config, struct error *err, const char
 bool boot_kernel_fits(const struct boot_config *config, uint64_t gpa, uint64_t end_gpa,
                       struct error *err);
 
-/* Flat segments; the GDT in memory that matches them; an empty IDT. */
-void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selector);
+/* Flat segments, CS with one of the two selectors; the GDT in memory that matches them; an empty
+ * IDT. */
+void boot_segments(struct ram *ram, struct x86_state *bsp, unsigned code_selector, bool is_64bit);
 
 /* Whether the file starts as the format wants: then that loader answers for it. */
 bool bzimage_is(const struct boot_file *file);

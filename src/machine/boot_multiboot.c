@@ -343,7 +343,7 @@ bool multiboot_load(const struct boot_config *config, struct ram *ram, struct x8
               boot_cmdline_check(config, BOOT_CMDLINE_MAX_BYTES - 1, err) &&
               make_info(config, &image, &info_gpa, &info, err);
     if (ok)
-        boot_segments(ram, bsp, BOOT_CS32);
+        boot_segments(ram, bsp, BOOT_CS32, false);
     ok =
         ok && boot_elf_load(config, &image.elf, ram, err) && load_modules(config, &image, ram, err);
     if (ok) {

@@ -143,7 +143,7 @@ bool pvh_load(const struct boot_config *config, struct ram *ram, struct x86_stat
         return false;
     boot_put(ram, BOOT_CMDLINE_GPA, config->cmdline, strlen(config->cmdline) + 1);
     put_start_info(config, &image, ram);
-    boot_segments(ram, bsp, BOOT_CS32);
+    boot_segments(ram, bsp, BOOT_CS32, false);
     bsp->cr0 = CR0_ET | CR0_PE;
     bsp->rip = image.entry;
     bsp->gpr[RBX] = BOOT_PVH_INFO_GPA;

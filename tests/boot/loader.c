@@ -216,6 +216,36 @@ static void refuse_image(size_t size_bytes, uint64_t memory_bytes, const char *c
     expect_refused(&world, cause);
 }
 
+/* A kernel that has no 64-bit entry begins at its first byte, in 32-bit mode without paging, with
+ * the selectors that Linux' 32-bit boot protocol asks for. */
+static void test_bzimage_32bit(void **state)
+{
+    for (unsigned is_old = 0; is_old < 2; is_old++) {
+        struct world world;
+        make_bzimage();
+        if (is_old)
+            le16_put(image + 0x206, 0x20a);
+        else
+            le16_put(image + 0x236, 0);
+        open_world(&world, 128 * MIB, image, sizeof(image));
+        if (!load(&world))
+            fail_msg("%s", world.err.cause);
+        assert_memory_equal(guest(&world, 16 * MIB, PAYLOAD_BYTES), image + PAYLOAD_AT,
+                            PAYLOAD_BYTES);
+        assert_int_equal(world.bsp.rip, 16 * MIB);
+        assert_int_equal(world.bsp.cr0 & UINT64_C(0x80000001), 1);
+        assert_int_equal(world.bsp.efer, 0);
+        assert_int_equal(world.bsp.segment[SEG_CS].selector, 0x10);
+        assert_int_equal(world.bsp.segment[SEG_DS].selector, 0x18);
+        assert_int_equal(descriptor_of(&world, SEG_CS), UINT64_C(0x00cf9b000000ffff));
+        assert_int_equal(descriptor_of(&world, SEG_DS), UINT64_C(0x00cf93000000ffff));
+        assert_int_equal(world.bsp.segment[SEG_CS].attributes & SEGMENT_DB, SEGMENT_DB);
+        assert_int_equal(world.bsp.gpr[RBX] | world.bsp.gpr[RBP] | world.bsp.gpr[RDI], 0);
+        assert_memory_equal(guest(&world, world.bsp.gpr[RSI] + 0x202, 4), "HdrS", 4);
+        close_world(&world);
+    }
+}
+
 static void test_bzimage_refused(void **state)
 {
     make_bzimage();
@@ -226,11 +256,6 @@ static void test_bzimage_refused(void **state)
     refuse_image(BZIMAGE_BYTES, 20 * MIB, "needs 8 MiB from 16 MiB on; memory ends at 20 MiB");
     le16_put(image + 0x206, 0x205);
     refuse_image(BZIMAGE_BYTES, 128 * MIB, "boot protocol 2.05");
-    le16_put(image + 0x206, 0x20a);
-    refuse_image(BZIMAGE_BYTES, 128 * MIB, "no 64-bit entry");
-    make_bzimage();
-    le16_put(image + 0x236, 0);
-    refuse_image(BZIMAGE_BYTES, 128 * MIB, "no 64-bit entry");
     make_bzimage();
     image[0x211] = 0;
     refuse_image(BZIMAGE_BYTES, 128 * MIB, "zImage");
@@ -244,6 +269,8 @@ static void test_bzimage_refused(void **state)
     refuse_image(BZIMAGE_BYTES, 128 * MIB, "makes no sense");
     le64_put(image + 0x258, UINT64_C(0x8000000000));
     refuse_image(BZIMAGE_BYTES, 128 * MIB, "memory ends");
+    le16_put(image + 0x236, 0);
+    refuse_image(BZIMAGE_BYTES, 128 * MIB, "makes no sense");
     memcpy(image, "\x1f\x8b\x08\x00", 4);
     image[0x202] = 'x';
     refuse_image(BZIMAGE_BYTES, 128 * MIB, "neither a bzImage nor");
@@ -745,6 +772,7 @@ int main(void)
         cmocka_unit_test(test_bzimage),
         cmocka_unit_test(test_initrds),
         cmocka_unit_test(test_initrd_limit),
+        cmocka_unit_test(test_bzimage_32bit),
         cmocka_unit_test(test_bzimage_refused),
         cmocka_unit_test(test_cmdline_limit),
         cmocka_unit_test(test_incomplete_last_unit),

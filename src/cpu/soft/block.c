@@ -179,6 +179,7 @@ static void block_finish(struct cpu *cpu, struct block *block, unsigned op_count
     block->op_count = (uint16_t)op_count;
     block->size_bytes = (uint16_t)size_bytes;
     block->end = block->op + op_count;
+    block->page_offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
     for (unsigned i = 0; i < op_count; i++)
         block->op[i].number = (uint16_t)i;
     size_t all_bytes = sizeof(*block) + op_count * sizeof(struct op);

@@ -35,6 +35,7 @@ struct block {
     bool ends_in_string;    /* the last op is a repeated string instruction; of check.c, too */
     uint16_t live_next, live_taken; /* flags that matter behind it when it is translated */
     uint32_t host_bytes;            /* of its translated code */
+    uint64_t page_offset;           /* of its first byte */
     const uint8_t *code;     /* to jump to: what leaves to the run loop when not translated */
     const uint8_t *bytes;    /* what it was decoded from; NULL: not RAM */
     struct block *page_next; /* of the translated blocks of its page */
@@ -108,7 +109,10 @@ static inline uint64_t jump_tag(const struct cpu *cpu, uint64_t rip)
     return rip << 16 | cpu->jump_key[rip >> 63];
 }
 
-/* decode.c: decodes instructions from bytes[0 … available) into op[] until one ends the block, the
+/* decode.c: a decoder as it is used for code of this mode (enum cpu_mode). */
+void decoder_init(ZydisDecoder *decoder, uint32_t mode);
+
+/* Decodes instructions from bytes[0 … available) into op[] until one ends the block, the
  * next is not complete, or max_ops. Returns the number of ops; 0: not even the first is complete.
  * What can't be decoded becomes op_undefined. *size_bytes: how many bytes they take. */
 unsigned decode_block(struct cpu *cpu, const uint8_t *bytes, unsigned available, struct op *op,

@@ -197,6 +197,9 @@ void descriptor_set_accessed(struct cpu *cpu, struct descriptor *descriptor);
 void descriptor_read_upper(struct cpu *cpu, uint16_t selector, struct descriptor *descriptor,
                            enum x86_vector vector);
 
+/* For cpu->bounds. */
+struct segment_bounds segment_bounds_of(const struct x86_segment *segment, bool is_real);
+
 /* MOV, POP, LxS: all checks. Real mode too. SEG_CS is not for it. */
 void segment_load(struct cpu *cpu, enum x86_segment_name name, uint16_t selector);
 /* Fills the register, no checks. */

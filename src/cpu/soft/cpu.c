@@ -95,6 +95,46 @@ void cpu_repeat_later(struct cpu *cpu)
     debug_resume(cpu);
 }
 
+static bool is_flat(const struct cpu *cpu, enum x86_segment_name name)
+{
+    return cpu->segment[name].base == 0 && cpu->bounds[name].read_last == UINT32_MAX &&
+           cpu->bounds[name].write_last == UINT32_MAX;
+}
+
+/* MODE_FLAT, or 0. */
+static uint32_t flatness(const struct cpu *cpu, uint32_t mode)
+{
+    const struct x86_segment *cs = &cpu->segment[SEG_CS];
+    bool is_code_flat = cs->base == 0 && cs->limit == UINT32_MAX;
+    bool is_32bit =
+        (mode & (MODE_SIZE_MASK | MODE_STACK32 | MODE_REAL)) == (MODE_32 | MODE_STACK32);
+    return is_32bit && is_code_flat && is_flat(cpu, SEG_SS) && is_flat(cpu, SEG_DS) &&
+                   is_flat(cpu, SEG_ES)
+               ? MODE_FLAT
+               : 0;
+}
+
+void cpu_update_segments(struct cpu *cpu)
+{
+    if (cpu_is_64bit(cpu))
+        return;
+    for (unsigned i = SEG_ES; i <= SEG_GS; i++)
+        cpu->bounds[i] = segment_bounds_of(&cpu->segment[i], is_real_mode(cpu));
+    uint32_t mode = (cpu->mode & ~(uint32_t)MODE_FLAT) | flatness(cpu, cpu->mode);
+    if (mode == cpu->mode)
+        return;
+    cpu->mode = mode;
+    tlb_update_jump_key(cpu);
+}
+
+/* The upper halves of registers are undefined after a change from 64-bit mode (SDM 1 3.4.1.1); here
+ * they are zero outside of it, so that addresses are what registers hold. */
+static void leave_64bit(struct cpu *cpu)
+{
+    for (unsigned i = RAX; i <= RDI; i++)
+        cpu->gpr[i] = (uint32_t)cpu->gpr[i];
+}
+
 void cpu_update_mode(struct cpu *cpu)
 {
     const struct x86_segment *cs = &cpu->segment[SEG_CS];
@@ -109,6 +149,11 @@ void cpu_update_mode(struct cpu *cpu)
     if (cpu->cpl == 3)
         mode |= MODE_USER;
     cpu->mode = mode;
+    if (!is_64bit) {
+        leave_64bit(cpu);
+        cpu->is_32bit_known = true;
+        cpu_update_segments(cpu);
+    }
     cpu_update_view(cpu);
     if (!is_64bit && (cs->base != cpu->code_base || cs->limit != cpu->code_limit)) {
         cpu->code_base = cs->base;

@@ -130,7 +130,9 @@ enum cpu_mode {
     MODE_STACK32 = 1 << 2, /* SS.B outside 64-bit mode */
     MODE_REAL = 1 << 3,    /* real or virtual-8086: CR0.PE = 0 or VM = 1 */
     MODE_USER = 1 << 4,    /* CPL 3 */
-    MODE_UPPER = 1 << 5,   /* of a block only: RIP is in the upper half of addresses */
+    MODE_FLAT = 1 << 5,    /* protected and compatibility mode: CS, and a 32-bit SS, DS and ES are
+                              all 4 GiB */
+    MODE_UPPER = 1 << 6,   /* of a block only: RIP is in the upper half of addresses */
 };
 
 /* The jump cache: the block at a linear RIP, with no walk and no look-up by physical address. A tag
@@ -142,12 +144,13 @@ struct jump_entry {
     struct block *block;
 };
 
-enum { JUMP_ENTRIES = 65536, JUMP_MODE_BITS = 5, JUMP_EPOCHS = 1 << 11 };
+enum { JUMP_ENTRIES = 65536, JUMP_MODE_BITS = 6, JUMP_EPOCHS = 1 << 10 };
 
 /* Code that translated code may go to without a look into the jump cache: of the kernel in the
- * upper half of addresses, of user programs in the lower. Other code (a kernel in the lower half,
- * as while it boots) always looks. */
-enum code_class { CLASS_KERNEL, CLASS_USER, CLASS_OTHER };
+ * upper half of addresses, of user programs in the lower; and 32-bit code of flat segments. Other
+ * code (a 64-bit kernel in the lower half, as while it boots; segments that are not flat) always
+ * looks. */
+enum code_class { CLASS_KERNEL, CLASS_USER, CLASS_KERNEL32, CLASS_USER32, CLASS_OTHER };
 
 /* Where host code for a RIP is. Two caches of them: `returns`, filled by calls and found by RSP,
  * and `targets` of indirect jumps, found by RIP. They hold only what is right in the present
@@ -168,14 +171,15 @@ struct page_slot {
     uintptr_t addend;
 };
 
-/* Of a stack frame by distance from RSP, of pages that are read or written by RIP, of FS and GS.
- * Slots but the second kind hold pages of which both reads and writes hit. */
+/* Of a stack frame by distance from RSP, of pages that are read or written by RIP (in 32-bit code
+ * by a displacement alone), of FS and GS. Slots but the second kind hold pages of which both reads
+ * and writes hit. */
 enum {
     STACK_SLOTS = 3,
     READ_SLOTS = 16,
     WRITE_SLOTS = 8,
     SEGMENT_SLOTS = 8,
-    FIRST_READ_SLOT = STACK_SLOTS, /* the first are in stack_slot */
+    FIRST_READ_SLOT = STACK_SLOTS, /* the first of 64-bit code are in stack_slot */
     FIRST_WRITE_SLOT = FIRST_READ_SLOT + READ_SLOTS,
     FIRST_SEGMENT_SLOT = FIRST_WRITE_SLOT + WRITE_SLOTS,
     PAGE_SLOTS = FIRST_SEGMENT_SLOT + SEGMENT_SLOTS
@@ -188,6 +192,12 @@ struct loop_slot {
     uint64_t page;
     uintptr_t addend;
     uint64_t filled_tsc;
+};
+
+/* The offsets of a segment that may be the last byte of a read or a write go up to these; -1: none,
+ * or it takes more than that to tell (a segment that expands down). Outside of 64-bit mode only. */
+struct segment_bounds {
+    int64_t read_last, write_last;
 };
 
 /* The vector registers; YMM halves together so that one host load moves a register. */
@@ -210,7 +220,7 @@ struct cpu {
     uint8_t cpl;
     uint8_t tlb_view;                            /* enum tlb_view of cpu->tlb */
     uint32_t interprets_next;                    /* translated code can't run the next block */
-    struct page_slot stack_slot[2][STACK_SLOTS]; /* by enum code_class */
+    struct page_slot stack_slot[2][STACK_SLOTS]; /* of CLASS_KERNEL and CLASS_USER */
     uintptr_t group[4];                          /* addends of accesses that are checked together */
     uint32_t missed_loop_slot;                   /* as missed_slot: its number from 1 */
     uint32_t page_slots_used;
@@ -223,6 +233,7 @@ struct cpu {
 
     uint64_t rflags; /* without the arithmetic flags; bit 1 set */
     struct x86_segment segment[SEG_COUNT];
+    struct segment_bounds bounds[SEG_GS + 1]; /* see cpu_update_segments() */
     uint64_t efer, cr0, cr2, cr3, cr4, xcr0;
 
     struct vector_register vector[16];
@@ -303,11 +314,12 @@ struct cpu {
     struct check *check; /* translator=check, else NULL: translator/check.h */
     struct trial *trial; /* NULL unless the interpreter is on trial: trial.h */
     bool is_translated;  /* translated code is running, or a handler that it has called */
-    uint32_t targets_used[2];
-    struct page_slot page_slot[2][PAGE_SLOTS]; /* by enum code_class */
-    struct loop_slot loop_slot[2][LOOP_SLOTS];
-    struct code_target returns[2][RETURN_ENTRIES]; /* by enum code_class, as the next */
-    struct code_target targets[2][TARGET_ENTRIES];
+    bool is_32bit_known; /* 32-bit code may have entries in the next but two */
+    uint32_t targets_used[CLASS_OTHER];
+    struct page_slot page_slot[CLASS_OTHER][PAGE_SLOTS]; /* by enum code_class, as the next */
+    struct loop_slot loop_slot[CLASS_OTHER][LOOP_SLOTS];
+    struct code_target returns[CLASS_OTHER][RETURN_ENTRIES];
+    struct code_target targets[CLASS_OTHER][TARGET_ENTRIES];
     struct jump_entry jump[JUMP_ENTRIES];
 };
 
@@ -327,6 +339,10 @@ _Noreturn void cpu_raise_page_fault(struct cpu *cpu, uint64_t linear, uint32_t e
 /* To be called after a change of CR0, CR4, EFER, CS, SS, CPL, RFLAGS.AC or VM: recomputes mode and
  * the TLB view. A handler that calls it ends its block. */
 void cpu_update_mode(struct cpu *cpu);
+
+/* The same after a change of another segment register, outside of 64-bit mode: recomputes
+ * cpu->bounds and MODE_FLAT. cpu_update_mode() does so, too. */
+void cpu_update_segments(struct cpu *cpu);
 
 /* A repeated string instruction gives way: RIP stays at it, with RF when somebody could see it
  * (SDM 3B 17.3.1.1). */

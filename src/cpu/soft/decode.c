@@ -15,7 +15,7 @@ struct decoding {
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 };
 
-static void decoder_init(ZydisDecoder *decoder, uint32_t mode)
+void decoder_init(ZydisDecoder *decoder, uint32_t mode)
 {
     bool is_stack32 = mode & MODE_STACK32;
     ZydisStackWidth stack = is_stack32 ? ZYDIS_STACK_WIDTH_32 : ZYDIS_STACK_WIDTH_16;

@@ -29,12 +29,16 @@ static _Noreturn void raise_segment(struct cpu *cpu, enum x86_segment_name name)
     cpu_raise_code(cpu, name == SEG_SS ? VECTOR_SS : VECTOR_GP, 0);
 }
 
+static bool is_expand_down(const struct x86_segment *segment)
+{
+    return (segment->attributes & (SEGMENT_S | TYPE_CODE | TYPE_EXPAND_DOWN)) ==
+           (SEGMENT_S | TYPE_EXPAND_DOWN);
+}
+
 static bool is_in_limit(const struct x86_segment *segment, uint64_t offset, unsigned size_bytes)
 {
     uint64_t last = offset + size_bytes - 1;
-    bool is_expand_down = (segment->attributes & (SEGMENT_S | TYPE_CODE | TYPE_EXPAND_DOWN)) ==
-                          (SEGMENT_S | TYPE_EXPAND_DOWN);
-    if (!is_expand_down) /* at 4 GiB too, where SDM 3A 5.3 would let an access wrap */
+    if (!is_expand_down(segment)) /* at 4 GiB too, where SDM 3A 5.3 would let an access wrap */
         return last <= segment->limit;
     return offset > segment->limit &&
            last <= (segment->attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX);
@@ -46,6 +50,16 @@ static bool is_type_allowed(const struct x86_segment *segment, enum memory_acces
     if (access == ACCESS_WRITE)
         return !is_code && (segment->attributes & TYPE_WRITABLE);
     return !is_code || (segment->attributes & TYPE_READABLE);
+}
+
+struct segment_bounds segment_bounds_of(const struct x86_segment *segment, bool is_real)
+{
+    bool is_usable = is_real || !(segment->attributes & SEGMENT_UNUSABLE);
+    int64_t last = is_usable && !is_expand_down(segment) ? (int64_t)segment->limit : -1;
+    return (struct segment_bounds){
+        .read_last = is_real || is_type_allowed(segment, ACCESS_READ) ? last : -1,
+        .write_last = is_real || is_type_allowed(segment, ACCESS_WRITE) ? last : -1,
+    };
 }
 
 uint64_t segment_address(struct cpu *cpu, enum x86_segment_name name, uint64_t offset,
@@ -315,6 +329,7 @@ void segment_drop_privileged(struct cpu *cpu)
         if (!is_conforming && segment_dpl(attributes) < cpu->cpl)
             segment_set_null(cpu, names[i], 0);
     }
+    cpu_update_segments(cpu);
 }
 
 void segment_load_ldt(struct cpu *cpu, uint16_t selector)

@@ -11,6 +11,8 @@ static void load(struct cpu *cpu, const struct op *op, enum x86_segment_name nam
     segment_load(cpu, name, selector);
     if (name == SEG_SS)
         cpu_update_mode(cpu);
+    else
+        cpu_update_segments(cpu);
     cpu->rip = op_next_rip(cpu, op);
 }
 

@@ -29,19 +29,25 @@ static void clear_index(struct tlb_tables *tables, unsigned i)
     tables->execute[i & (TLB_EXECUTE_ENTRIES - 1)] = invalid_entry;
 }
 
+void tlb_forget_class(struct cpu *cpu, unsigned domain)
+{
+    for (unsigned i = domain < CLASS_KERNEL32 ? FIRST_READ_SLOT : 0; i < PAGE_SLOTS; i++)
+        cpu->page_slot[domain][i].page = PAGE_SLOT_NONE;
+    for (unsigned i = 0; i < LOOP_SLOTS; i++)
+        cpu->loop_slot[domain][i].page = PAGE_SLOT_NONE;
+}
+
 /* What translated code knows to hit is to be looked up again. */
 static void forget_page_slots(struct cpu *cpu)
 {
     if (!cpu->page_slots_used)
         return;
-    for (unsigned domain = CLASS_KERNEL; domain < CLASS_OTHER; domain++) {
+    for (unsigned domain = CLASS_KERNEL; domain <= CLASS_USER; domain++)
         for (unsigned i = 0; i < STACK_SLOTS; i++)
             cpu->stack_slot[domain][i].page = PAGE_SLOT_NONE;
-        for (unsigned i = FIRST_READ_SLOT; i < PAGE_SLOTS; i++)
-            cpu->page_slot[domain][i].page = PAGE_SLOT_NONE;
-        for (unsigned i = 0; i < LOOP_SLOTS; i++)
-            cpu->loop_slot[domain][i].page = PAGE_SLOT_NONE;
-    }
+    unsigned classes = cpu->is_32bit_known ? CLASS_OTHER : CLASS_KERNEL32;
+    for (unsigned domain = CLASS_KERNEL; domain < classes; domain++)
+        tlb_forget_class(cpu, domain);
     cpu->page_slots_used = 0;
 }
 
@@ -143,6 +149,7 @@ bool tlb_open(struct cpu *cpu)
     for (unsigned i = 0; i < TLB_EXECUTE_ENTRIES; i++)
         none->execute[i] = invalid_entry;
     cpu->page_slots_used = 1;
+    cpu->is_32bit_known = true;
     cpu->tlb_all->next_epoch = 1;
     cpu->tlb_set = &cpu->tlb_all->set[0];
     cpu->tlb_set->is_used = true;
@@ -185,7 +192,7 @@ static void set_keys(struct cpu *cpu, unsigned half, uint64_t epoch)
 {
     uint64_t key = epoch << JUMP_MODE_BITS | cpu->mode;
     if (epoch != cpu->link_key[half] >> JUMP_MODE_BITS)
-        translator_forget(cpu, half ? CLASS_KERNEL : CLASS_USER);
+        translator_forget(cpu, half != 0);
     cpu->jump_key[half] = (uint16_t)key;
     cpu->link_key[half] = key;
 }

@@ -75,6 +75,9 @@ void tlb_flush_page(struct cpu *cpu, uint64_t linear);
 void tlb_flush_page_pcid(struct cpu *cpu, uint64_t linear, uint16_t pcid);
 void tlb_set_view(struct cpu *cpu, enum tlb_view view);
 
+/* Pages that translated code of a class (enum code_class) knows are to be looked up again. */
+void tlb_forget_class(struct cpu *cpu, unsigned domain);
+
 /* PKRU has changed in the bits `changed`: entries that depend on them go. */
 void tlb_flush_keys(struct cpu *cpu, uint32_t changed);
 

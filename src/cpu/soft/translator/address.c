@@ -13,14 +13,45 @@ static bool is_segmented(const struct op *op)
 
 static int64_t displacement(const struct unit *unit, const struct op *op)
 {
+    if (!unit->is_64bit)
+        return (int32_t)op->disp;
     return op->disp + (op->base == GPR_BLOCK_RIP ? (int64_t)unit->page_offset : 0);
 }
 
 bool address_is_simple(const struct unit *unit, const struct op *op)
 {
     int64_t disp = displacement(unit, op);
+    if (!unit->is_64bit)
+        return op->segment <= SEG_GS;
     return !(op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16)) && disp == (int32_t)disp &&
            op->segment <= SEG_GS;
+}
+
+bool address_is_flat(const struct unit *unit, unsigned segment)
+{
+    return unit->has_links && (segment == SEG_SS || segment == SEG_DS || segment == SEG_ES);
+}
+
+/* Outside of 64-bit mode a sum of registers goes past 4 GiB all the time: where an index is
+ * negative, where the kernel's addresses are distances. One register and a short distance is all
+ * but sure not to: if it does, it is in no page of the TLB, and its handler's. */
+bool address_is_plain(const struct unit *unit, const struct op *op)
+{
+    enum { NEAR = 1 << 16 };
+    if (unit->is_64bit)
+        return address_is_simple(unit, op);
+    int64_t disp = displacement(unit, op);
+    if (!address_is_flat(unit, op->segment) || !(op->flags & OP_ADDRESS_32) ||
+        op->index != GPR_ZERO)
+        return false;
+    return op->base == GPR_ZERO ? disp >= 0 : disp > -NEAR && disp < NEAR;
+}
+
+static struct rm segment_base(unsigned segment)
+{
+    size_t at = offsetof(struct cpu, segment) + segment * sizeof(struct x86_segment) +
+                offsetof(struct x86_segment, base);
+    return rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
 }
 
 static void take_base(struct address *a, uint8_t slot)
@@ -46,10 +77,13 @@ static struct address address_of(const struct unit *unit, const struct op *op, b
         a.has_stored_index = true;
         a.stored = gpr_slot(op->index);
     }
-    if (with_segment && is_segmented(op)) {
-        size_t at = offsetof(struct cpu, segment) + op->segment * sizeof(struct x86_segment) +
-                    offsetof(struct x86_segment, base);
-        a.term[a.terms++] = rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS);
+    if (!unit->is_64bit) {
+        if (!address_is_plain(unit, op))
+            a.cut_bytes = op->flags & OP_ADDRESS_16 ? 2 : 4;
+        a.is_segmented = with_segment && !address_is_flat(unit, op->segment);
+        a.segment = op->segment;
+    } else if (with_segment && is_segmented(op)) {
+        a.term[a.terms++] = segment_base(op->segment);
     }
     return a;
 }
@@ -57,6 +91,17 @@ static struct address address_of(const struct unit *unit, const struct op *op, b
 static void emit_add(struct emitter *e, unsigned to, struct rm from)
 {
     emit_modrm(e, 0x03, 8, to, from);
+}
+
+/* The sum of registers and distance, cut, with flags left alone. */
+static void compute_cut(struct emitter *e, const struct address *a, unsigned to)
+{
+    if (a->base == HOST_NONE && a->index == HOST_NONE)
+        emit_mov_imm(e, to, (uint32_t)a->disp);
+    else
+        emit_modrm(e, 0x8d, 4, to, rm_indexed(a->base, a->index, a->scale, a->disp)); /* lea */
+    if (a->cut_bytes == 2)
+        emit_modrm(e, IN_0F(0xb7), 4, to, rm_reg(to)); /* movzx */
 }
 
 /* With flags left alone when there is at most one part to fetch. */
@@ -83,6 +128,14 @@ static void compute(struct emitter *e, const struct address *a, unsigned to)
     }
     for (; term < a->terms; term++)
         emit_add(e, to, a->term[term]);
+}
+
+/* The linear address of what is cut. */
+static void compute_linear(struct emitter *e, const struct address *a, unsigned to)
+{
+    compute_cut(e, a, to);
+    if (a->is_segmented)
+        emit_modrm(e, 0x03, 4, to, segment_base(a->segment)); /* add */
 }
 
 /* The operand, given addend in SCRATCH0. */
@@ -114,7 +167,7 @@ static struct rm slot_field(const struct unit *unit, const struct page_miss *acc
 {
     size_t at = offsetof(struct cpu, page_slot) +
                 (unit->domain * PAGE_SLOTS + access->slot) * sizeof(struct page_slot);
-    if (access->slot < STACK_SLOTS)
+    if (access->slot < STACK_SLOTS && unit->is_64bit)
         at = offsetof(struct cpu, stack_slot) +
              (unit->domain * STACK_SLOTS + access->slot) * sizeof(struct page_slot);
     if (access->is_loop)
@@ -190,7 +243,20 @@ static void begin_miss(struct emitter *e, const struct page_miss *miss)
     for (unsigned i = 0; i < 2; i++)
         if (miss->from[i])
             emit_bind(miss->from[i], e->at);
-    emit_address(e, miss, 0);
+    if (!miss->cut)
+        emit_address(e, miss, 0);
+}
+
+/* With the addend in SCRATCH0. */
+static void end_miss(struct unit *unit, const struct page_miss *miss, unsigned failed)
+{
+    struct emitter *e = &unit->e;
+    unit->slow[miss->slow].from = emit_jcc(e, failed);
+    if (miss->cut) {
+        compute_linear(e, miss->cut, SCRATCH1);
+        emit_add(e, SCRATCH0, rm_reg(SCRATCH1));
+    }
+    emit_bind(emit_jmp(e), miss->back);
 }
 
 /* In C, which sees whether the slot is of use. */
@@ -206,8 +272,7 @@ static void emit_loop_miss(struct unit *unit, const struct page_miss *miss)
     emit_bind(emit_call(e), thunk(unit, unit->translator->group_miss[miss->is_write]));
     vector_rearm(unit);
     emit_modrm(e, 0x85, 8, SCRATCH0, rm_reg(SCRATCH0)); /* test */
-    unit->slow[miss->slow].from = emit_jcc(e, CONDITION_E);
-    emit_bind(emit_jmp(e), miss->back);
+    end_miss(unit, miss, CONDITION_E);
 }
 
 static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
@@ -223,11 +288,27 @@ static void emit_page_miss(struct unit *unit, const struct page_miss *miss)
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(missed_slot)); /* mov */
     emit32(e, (uint32_t)slot_field(unit, miss, 0).disp);
     emit_bind(emit_call(e), thunk(unit, t->page_miss[access]));
-    unit->slow[miss->slow].from = emit_jcc(e, CONDITION_NE);
-    emit_bind(emit_jmp(e), miss->back);
+    end_miss(unit, miss, CONDITION_NE);
 }
 
 enum { NO_SLOT = PAGE_SLOTS };
+
+static unsigned slot_of_page(uint64_t linear, enum memory_access access)
+{
+    unsigned page = (unsigned)(linear >> PAGE_SHIFT);
+    return access == ACCESS_WRITE ? FIRST_WRITE_SLOT + page % WRITE_SLOTS
+                                  : FIRST_READ_SLOT + page % READ_SLOTS;
+}
+
+/* Outside of 64-bit mode, what no register is part of. */
+static unsigned slot_of_constant(const struct address *a, enum memory_access access)
+{
+    if (a->base != HOST_NONE)
+        return NO_SLOT;
+    if (a->is_segmented && a->segment >= SEG_FS)
+        return FIRST_SEGMENT_SLOT + ((unsigned)a->disp >> PAGE_SHIFT) % SEGMENT_SLOTS;
+    return a->is_segmented ? NO_SLOT : slot_of_page((uint32_t)a->disp, access);
+}
 
 /* What is addressed by RSP, RIP, FS or GS and a distance only; others are looked up. */
 static unsigned slot_of(const struct unit *unit, const struct op *op, const struct address *a,
@@ -235,16 +316,14 @@ static unsigned slot_of(const struct unit *unit, const struct op *op, const stru
 {
     if (unit->domain == CLASS_OTHER || a->index != HOST_NONE || a->has_stored_index)
         return NO_SLOT;
-    if (a->base == HOST_R12 && a->terms == 0)
+    if (a->base == HOST_R12 && a->terms == 0 && !a->is_segmented)
         return (unsigned)a->disp / 64 % STACK_SLOTS;
+    if (!unit->is_64bit)
+        return slot_of_constant(a, access);
     if (!op || op->index != GPR_ZERO || a->base != HOST_NONE || a->terms != 1)
         return NO_SLOT;
-    if (op->base == GPR_BLOCK_RIP) {
-        uint64_t linear = (unit->cpu->rip & PAGE_MASK) + (uint64_t)(int64_t)a->disp;
-        unsigned page = (unsigned)(linear >> PAGE_SHIFT);
-        return access == ACCESS_WRITE ? FIRST_WRITE_SLOT + page % WRITE_SLOTS
-                                      : FIRST_READ_SLOT + page % READ_SLOTS;
-    }
+    if (op->base == GPR_BLOCK_RIP)
+        return slot_of_page((unit->cpu->rip & PAGE_MASK) + (uint64_t)(int64_t)a->disp, access);
     if (op->base == GPR_ZERO && is_segmented(op))
         return FIRST_SEGMENT_SLOT + ((unsigned)a->disp >> PAGE_SHIFT) % SEGMENT_SLOTS;
     return NO_SLOT;
@@ -271,10 +350,85 @@ static uint8_t *look_up(struct unit *unit, unsigned size_bytes, enum memory_acce
     return miss;
 }
 
+/* --- addresses that are cut, and segments with bounds --------------------------------------- */
+
+/* SCRATCH0 = the linear address; what is not in the segment's bounds is its handler's. */
+static void compute_in_bounds(struct unit *unit, const struct address *a, unsigned size_bytes,
+                              enum memory_access access)
+{
+    struct emitter *e = &unit->e;
+    const size_t bounds = offsetof(struct cpu, bounds) + a->segment * sizeof(struct segment_bounds);
+    const size_t last = access == ACCESS_WRITE ? offsetof(struct segment_bounds, write_last)
+                                               : offsetof(struct segment_bounds, read_last);
+    compute_cut(e, a, SCRATCH0);
+    if (!a->is_segmented)
+        return;
+    emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)size_bytes - 1));
+    emit_modrm(e, 0x3b, 8, SCRATCH1, /* cmp */
+               rm_mem(HOST_CPU, (int32_t)(bounds + last) - CPU_BIAS));
+    slow_if(unit, CONDITION_G);
+    emit_modrm(e, 0x03, 4, SCRATCH0, segment_base(a->segment)); /* add */
+}
+
+/* As compare_page, of the address in SCRATCH0. */
+static uint8_t *compare_page_of(struct unit *unit, const struct page_miss *access,
+                                unsigned distance, unsigned also)
+{
+    struct emitter *e = &unit->e;
+    emit_lea(e, SCRATCH1, rm_mem(SCRATCH0, (int32_t)distance));
+    emit_alu_imm(e, 4, 8, rm_reg(SCRATCH1), -PAGE_BYTES | (int32_t)also, 0);
+    emit_modrm(e, 0x3b, 8, SCRATCH1, /* cmp */
+               slot_field(unit, access, offsetof(struct page_slot, page)));
+    return emit_jcc(e, CONDITION_NE);
+}
+
+static struct rm check_cut_slot(struct unit *unit, const struct address *a, unsigned slot,
+                                bool is_loop, unsigned size_bytes, enum memory_access access)
+{
+    struct emitter *e = &unit->e;
+    unsigned n = unit->page_miss_count++;
+    struct page_miss *miss = &unit->page_miss[n];
+    unit->cut[n] = *a;
+    *miss = (struct page_miss){.op = unit->op,
+                               .cut = &unit->cut[n],
+                               .size_bytes = size_bytes,
+                               .slot = slot,
+                               .is_loop = is_loop,
+                               .is_write = access == ACCESS_WRITE,
+                               .slow = slow_later(unit)};
+    miss->from[0] = compare_page_of(unit, miss, 0, size_bytes <= 8 ? size_bytes - 1 : 0);
+    if (size_bytes > 8)
+        miss->from[1] = compare_page_of(unit, miss, size_bytes - 1, 0);
+    emit_add(e, SCRATCH0, slot_field(unit, miss, offsetof(struct page_slot, addend)));
+    miss->back = e->at;
+    return rm_mem(SCRATCH0, 0);
+}
+
+static struct rm check_cut(struct unit *unit, const struct address *a, unsigned size_bytes,
+                           enum memory_access access)
+{
+    struct emitter *e = &unit->e;
+    unsigned slot = unit->domain == CLASS_OTHER ? NO_SLOT : slot_of_constant(a, access);
+    flags_clobber(unit);
+    compute_in_bounds(unit, a, size_bytes, access);
+    check_alignment(unit);
+    if (slot != NO_SLOT)
+        return check_cut_slot(unit, a, slot, false, size_bytes, access);
+    if (unit->is_loop)
+        return check_cut_slot(unit, a, unit->translator->next_loop_slot++ % LOOP_SLOTS, true,
+                              size_bytes, access);
+    slow_at(unit, look_up(unit, size_bytes, access));
+    compute_linear(e, a, SCRATCH1);
+    emit_add(e, SCRATCH0, rm_reg(SCRATCH1));
+    return rm_mem(SCRATCH0, 0);
+}
+
 static struct rm check(struct unit *unit, const struct op *op, const struct address *a,
                        unsigned size_bytes, enum memory_access access)
 {
     struct emitter *e = &unit->e;
+    if (a->cut_bytes)
+        return check_cut(unit, a, size_bytes, access);
     unsigned slot = slot_of(unit, op, a, access);
     if (slot != NO_SLOT)
         return check_slot(unit, a, slot, false, size_bytes, access);
@@ -384,13 +538,21 @@ struct rm address_check_at(struct unit *unit, unsigned guest_reg, int32_t disp, 
                            enum memory_access access)
 {
     struct address a = {.base = host_of[guest_reg], .index = HOST_NONE, .disp = disp, .terms = 0};
+    if (!unit->is_64bit && !address_is_flat(unit, SEG_SS)) {
+        a.cut_bytes = unit->stack_bytes;
+        a.is_segmented = true;
+        a.segment = SEG_SS;
+    }
     return check(unit, NULL, &a, size_bytes, access);
 }
 
 void address_linear(struct unit *unit, const struct op *op, unsigned to)
 {
     struct address a = address_of(unit, op, true);
-    compute(&unit->e, &a, to);
+    if (a.cut_bytes)
+        compute_linear(&unit->e, &a, to);
+    else
+        compute(&unit->e, &a, to);
 }
 
 void address_emit_misses(struct unit *unit)
@@ -407,7 +569,8 @@ void address_emit_misses(struct unit *unit)
 bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *rm)
 {
     struct address a = address_of(unit, op, false);
-    if (a.terms > 0 || a.has_stored_index || (a.base == HOST_NONE && a.index == HOST_NONE))
+    if (a.terms > 0 || a.has_stored_index || (a.base == HOST_NONE && a.index == HOST_NONE) ||
+        a.cut_bytes == 2)
         return false;
     *rm = rm_indexed(a.base, a.index, a.scale, a.disp);
     return true;
@@ -418,7 +581,9 @@ void address_effective(struct unit *unit, const struct op *op, unsigned to)
 {
     struct emitter *e = &unit->e;
     struct address a = address_of(unit, op, false);
-    if (a.has_stored_index && a.terms > 0) {
+    if (!unit->is_64bit) {
+        compute_cut(e, &a, to);
+    } else if (a.has_stored_index && a.terms > 0) {
         emit_load(e, SCRATCH1, a.stored);
         emit_load(e, to, a.term[0]);
         emit_lea(e, to, rm_indexed(to, SCRATCH1, a.scale, a.disp));

@@ -130,7 +130,7 @@ static emit_fn *find(const struct unit *unit, const struct op *op, const struct 
     if (!fn)
         fn = flow_find(unit, op, facts);
     if (!fn)
-        fn = string_find(op, facts);
+        fn = string_find(unit, op, facts);
     if (!fn)
         fn = system_find(unit, op, facts);
     if (!fn)
@@ -170,7 +170,8 @@ static bool learn(struct unit *unit, ZydisDecoder *decoder, unsigned i)
         facts->emit && flags &&
         ((flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ALL_FLAGS);
     bool may_see = sees_flags(&facts->info) || (op->flags & OP_ENDS_BLOCK);
-    bool stores_flags = facts->info.mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+    bool stores_flags = facts->info.mnemonic == ZYDIS_MNEMONIC_PUSHFQ ||
+                        facts->info.mnemonic == ZYDIS_MNEMONIC_PUSHFD;
     if ((!facts->emit && may_see) || stores_flags)
         facts->reads = ALL_FLAGS;
     return true;
@@ -206,8 +207,11 @@ static unsigned peek_bytes(const struct unit *unit, unsigned offset, uint8_t *by
 static uint16_t peek_branch(struct peek *peek, const ZydisDecodedInstruction *info, int64_t behind,
                             unsigned depth)
 {
+    const struct unit *unit = peek->unit;
+    /* Outside of 64-bit mode a jump may wrap at 64 KiB, and beyond the limit of CS raises. */
+    bool is_whole = unit->has_links && (unit->is_64bit || info->operand_width == 32);
     bool is_direct =
-        info->raw.imm[0].is_relative &&
+        info->raw.imm[0].is_relative && is_whole &&
         (info->meta.category == ZYDIS_CATEGORY_COND_BR || info->mnemonic == ZYDIS_MNEMONIC_JMP ||
          info->mnemonic == ZYDIS_MNEMONIC_CALL);
     if (!is_direct || depth == 0)
@@ -270,7 +274,7 @@ static void look_behind(struct unit *unit, ZydisDecoder *decoder)
     unit->live_next = unit->live_taken = ALL_FLAGS;
     if (unit->cpu->system->translator.has_exact_flags)
         return;
-    if (facts->emit && is_relative(facts))
+    if (facts->emit && is_relative(facts) && unit->has_links)
         unit->live_taken = peek(unit, decoder, end + (int64_t)last->imm);
     bool goes_on = !(last->flags & OP_ENDS_BLOCK) ||
                    facts->info.meta.category == ZYDIS_CATEGORY_COND_BR ||
@@ -336,10 +340,7 @@ bool analyse(struct unit *unit)
 {
     const struct block *block = unit->block;
     ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-    ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    decoder_init(&decoder, block->mode);
     for (unsigned i = 0; i < block->op_count; i++)
         learn(unit, &decoder, i);
     settle_vectors(unit);

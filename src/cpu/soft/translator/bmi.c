@@ -61,7 +61,7 @@ static void bmi(struct unit *unit, const struct op *op)
     if (reg >= 0)
         reg_number = operand_reg(unit, op, reg, SCRATCH1);
     unsigned last =
-        (unsigned)info->raw.vex.W << 7 | (~third_number & 15) << 3 | (unsigned)info->raw.vex.pp;
+        (size_bytes == 8 ? 1u << 7 : 0) | (~third_number & 15) << 3 | (unsigned)info->raw.vex.pp;
     emit_vex(&unit->e, info->raw.vex.m_mmmm, (uint8_t)last, info->opcode, reg_number, operand);
     if (info->raw.imm[0].size != 0)
         emit8(&unit->e, (uint8_t)info->raw.imm[0].value.u);

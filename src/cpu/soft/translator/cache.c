@@ -165,20 +165,39 @@ const uint8_t *translator_cold_code(const struct cpu *cpu)
     return t ? t->executable + t->leave : NULL;
 }
 
-void translator_forget(struct cpu *cpu, unsigned domain)
+static void forget_class(struct cpu *cpu, unsigned domain)
 {
-    if (!cpu->translator)
-        return;
     memset(cpu->returns[domain], 0, sizeof(cpu->returns[domain]));
     if (cpu->targets_used[domain])
         memset(cpu->targets[domain], 0, sizeof(cpu->targets[domain]));
     cpu->targets_used[domain] = 0;
 }
 
+/* Where there is 64-bit code only, what is of 32-bit code is forgotten once, with its pages. */
+static void forget_32bit(struct cpu *cpu)
+{
+    if (!cpu->is_32bit_known)
+        return;
+    for (unsigned domain = CLASS_KERNEL32; domain <= CLASS_USER32; domain++) {
+        forget_class(cpu, domain);
+        tlb_forget_class(cpu, domain);
+    }
+    cpu->is_32bit_known = !cpu_is_64bit(cpu);
+}
+
+void translator_forget(struct cpu *cpu, bool is_upper)
+{
+    if (!cpu->translator)
+        return;
+    forget_class(cpu, is_upper ? CLASS_KERNEL : CLASS_USER);
+    if (!is_upper)
+        forget_32bit(cpu);
+}
+
 static void forget_all(struct cpu *cpu)
 {
-    translator_forget(cpu, CLASS_KERNEL);
-    translator_forget(cpu, CLASS_USER);
+    translator_forget(cpu, true);
+    translator_forget(cpu, false);
 }
 
 void translator_flush(struct cpu *cpu)
@@ -377,7 +396,7 @@ static bool translate_block(struct cpu *cpu, struct block *block)
 
 /* The guard of a link to another page, whose jump goes to the block while the code runs at the same
  * RIP, in the same address space, as now: then the other page is the same, too. */
-static void emit_guard(struct cpu *cpu, const struct link_record *record, const uint8_t *target)
+static void emit_guard(struct cpu *cpu, const struct link_record *record, const struct block *block)
 {
     struct translator *t = cpu->translator;
     uint8_t *guard = t->writable + record->site, *stub = t->writable + record->stub;
@@ -392,21 +411,21 @@ static void emit_guard(struct cpu *cpu, const struct link_record *record, const 
     emit_modrm(&e, 0x81 | EMIT_EXTENSION, 4, 7, rm_mem(HOST_CPU, (int32_t)at - CPU_BIAS));
     emit32(&e, (uint32_t)key);
     emit_bind(emit_jcc(&e, CONDITION_NE), stub);
-    EMIT(&e, 0x49, 0x81, 0xc6); /* add SCRATCH0, imm32 */
-    emit32(&e, (uint32_t)((cpu->rip & PAGE_MASK) - page_rip));
+    emit_modrm(&e, 0x81 | EMIT_EXTENSION, mode_rip_bytes(block->mode), 0,
+               rm_reg(SCRATCH0)); /* add */
+    emit32(&e, (uint32_t)(cpu->rip - block->page_offset - page_rip));
     emit_store(&e, gpr_slot(GPR_PAGE_RIP), SCRATCH0);
-    emit_bind(emit_jmp(&e), target);
+    emit_bind(emit_jmp(&e), t->writable + (block->code - t->executable));
 }
-
-_Static_assert((int)SCRATCH0 == (int)HOST_R14, "emit_guard");
 
 static void link_far(struct cpu *cpu, struct block *block, struct link_record *record)
 {
     struct translator *t = cpu->translator;
     uint32_t offset = cpu->link_site;
-    if (cpu->rip != cpu->gpr[GPR_PAGE_RIP] + (uint64_t)(int64_t)record->target)
+    uint64_t target = cpu->gpr[GPR_PAGE_RIP] + (uint64_t)(int64_t)record->target;
+    if (cpu->rip != (mode_is_64bit(record->mode) ? target : (uint32_t)target))
         return;
-    emit_guard(cpu, record, t->writable + (block->code - t->executable));
+    emit_guard(cpu, record, block);
     if (record->linked)
         forget_link(t, offset, record);
     record->linked = block;
@@ -420,8 +439,7 @@ static void link_far(struct cpu *cpu, struct block *block, struct link_record *r
 static void link_near(struct cpu *cpu, const struct block *block, const struct link_record *record)
 {
     struct translator *t = cpu->translator;
-    int32_t offset = (uintptr_t)block->hva & (PAGE_BYTES - 1);
-    if (record->page != block->page || record->target != offset)
+    if (record->page != block->page || record->target != (int32_t)block->page_offset)
         return;
     const uint8_t *code = t->writable + (block->code - t->executable);
     emit_bind(t->writable + record->site, code + (record->is_forward ? POLL_BYTES : 0));
@@ -459,7 +477,7 @@ static enum readiness get_ready(struct cpu *cpu, struct block *block)
 {
     if (block->is_translated)
         return READY;
-    if (block->is_refused || !block->bytes || (block->mode & MODE_SIZE_MASK) != MODE_64)
+    if (block->is_refused || !block->bytes)
         return NOT_READY;
     if (block->runs < cpu->translator->threshold && !cpu->system->translator.is_eager) {
         block->runs++;
@@ -478,7 +496,7 @@ void translator_enter(struct cpu *cpu, struct block *block)
     enter_fn *enter;
     const uint8_t *thunk = t->executable + t->enter;
     memcpy(&enter, &thunk, sizeof(enter));
-    cpu->gpr[GPR_PAGE_RIP] = cpu->rip & PAGE_MASK;
+    cpu->gpr[GPR_PAGE_RIP] = cpu->rip - block->page_offset;
     cpu->stats.translator_stays++;
     cpu->is_translated = true;
     enter(cpu, block->code + POLL_BYTES);
@@ -567,7 +585,7 @@ bool translator_handle(struct cpu *cpu, uint32_t op_offset)
     struct block *block = block_of(op);
     cpu->block = block;
     cpu->op = op;
-    cpu->gpr[GPR_BLOCK_RIP] = cpu->gpr[GPR_PAGE_RIP] + ((uintptr_t)block->hva & (PAGE_BYTES - 1));
+    cpu->gpr[GPR_BLOCK_RIP] = cpu->gpr[GPR_PAGE_RIP] + block->page_offset;
     cpu->rip = cpu_rip(cpu) + op->length;
     cpu->stats.handler_calls++;
     if (cpu->check)

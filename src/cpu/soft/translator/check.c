@@ -303,7 +303,11 @@ static bool is_system_repeatable(const ZydisDecodedInstruction *info,
 
 static bool is_repeatable(const ZydisDecodedInstruction *info, const ZydisDecodedOperand *operands)
 {
-    if (info->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+    /* IRET may switch tasks outside of 64-bit mode. */
+    bool is_far = info->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+    if (is_far && info->machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
+        return false;
+    if (is_far)
         return is_system_repeatable(info, operands);
     switch (info->mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
@@ -332,7 +336,7 @@ static bool is_repeatable(const ZydisDecodedInstruction *info, const ZydisDecode
 static void look_at(struct block *block)
 {
     ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    decoder_init(&decoder, block->mode);
     unsigned i = 0;
     for (; i < block->op_count; i++) {
         const struct op *op = &block->op[i];
@@ -519,7 +523,6 @@ static uint16_t flags_before_op(struct cpu *cpu, unsigned i)
     unit->cpu = cpu;
     unit->translator = cpu->translator;
     trace_take_alone(unit, cpu->check->block);
-    unit->page_offset = (uintptr_t)unit->block->hva & (PAGE_BYTES - 1);
     if (!analyse(unit))
         return ALL_FLAGS;
     unit->facts = &unit->fact[i];

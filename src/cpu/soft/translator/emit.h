@@ -110,7 +110,8 @@ enum {
     CONDITION_NE = 5,
     CONDITION_A = 7,
     CONDITION_BE = 6,
-    CONDITION_AE = 3
+    CONDITION_AE = 3,
+    CONDITION_G = 15
 };
 uint8_t *emit_jcc(struct emitter *e, unsigned condition);
 uint8_t *emit_jmp(struct emitter *e);

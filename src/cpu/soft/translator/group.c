@@ -34,7 +34,7 @@ static bool is_bit_string(const struct insn_facts *facts)
 static bool can_group(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
     bool is_based = op->base < 16 && op->base != RSP;
-    return facts->emit && is_based && op->segment < SEG_FS && address_is_simple(unit, op) &&
+    return facts->emit && is_based && op->segment < SEG_FS && address_is_plain(unit, op) &&
            !is_bit_string(facts);
 }
 

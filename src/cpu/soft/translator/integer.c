@@ -523,7 +523,8 @@ static void bit_of_memory(struct unit *unit, const struct op *op)
     emit_modrm(e, size == 8 ? 0x8b : 0x63, 8, SCRATCH1, bit);     /* mov, movsxd */
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH1)); /* sar */
     emit8(e, size == 8 ? 6 : 5);
-    emit_lea(e, SCRATCH0, rm_indexed(SCRATCH0, SCRATCH1, size == 8 ? 3 : 2, 0));
+    emit_modrm(e, 0x8d, unit->rip_bytes, SCRATCH0, /* lea: addresses are as wide as RIP */
+               rm_indexed(SCRATCH0, SCRATCH1, size == 8 ? 3 : 2, 0));
     struct rm word = address_check_computed(unit, size, digit == 4 ? ACCESS_READ : ACCESS_WRITE);
     emit_modrm(e, 0x8b, size, SCRATCH1, bit);
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH1), (int32_t)size * 8 - 1, 0);
@@ -676,13 +677,17 @@ static emit_fn *find_xchg(const struct op *op, const struct insn_facts *facts)
     return is_mapped || op->size_bytes >= 4 ? xchg_rr : NULL;
 }
 
-static emit_fn *find_bit(const struct op *op, const struct insn_facts *facts)
+static emit_fn *find_bit(const struct unit *unit, const struct op *op,
+                         const struct insn_facts *facts)
 {
+    bool is_wide =
+        op->size_bytes >= 4 &&
+        (unit->is_64bit || (address_is_flat(unit, op->segment) && (op->flags & OP_ADDRESS_32)));
     switch (facts->form) {
     case FORM_RR: return bit_reg;
     case FORM_RI:
     case FORM_MI: return bit_imm;
-    case FORM_MR: return op->size_bytes >= 4 ? bit_of_memory : NULL;
+    case FORM_MR: return is_wide ? bit_of_memory : NULL;
     default: return NULL;
     }
 }
@@ -701,7 +706,7 @@ static emit_fn *find_rare(const struct unit *unit, const struct op *op,
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC: return find_bit(op, facts);
+    case ZYDIS_MNEMONIC_BTC: return find_bit(unit, op, facts);
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR:
     case ZYDIS_MNEMONIC_TZCNT:
@@ -780,7 +785,7 @@ emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct
     case ZYDIS_MNEMONIC_MOV: return find_mov(op, facts);
     case ZYDIS_MNEMONIC_MOVZX:
     case ZYDIS_MNEMONIC_MOVSX:
-    case ZYDIS_MNEMONIC_MOVSXD: return op->size_bytes >= 4 ? extend : NULL;
+    case ZYDIS_MNEMONIC_MOVSXD: return op->size_bytes >= 4 || !unit->is_64bit ? extend : NULL;
     case ZYDIS_MNEMONIC_LEA: return lea;
     default: break;
     }

@@ -23,6 +23,24 @@ enum {
     SCRATCH1 = HOST_R15,
 };
 
+static inline bool mode_is_64bit(uint32_t mode)
+{
+    return (mode & MODE_SIZE_MASK) == MODE_64;
+}
+
+/* Whether jumps may lead to code in the same page without a look at where that is mapped: else they
+ * have to be compared with the limit of CS each time. */
+static inline bool mode_has_links(uint32_t mode)
+{
+    return mode_is_64bit(mode) || (mode & MODE_FLAT);
+}
+
+/* What RIP is counted in. */
+static inline unsigned mode_rip_bytes(uint32_t mode)
+{
+    return mode_is_64bit(mode) ? 8 : 4;
+}
+
 /* The host register of each guest register, HOST_NONE: it stays in memory. */
 extern const uint8_t host_of[16];
 
@@ -34,7 +52,7 @@ static inline struct rm gpr_slot(unsigned slot)
 }
 
 enum {
-    UNIT_MAX_SLOW = 4 * BLOCK_MAX_OPS,
+    UNIT_MAX_SLOW = 4 * BLOCK_MAX_OPS + 8,
     UNIT_MAX_EXITS = 2 * BLOCK_MAX_OPS + 8,
     UNIT_MAX_MISSES = 2,
     UNIT_MAX_BYTES = 64 << 10, /* of host code for a block: more than the longest takes */
@@ -87,6 +105,7 @@ struct page_miss {
     struct rm address; /* in registers, */
     bool has_term;     /* or to be added to this: */
     struct rm term;
+    const struct address *cut; /* not NULL: it is in SCRATCH0, and to be added to what is found */
     unsigned size_bytes;
     unsigned slot;
     bool is_loop; /* a loop slot */
@@ -102,6 +121,10 @@ struct address {
     unsigned terms;
     bool has_stored_index; /* the index is in struct cpu: `stored` */
     struct rm stored;
+    /* Outside of 64-bit mode, unless the sum can be taken for the address as it is: */
+    uint8_t cut_bytes; /* 4 or 2: the sum is cut to so many; 0: it isn't */
+    bool is_segmented; /* then compared with the bounds of a segment, to whose base it is added */
+    uint8_t segment;
 };
 
 /* Memory operands around one address, [lo, hi) from its registers, in straight code that changes
@@ -128,8 +151,12 @@ struct exit_path {
     uint8_t *site;    /* distance of the jump to it */
     int64_t target;   /* from the start of the page */
     bool is_far;      /* `site` is that of the guard */
+    bool is_jump;     /* not what comes next in memory */
     bool is_behind;   /* code of its own comes first: */
-    bool saves_flags; /* this */
+    bool saves_flags; /* this, */
+    const struct op
+        *checked;  /* and, unless NULL, a look whether this jump is in the limit of CS, */
+    unsigned slow; /* or its slow path */
 };
 
 /* A target that is not in one of the caches. */
@@ -152,10 +179,14 @@ struct unit {
     bool in_host, in_memory;        /* where live flags are */
     uint16_t live_taken, live_next; /* after the block: at a branch's target, behind it */
     enum code_class domain;
+    bool is_64bit, has_links; /* of the mode, see above */
+    uint8_t rip_bytes;        /* what RIP is counted in, outside of 64-bit mode when it jumps */
+    uint8_t stack_bytes;      /* of the stack pointer */
     struct slow_path slow[UNIT_MAX_SLOW];
     unsigned slow_count;
     struct page_miss page_miss[UNIT_MAX_SLOW];
     unsigned page_miss_count;
+    struct address cut[UNIT_MAX_SLOW]; /* what page_miss[] of the same number refers to */
     struct group group[BLOCK_MAX_OPS];
     unsigned group_count;
     struct group_miss group_miss[BLOCK_MAX_OPS];
@@ -263,6 +294,10 @@ void group_find(struct unit *unit);
 
 /* Whether the op's memory operand can be addressed by emitted code. */
 bool address_is_simple(const struct unit *unit, const struct op *op);
+/* Whether its address is a sum of its registers and a distance, as one of 64-bit mode. */
+bool address_is_plain(const struct unit *unit, const struct op *op);
+/* Whether the segment is one that begins at 0 and has no end. */
+bool address_is_flat(const struct unit *unit, unsigned segment);
 
 /* Emits the check of an access to op's memory operand. What it gives names the operand until
  * SCRATCH0 changes; SCRATCH1 is free. A miss goes to the op's slow path. Host flags are gone. */
@@ -283,6 +318,9 @@ bool address_is_direct(const struct unit *unit, const struct op *op, struct rm *
 
 /* --- translate.c -------------------------------------------------------------------------- */
 
+/* Sets unit->block, and what is known of it by its place and mode. */
+void unit_set_block(struct unit *unit, struct block *block);
+
 /* Gives the host code of the block in unit->block; NULL: it was refused. */
 const uint8_t *translate(struct unit *unit);
 
@@ -290,6 +328,16 @@ const uint8_t *translate(struct unit *unit);
  */
 void emit_straddle_guard(struct emitter *e, const struct cpu *cpu, const struct block *block,
                          const uint8_t *fail);
+
+/* `to` = RIP at a distance from the page's start, in 64 bits; and when a jump goes there: cut to
+ * `size_bytes` outside of 64-bit mode. */
+void emit_rip(struct unit *unit, unsigned to, int64_t offset);
+void emit_jump_rip(struct unit *unit, unsigned to, int64_t offset, unsigned size_bytes);
+/* Compares so that CONDITION_A holds when the RIP in SCRATCH0 is not one to jump to. Changes
+ * SCRATCH1. False: it always is, and nothing was emitted. */
+bool emit_target_compare(struct unit *unit);
+/* As wide as the stack pointer; leaves flags alone. */
+void emit_move_rsp(struct unit *unit, int32_t distance);
 
 /* The flags that are live before the op that is under translation. */
 uint16_t flags_live_before(const struct unit *unit);
@@ -302,8 +350,6 @@ void flags_before_native(struct unit *unit);
 void flags_after_native(struct unit *unit);
 /* Before leaving the block: `live` are in memory. Changes SCRATCH0. */
 void flags_settle(struct unit *unit, uint16_t live);
-/* Compares so that CONDITION_A holds unless SCRATCH0 is canonical. Changes SCRATCH1. */
-void emit_canonical_compare(struct emitter *e);
 /* cpu->targets has RIP in SCRATCH0 at this index, times eight, in SCRATCH1. */
 void emit_target_index(struct emitter *e);
 void emit_flags_save(struct emitter *e);
@@ -326,7 +372,7 @@ emit_fn *integer_find(const struct unit *unit, const struct op *op, const struct
 emit_fn *flow_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 
 emit_fn *bmi_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
-emit_fn *string_find(const struct op *op, const struct insn_facts *facts);
+emit_fn *string_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 emit_fn *system_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts);
 /* Thunks of string.c, for elements of 1 << log bytes. */
 void string_make_movs(struct emitter *e, unsigned log);
@@ -374,9 +420,13 @@ bool translator_handle(struct cpu *cpu, uint32_t op_offset);
 uintptr_t translator_probe(struct cpu *cpu, uint64_t linear, unsigned size_bytes, bool is_write,
                            uint32_t op_offset);
 
-/* Leaves to `target`, an offset from the page's start, where `live` flags matter. */
+/* Leaves to `target`, an offset from the page's start, where `live` flags matter: by a jump, or to
+ * what comes next in memory. */
 void emit_exit(struct unit *unit, int64_t target, uint16_t live);
-void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live);
+void emit_exit_behind(struct unit *unit, int64_t target, uint16_t live);
+/* The same when the condition holds; `op`: the jump that goes there, NULL: none. */
+void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live,
+                  const struct op *op);
 /* Condition number of Jcc, SETcc, CMOVcc: the opcode's low bits. */
 static inline unsigned condition_of(const struct insn_facts *facts)
 {

@@ -22,15 +22,20 @@ static void rep_string(struct unit *unit, const struct op *op)
     slow_if(unit, CONDITION_NE);
     emit_bind(emit_call(e), thunk(unit, is_movs ? t->movs[log] : t->stos[log]));
     slow_if(unit, CONDITION_NE);
-    emit_exit(unit, (int64_t)unit->page_offset + op->offset + op->length, unit->live_next);
+    if (!unit->is_64bit) {                                  /* at the end of 4 GiB they wrap */
+        emit_modrm(e, 0x8b, 4, HOST_RSI, rm_reg(HOST_RSI)); /* mov */
+        emit_modrm(e, 0x8b, 4, HOST_RDI, rm_reg(HOST_RDI));
+    }
+    emit_exit_behind(unit, (int64_t)unit->page_offset + op->offset + op->length, unit->live_next);
     unit->ends = true;
 }
 
-emit_fn *string_find(const struct op *op, const struct insn_facts *facts)
+emit_fn *string_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
-    bool is_plain = (op->flags & OP_REP) && !(op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16)) &&
-                    op->segment < SEG_FS;
-    if (facts->info.meta.category != ZYDIS_CATEGORY_STRINGOP || !is_plain)
+    const unsigned address = op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16);
+    bool is_plain = unit->is_64bit ? !address && op->segment < SEG_FS
+                                   : address == OP_ADDRESS_32 && address_is_flat(unit, op->segment);
+    if (facts->info.meta.category != ZYDIS_CATEGORY_STRINGOP || !is_plain || !(op->flags & OP_REP))
         return NULL;
     switch (facts->info.opcode) {
     case 0xa4: /* MOVS */

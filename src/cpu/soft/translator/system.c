@@ -99,7 +99,8 @@ static void pushf(struct unit *unit, const struct op *op)
 {
     struct emitter *e = &unit->e;
     const size_t cc = offsetof(struct cpu, cc);
-    struct rm to = address_check_at(unit, RSP, -8, 8, ACCESS_WRITE);
+    const unsigned size = op->size_bytes;
+    struct rm to = address_check_at(unit, RSP, -(int32_t)size, size, ACCESS_WRITE);
     emit_lea(e, SCRATCH0, to);
     emit_store(e, CPU_FIELD(spill), SCRATCH0);
     emit_modrm(e, IN_0F(0xb6), 4, SCRATCH1, rm_mem(HOST_CPU, (int32_t)cc + 1 - CPU_BIAS));
@@ -113,8 +114,8 @@ static void pushf(struct unit *unit, const struct op *op)
     emit_alu_imm(e, 4, 4, rm_reg(SCRATCH0), ~(RFLAGS_VM | RFLAGS_RF), 0);
     emit_modrm(e, 0x0b, 4, SCRATCH1, rm_reg(SCRATCH0));
     emit_load(e, SCRATCH0, CPU_FIELD(spill));
-    emit_store(e, rm_mem(SCRATCH0, 0), SCRATCH1);
-    emit_lea(e, HOST_R12, rm_mem(HOST_R12, -8));
+    emit_modrm(e, 0x89, size, SCRATCH1, rm_mem(SCRATCH0, 0));
+    emit_move_rsp(unit, -(int32_t)size);
 }
 
 /* RDTSC, RDTSCP; CR4.TSD keeps it from user programs. The guest's LFENCE is nothing here, so the
@@ -152,7 +153,7 @@ static void mov_from_cr2(struct unit *unit, const struct op *op)
 {
     require_ring0(unit);
     unsigned to = reg_begin(unit, op->reg[0], 8, false);
-    emit_load(&unit->e, to, CPU_FIELD(cr2));
+    emit_modrm(&unit->e, 0x8b, unit->rip_bytes, to, CPU_FIELD(cr2)); /* mov */
     reg_end(unit, op->reg[0], 8);
 }
 
@@ -214,6 +215,7 @@ emit_fn *system_find(const struct unit *unit, const struct op *op, const struct 
     case ZYDIS_MNEMONIC_CLD:
     case ZYDIS_MNEMONIC_STD: return direction;
     case ZYDIS_MNEMONIC_PUSHFQ: return pushf;
+    case ZYDIS_MNEMONIC_PUSHFD: return unit->block->mode & MODE_REAL ? NULL : pushf;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP: return is_tsc_inline(unit->cpu->system) ? rdtsc : NULL;
     case ZYDIS_MNEMONIC_MOV: return find_mov(op, facts, is_user);

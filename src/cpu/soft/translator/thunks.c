@@ -241,7 +241,8 @@ static void make_lookup(struct emitter *e, enum code_class domain, const uint8_t
     emit_load(e, SCRATCH1, rm_indexed(HOST_CPU, SCRATCH1, 0, jump + 8));
     emit_modrm(e, 0xc1 | EMIT_EXTENSION, 8, 7, rm_reg(SCRATCH0)); /* sar 16 */
     emit8(e, 16);
-    emit_alu_imm(e, 4, 8, rm_reg(SCRATCH0), -PAGE_BYTES, 0);
+    emit_modrm(e, 0x2b, 8, SCRATCH0, /* sub */
+               rm_mem(SCRATCH1, (int32_t)offsetof(struct block, page_offset)));
     emit_store(e, gpr_slot(GPR_PAGE_RIP), SCRATCH0);
     const struct rm code = rm_mem(SCRATCH1, (int32_t)offsetof(struct block, code));
     if (domain == CLASS_OTHER) {

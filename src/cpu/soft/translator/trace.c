@@ -30,7 +30,7 @@ static enum branch branch_of(const uint8_t *bytes, unsigned length)
 
 static unsigned page_offset(const struct block *block)
 {
-    return (uintptr_t)block->hva & (PAGE_BYTES - 1);
+    return (unsigned)block->page_offset;
 }
 
 /* Where control mostly went behind the block, from the page's start; -1: nowhere, or it varies. */
@@ -113,7 +113,7 @@ static void join(struct block *whole, struct block *const *part, unsigned parts,
 
 void trace_take_alone(struct unit *unit, struct block *block)
 {
-    unit->block = block;
+    unit_set_block(unit, block);
     for (unsigned i = 0; i < block->op_count; i++) {
         unit->bytes_at[i] = (uint16_t)block->op[i].offset;
         unit->follows[i] = FOLLOWS_NONE;
@@ -127,8 +127,8 @@ void trace_take(struct unit *unit, struct block *block)
     struct cpu *cpu = unit->cpu;
     trace_take_alone(unit, block);
     /* A debugger's breakpoints are where blocks begin: see debugger.h. */
-    if (block->page2 || cpu->debugger || unit->translator->is_alone ||
-        cpu->system->translator.has_counts)
+    if (block->page2 || cpu->debugger || !mode_has_links(block->mode) ||
+        unit->translator->is_alone || cpu->system->translator.has_counts)
         return;
     unsigned parts = find_parts(cpu, block, part, follows);
     if (parts == 1)
@@ -145,6 +145,6 @@ void trace_take(struct unit *unit, struct block *block)
     whole->head = block;
     whole->op_count = (uint16_t)ops;
     join(whole, part, parts, follows, unit);
-    unit->block = whole;
+    unit_set_block(unit, whole);
     cpu->stats.superblocks++;
 }

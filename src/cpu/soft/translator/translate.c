@@ -220,17 +220,42 @@ static uint8_t *emit_guard_room(struct unit *unit)
     return guard;
 }
 
-/* Where nothing can be guarded, the target is looked up. */
-static void emit_jump(struct unit *unit, int64_t target)
+void emit_rip(struct unit *unit, unsigned to, int64_t offset)
+{
+    emit_load(&unit->e, to, gpr_slot(GPR_PAGE_RIP));
+    emit_lea(&unit->e, to, rm_mem(to, (int32_t)offset));
+}
+
+void emit_jump_rip(struct unit *unit, unsigned to, int64_t offset, unsigned size_bytes)
 {
     struct emitter *e = &unit->e;
-    if (is_in_page(target)) {
-        add_exit(unit, emit_jmp(e), target);
+    emit_load(e, to, gpr_slot(GPR_PAGE_RIP));
+    emit_modrm(e, 0x8d, unit->rip_bytes, to, rm_mem(to, (int32_t)offset)); /* lea */
+    if (size_bytes == 2)
+        emit_modrm(e, IN_0F(0xb7), 4, to, rm_reg(to)); /* movzx */
+}
+
+static void emit_leave_rip(struct unit *unit, int64_t offset, bool is_jump)
+{
+    if (is_jump)
+        emit_jump_rip(unit, SCRATCH0, offset, unit->rip_bytes);
+    else
+        emit_rip(unit, SCRATCH0, offset);
+}
+
+/* Where nothing can be guarded, the target is looked up. `is_jump`: a jump goes there, else it is
+ * what comes next, which outside of 64-bit mode goes on past the last address that RIP can hold. */
+static void emit_leave_to(struct unit *unit, int64_t target, bool is_jump)
+{
+    struct emitter *e = &unit->e;
+    if (unit->has_links && is_in_page(target)) {
+        add_exit(unit, emit_jmp(e), target)->is_jump = is_jump;
     } else if (unit->domain != CLASS_OTHER) {
-        add_exit(unit, emit_guard_room(unit), target)->is_far = true;
+        struct exit_path *exit = add_exit(unit, emit_guard_room(unit), target);
+        exit->is_far = true;
+        exit->is_jump = is_jump;
     } else {
-        emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-        emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)target));
+        emit_leave_rip(unit, target, is_jump);
         emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
 }
@@ -238,14 +263,29 @@ static void emit_jump(struct unit *unit, int64_t target)
 void emit_exit(struct unit *unit, int64_t target, uint16_t live)
 {
     flags_settle(unit, live);
-    emit_jump(unit, target);
+    emit_leave_to(unit, target, true);
 }
 
-void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live)
+void emit_exit_behind(struct unit *unit, int64_t target, uint16_t live)
+{
+    flags_settle(unit, live);
+    emit_leave_to(unit, target, false);
+}
+
+void emit_exit_if(struct unit *unit, unsigned condition, int64_t target, uint16_t live,
+                  const struct op *op)
 {
     struct exit_path *exit = add_exit(unit, emit_jcc(&unit->e, condition), target);
+    exit->is_jump = op != NULL;
     exit->saves_flags = live && unit->in_host && !unit->in_memory;
     exit->is_behind = exit->saves_flags || !is_in_page(target);
+    if (unit->has_links || !op)
+        return;
+    /* The handler looks at the condition again. */
+    exit->saves_flags = unit->in_host && !unit->in_memory;
+    exit->is_behind = true;
+    exit->checked = op;
+    exit->slow = slow_later(unit);
 }
 
 /* What an exit does before it is linked: goes to C with the place of the jump. */
@@ -255,8 +295,7 @@ static void emit_stub(struct unit *unit, const struct exit_path *exit)
     const struct translator *t = unit->translator;
     uint32_t stub = (uint32_t)(e->at - t->writable);
     emit_bind(exit->is_far ? exit->site + 1 : exit->site, e->at);
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)exit->target));
+    emit_leave_rip(unit, exit->target, exit->is_jump);
     emit8(e, 0x41); /* mov SCRATCH1, imm32: where the record will be */
     emit8(e, 0xb8 | (SCRATCH1 & 7));
     uint8_t *place = e->at;
@@ -276,6 +315,16 @@ static void emit_stub(struct unit *unit, const struct exit_path *exit)
     emit_bytes(e, &record, sizeof(record));
 }
 
+/* Where each jump has to be looked at: the handler raises what is wrong with it. */
+static void emit_checked_exit(struct unit *unit, const struct exit_path *exit)
+{
+    struct emitter *e = &unit->e;
+    emit_jump_rip(unit, SCRATCH0, exit->target, exit->checked->size_bytes);
+    emit_target_compare(unit);
+    unit->slow[exit->slow].from = emit_jcc(e, CONDITION_A);
+    emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
+}
+
 /* The list grows while it is walked, by what exits behind the block jump to. */
 static void emit_exit_paths(struct unit *unit)
 {
@@ -288,7 +337,10 @@ static void emit_exit_paths(struct unit *unit)
         emit_bind(exit.site, unit->e.at);
         if (exit.saves_flags)
             emit_flags_save(&unit->e);
-        emit_jump(unit, exit.target);
+        if (exit.checked)
+            emit_checked_exit(unit, &exit);
+        else
+            emit_leave_to(unit, exit.target, exit.is_jump);
     }
 }
 
@@ -300,19 +352,18 @@ static void emit_target_misses(struct unit *unit)
     for (unsigned i = 0; i < unit->miss_count; i++) {
         const struct target_miss *miss = &unit->misses[i];
         emit_bind(miss->from, e->at);
-        emit_canonical_compare(e);
-        unit->slow[miss->slow].from = emit_jcc(e, CONDITION_A);
+        if (emit_target_compare(unit))
+            unit->slow[miss->slow].from = emit_jcc(e, CONDITION_A);
         if (miss->rsp_distance)
-            emit_lea(e, HOST_R12, rm_mem(HOST_R12, miss->rsp_distance));
+            emit_move_rsp(unit, miss->rsp_distance);
         emit_bind(emit_jmp(e), thunk(unit, unit->translator->lookup[unit->domain]));
     }
 }
 
-static void emit_leave_at(struct unit *unit, unsigned offset)
+static void emit_leave_at(struct unit *unit, int offset)
 {
     struct emitter *e = &unit->e;
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)(unit->page_offset + offset)));
+    emit_rip(unit, SCRATCH0, (int64_t)unit->page_offset + offset);
     emit_store(e, CPU_FIELD(rip), SCRATCH0);
     emit_bind(emit_jmp(e), thunk(unit, unit->translator->leave));
 }
@@ -347,7 +398,7 @@ void emit_straddle_guard(struct emitter *e, const struct cpu *cpu, const struct 
     const unsigned half = block->mode & MODE_UPPER ? 1 : 0;
     const size_t key = offsetof(struct cpu, link_key) + half * sizeof(uint64_t);
     EMIT(e, 0x49, 0xbe); /* mov SCRATCH0, imm64 */
-    emit64(e, cpu->rip & PAGE_MASK);
+    emit64(e, cpu->rip - block->page_offset);
     emit_modrm(e, 0x3b, 8, SCRATCH0, gpr_slot(GPR_PAGE_RIP)); /* cmp */
     emit_bind(emit_jcc(e, CONDITION_NE), fail);
     emit_modrm(e, 0x81 | EMIT_EXTENSION, 4, 7, rm_mem(HOST_CPU, (int32_t)key - CPU_BIAS));
@@ -423,15 +474,28 @@ static unsigned emit_op(struct unit *unit, unsigned i)
 
 static enum code_class class_of(uint32_t mode)
 {
+    if (mode & MODE_FLAT)
+        return mode & MODE_USER ? CLASS_USER32 : CLASS_KERNEL32;
+    if (!mode_is_64bit(mode))
+        return CLASS_OTHER;
     if (mode & MODE_USER)
         return mode & MODE_UPPER ? CLASS_OTHER : CLASS_USER;
     return mode & MODE_UPPER ? CLASS_KERNEL : CLASS_OTHER;
 }
 
+void unit_set_block(struct unit *unit, struct block *block)
+{
+    unit->block = block;
+    unit->page_offset = (unsigned)block->page_offset;
+    unit->domain = class_of(block->mode);
+    unit->is_64bit = mode_is_64bit(block->mode);
+    unit->has_links = mode_has_links(block->mode);
+    unit->rip_bytes = mode_rip_bytes(block->mode);
+    unit->stack_bytes = unit->is_64bit ? 8 : block->mode & MODE_STACK32 ? 4 : 2;
+}
+
 static void begin(struct unit *unit)
 {
-    unit->page_offset = (uintptr_t)unit->block->hva & (PAGE_BYTES - 1);
-    unit->domain = class_of(unit->block->mode);
     unit->slow_count = unit->page_miss_count = unit->group_miss_count = 0;
     unit->exit_count = unit->miss_count = 0;
     unit->return_address = NULL;
@@ -468,11 +532,11 @@ const uint8_t *translate(struct unit *unit)
         i += emit_op(unit, i);
     if (!unit->ends) {
         x87_emit_pointers(unit, block->end);
-        emit_exit(unit, unit_end(unit), unit->live_next);
+        emit_exit_behind(unit, unit_end(unit), unit->live_next);
     }
     if (unit->return_address) {
         emit_bind(unit->return_address, e->at);
-        emit_jump(unit, unit->return_target);
+        emit_leave_to(unit, unit->return_target, false);
     }
     struct emitter hot = *e;
     *e = unit->cold;
@@ -481,8 +545,8 @@ const uint8_t *translate(struct unit *unit)
     emit_arm_path(unit, &vectors);
     address_emit_misses(unit);
     emit_target_misses(unit);
-    emit_slow_paths(unit);
     emit_exit_paths(unit);
+    emit_slow_paths(unit);
     unit->cold = *e;
     *e = hot;
     return t->executable + (start - t->writable);

@@ -29,8 +29,8 @@ bool translator_run(struct cpu *cpu, struct block *block);
  * with it. */
 void translator_enter(struct cpu *cpu, struct block *block);
 
-/* What is known of targets in a class of code (enum code_class) holds no more. */
-void translator_forget(struct cpu *cpu, unsigned domain);
+/* What is known of targets in one half of addresses holds no more. 32-bit code is in the lower. */
+void translator_forget(struct cpu *cpu, bool is_upper);
 
 /* REQUEST_VOID: dead blocks become unreachable. */
 void translator_serve(struct cpu *cpu);

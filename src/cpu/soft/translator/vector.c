@@ -94,6 +94,20 @@ static unsigned host_number(struct unit *unit, const struct op *op, int i)
 
 /* --- instructions ------------------------------------------------------------------------- */
 
+/* Outside of 64-bit mode the bits that would name registers 8 to 15, and 64-bit general registers,
+ * are ignored (SDM 2A 2.3.5): W vvvv L pp without them. */
+static uint8_t vex_of_32bit(const struct insn_facts *facts, uint8_t last)
+{
+    bool is_general_or_so = facts->info.mnemonic == ZYDIS_MNEMONIC_VMOVD ||
+                            facts->info.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
+                            facts->info.mnemonic == ZYDIS_MNEMONIC_VPEXTRD ||
+                            facts->info.mnemonic == ZYDIS_MNEMONIC_VCVTSI2SS ||
+                            facts->info.mnemonic == ZYDIS_MNEMONIC_VCVTSI2SD;
+    for (unsigned i = 0; i < facts->info.operand_count_visible; i++)
+        is_general_or_so |= is_general(&facts->operand[i]);
+    return (uint8_t)((last | 0x40) & (is_general_or_so ? 0x7f : 0xff));
+}
+
 static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
 {
     struct emitter *e = &unit->e;
@@ -102,8 +116,10 @@ static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
     if (is_vex(unit->facts)) {
         const uint8_t *vex = bytes + info->raw.vex.offset;
         bool is_short = vex[0] == 0xc5;
-        emit_vex(e, is_short ? 1 : vex[1] & 0x1f, is_short ? vex[1] & 0x7f : vex[2], info->opcode,
-                 reg, rm);
+        uint8_t last = is_short ? vex[1] & 0x7f : vex[2];
+        if (!unit->is_64bit)
+            last = vex_of_32bit(unit->facts, last);
+        emit_vex(e, is_short ? 1 : vex[1] & 0x1f, last, info->opcode, reg, rm);
     } else {
         unsigned map = info->opcode_map == ZYDIS_OPCODE_MAP_0F     ? 1
                        : info->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2
@@ -115,8 +131,9 @@ static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
         emit_modrm(e, WITH_PREFIX(prefix, map << 8 | info->opcode), info->raw.rex.W ? 8 : 4, reg,
                    rm);
     }
-    if (info->raw.imm[0].size != 0 || find_by(unit->facts, ZYDIS_OPERAND_ENCODING_IS4) >= 0)
-        emit8(e, bytes[info->length - 1]);
+    bool has_is4 = find_by(unit->facts, ZYDIS_OPERAND_ENCODING_IS4) >= 0;
+    if (info->raw.imm[0].size != 0 || has_is4)
+        emit8(e, bytes[info->length - 1] & (has_is4 && !unit->is_64bit ? 0x7f : 0xff));
 }
 
 static void vector(struct unit *unit, const struct op *op)

@@ -125,7 +125,7 @@ emit_fn *x87_find(const struct unit *unit, const struct op *op, const struct ins
 {
     if (facts->info.mnemonic == ZYDIS_MNEMONIC_EMMS)
         return emms;
-    if (!is_x87(&facts->info))
+    if (!is_x87(&facts->info) || (unit->block->mode & MODE_REAL)) /* pointers are linear there */
         return NULL;
     const ZydisDecodedOperand *memory = memory_operand(facts);
     if (memory && !operand_fits(unit, op, memory))
@@ -247,8 +247,7 @@ void x87_emit_pointers(struct unit *unit, const struct op *before)
     const struct op *op = last_of(unit, before, is_operation);
     if (!op)
         return;
-    emit_load(e, SCRATCH0, gpr_slot(GPR_PAGE_RIP));
-    emit_lea(e, SCRATCH0, rm_mem(SCRATCH0, (int32_t)(unit->page_offset + op->offset)));
+    emit_rip(unit, SCRATCH0, (int64_t)unit->page_offset + op->offset);
     emit_store(e, CPU_FIELD(x87_rip), SCRATCH0);
     emit_modrm(e, 0xc7 | EMIT_EXTENSION, 4, 0, CPU_FIELD(x87_fop)); /* mov */
     emit32(e, (uint32_t)op->imm);

@@ -392,6 +392,34 @@ static void null_segment_to_real(void **test)
     assert_int_equal(state.segment[SEG_FS].limit, UINT16_MAX);
 }
 
+/* --- jumps to nowhere ----------------------------------------------------------------------- */
+
+/* What is at address 0 is in no cache of targets, though these are empty when they hold zeros. */
+static void branch_to_zero(void **test)
+{
+    static const struct {
+        const char *bytes;
+        unsigned count;
+    } code[] = {{"\x31\xc0\xff\xe0", 4}, {"\x31\xc0\xff\xd0", 4}, {"\x6a\x00\xc3", 3}};
+    struct harness *h = *test;
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned is_long = 0; is_long < 2; is_long++) {
+            struct x86_state state;
+            put_code(h, CODE, code[i].bytes, code[i].count);
+            if (is_long) {
+                harness_long_mode(h, &state);
+                harness_map(h, 0, 0, 0);
+            } else {
+                harness_protected_mode(h, &state);
+                put_code(h, 0, "\x0f\x0b", 2); /* UD2 */
+            }
+            harness_user(&state);
+            assert_int_equal(harness_run(h, &state), CPU_HALTED);
+            assert_int_equal(harness_vector(&state), is_long ? VECTOR_PF : VECTOR_UD);
+            assert_int_equal(harness_frame(h, &state, is_long), 0);
+        }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -406,6 +434,7 @@ int main(void)
         TEST(sysexit_in_long_mode),
         TEST(syscall_legacy),
         TEST(null_segment_to_real),
+        TEST(branch_to_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,6 +101,27 @@ static uint64_t mmio_read(void *opaque, uint64_t gpa, unsigned size_bytes)
 
 static void mmio_write(void *opaque, uint64_t gpa, uint64_t value, unsigned size_bytes) {}
 
+static uint64_t port_read(void *opaque, uint16_t port, unsigned size_bytes)
+{
+    return port;
+}
+
+static void port_write(void *opaque, uint16_t port, uint64_t value, unsigned size_bytes) {}
+
+static bool read_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value)
+{
+    return false;
+}
+
+static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
+{
+    return false;
+}
+
+static void write_cr8(void *opaque, unsigned vcpu, uint64_t value) {}
+
+static void tsc_changed(void *opaque, unsigned vcpu) {}
+
 static int no_interrupt(void *opaque, unsigned vcpu)
 {
     return -1;
@@ -187,10 +208,18 @@ static struct machine *open_machine(struct translator_options translator)
     machine->ram = memory + ROM_BYTES;
     soft_system_open(&machine->system);
     machine->system.translator = translator;
-    machine->system.callbacks.acknowledge = no_interrupt;
-    machine->system.callbacks.read_cr8 = no_cr8;
-    machine->system.callbacks.mmio_read = mmio_read;
-    machine->system.callbacks.mmio_write = mmio_write;
+    machine->system.callbacks = (struct soft_callbacks){
+        .port_read = port_read,
+        .port_write = port_write,
+        .mmio_read = mmio_read,
+        .mmio_write = mmio_write,
+        .acknowledge = no_interrupt,
+        .read_cr8 = no_cr8,
+        .write_cr8 = write_cr8,
+        .read_msr = read_msr,
+        .write_msr = write_msr,
+        .tsc_changed = tsc_changed,
+    };
     bool ok = soft_region_add(&machine->system, 0, machine->rom, ROM_BYTES, true) &&
               soft_region_add(&machine->system, ROM_BYTES, machine->ram, RAM_BYTES, false);
     assert(ok);
@@ -636,19 +665,22 @@ static void stop_watched(int signal)
         cpu_request(watched, REQUEST_KICK);
 }
 
-/* False: the interpreter has not come to an end. */
+/* False: the interpreter has not come to an end, or has gone astray on its way there, where code
+ * may be that gives another answer each time. */
 static bool run_reference(struct machine *machine, const struct x86_state *in,
                           const uint8_t *memory, const struct program *program,
                           struct result *result)
 {
-    enum { LIMIT_US = 20000 };
+    enum { LIMIT_US = 20000, MAX_INSTRUCTIONS = 200 };
+    const uint64_t before = machine->cpu->stats.instructions;
     const struct itimerval limit = {.it_value.tv_usec = LIMIT_US}, none = {0};
     watched = machine->cpu;
     setitimer(ITIMER_VIRTUAL, &limit, NULL);
     run(machine, in, memory, program, result);
     setitimer(ITIMER_VIRTUAL, &none, NULL);
     watched = NULL;
-    return result->exit != CPU_KICKED;
+    return result->exit != CPU_KICKED &&
+           machine->cpu->stats.instructions - before <= MAX_INSTRUCTIONS;
 }
 
 /* The vector whose handler has halted; -1: the program has, or shut down. */
@@ -751,6 +783,7 @@ struct test {
     struct machine *machine[PROCESSORS];
     uint8_t pool[2 * RAM_BYTES];
     uint64_t cases[MODES], faults[MODES], differences;
+    uint64_t seed; /* of the present case, for a debugger */
 };
 
 static void fill_registers(struct random *random, enum mode mode, struct x86_state *state)
@@ -778,6 +811,7 @@ static void run_case(struct test *test, enum mode mode, uint64_t seed)
     struct random random = {.state = seed};
     struct x86_state in;
     struct program program;
+    test->seed = seed;
     mode_state(&random, mode, &in);
     fill_registers(&random, mode, &in);
     /* Sometimes over a page's end. */

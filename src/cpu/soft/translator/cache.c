@@ -93,6 +93,22 @@ static void note_thunks(struct translator *t)
         note_for_perf(t, t->executable + thunk[i].from, thunk[i].to - thunk[i].from, thunk[i].name);
 }
 
+/* An empty one is that of RIP 0, which may be jumped to, too: there it is looked up. */
+static void empty(struct cpu *cpu, struct code_target *target, unsigned count)
+{
+    const struct translator *t = cpu->translator;
+    for (unsigned i = 0; i < count; i++)
+        target[i] = (struct code_target){.rip = 0, .code = t->executable + t->zero};
+}
+
+static void forget_class(struct cpu *cpu, unsigned domain)
+{
+    empty(cpu, cpu->returns[domain], RETURN_ENTRIES);
+    if (cpu->targets_used[domain])
+        empty(cpu, cpu->targets[domain], TARGET_ENTRIES);
+    cpu->targets_used[domain] = 0;
+}
+
 bool translator_open(struct cpu *cpu, struct error *err)
 {
     const struct translator_options *options = &cpu->system->translator;
@@ -118,6 +134,10 @@ bool translator_open(struct cpu *cpu, struct error *err)
     t->cold_pages = (struct pages){t->writable + t->cold_start, t->size_bytes - t->cold_start,
                                    CODE_PIECE_BYTES, 0};
     note_thunks(t);
+    for (unsigned domain = CLASS_KERNEL; domain < CLASS_OTHER; domain++) {
+        cpu->targets_used[domain] = 1;
+        forget_class(cpu, domain);
+    }
     return true;
 }
 
@@ -163,14 +183,6 @@ const uint8_t *translator_cold_code(const struct cpu *cpu)
 {
     const struct translator *t = cpu->translator;
     return t ? t->executable + t->leave : NULL;
-}
-
-static void forget_class(struct cpu *cpu, unsigned domain)
-{
-    memset(cpu->returns[domain], 0, sizeof(cpu->returns[domain]));
-    if (cpu->targets_used[domain])
-        memset(cpu->targets[domain], 0, sizeof(cpu->targets[domain]));
-    cpu->targets_used[domain] = 0;
 }
 
 /* Where there is 64-bit code only, what is of 32-bit code is forgotten once, with its pages. */

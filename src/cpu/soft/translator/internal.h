@@ -236,7 +236,7 @@ struct translator {
     size_t cold_start, cold_bytes; /* and from there */
     struct pages hot_pages, cold_pages;
     /* Offsets of the thunks: thunks.c. */
-    uint32_t enter, leave, disarm, arm, arm_x87, handler, last_handler, unlinked, far;
+    uint32_t enter, leave, disarm, arm, arm_x87, handler, last_handler, unlinked, far, zero;
     uint32_t movs[4], stos[4];        /* by the logarithm of the element's size */
     uint32_t lookup[CLASS_OTHER + 1]; /* by enum code_class */
     uint32_t page_miss[3];            /* by enum page_access */

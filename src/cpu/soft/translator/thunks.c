@@ -262,6 +262,13 @@ static void make_lookup(struct emitter *e, enum code_class domain, const uint8_t
 _Static_assert(sizeof(struct jump_entry) == 16, "make_lookup");
 _Static_assert(offsetof(struct jump_entry, block) == 8, "make_lookup");
 
+/* Jumped to by way of an empty entry of a cache of targets. */
+static void make_zero(struct emitter *e, const uint8_t *lookup)
+{
+    emit_mov_imm(e, SCRATCH0, 0);
+    emit_bind(emit_jmp(e), lookup);
+}
+
 /* Jumped to with the target's RIP in SCRATCH0, the offset of the link's record in SCRATCH1. */
 static void make_unlinked(struct emitter *e, const uint8_t *leave)
 {
@@ -383,6 +390,8 @@ void thunks_make(struct translator *t)
             make_lookup(&e, domain, leave);
     }
     const uint8_t *lookup = t->writable + t->lookup[CLASS_OTHER];
+    t->zero = align(t, &e);
+    make_zero(&e, lookup);
     t->handler = align(t, &e);
     make_handler(&e, disarm);
     t->last_handler = align(t, &e);

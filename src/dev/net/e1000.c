@@ -104,6 +104,8 @@ static bool create_function(struct e1000 *e, const struct e1000_config *config, 
                                        .read = e1000_io_read,
                                        .write = e1000_io_write,
                                        .opaque = e});
+    if (config->rom && !pci_function_rom(e->function, config->rom, config->rom_bytes, err))
+        return false;
     return !e->is_82574 || add_82574(e, &config->msi, err);
 }
 

@@ -34,6 +34,9 @@ struct e1000_config {
      * guest takes no offloads. */
     struct net_backend backend;
     uint8_t mac[6];
+    /* Network boot code for firmware, copied into the expansion ROM; NULL: there is none. */
+    const void *rom;
+    size_t rom_bytes;
 };
 
 /* On the loop's thread. NULL and `err` filled on failure. Free with the destroy of e1000_ops_of().

@@ -253,22 +253,14 @@ static const struct {
     plug_fn *plug;
     bool is_at_slot;
 } emulations[] = {
-    {"hostbridge", plug_nothing, false},
-    {"amd_hostbridge", plug_nothing, false},
-    {"lpc", plug_nothing, false},
-    {"dummy", plug_nothing, false},
-    {"virtio-blk", plug_virtio_blk, true},
-    {"ahci-hd", plug_ahci_hd, false},
-    {"ahci-cd", plug_ahci_cd, false},
-    {"fbuf", plug_fbuf, false},
-    {"virtio-net", plug_virtio_net, true},
-    {"e1000", plug_e1000, true},
-    {"virtio-vpnkit", plug_vpnkit, true},
-    {"virtio-tap", plug_tap, true},
-    {"virtio-rnd", plug_rng, true},
-    {"uart", plug_uart, false},
-    {"virtio-9p", plug_9p, false},
-    {"virtio-sock", plug_sock, false},
+    {"hostbridge", plug_nothing, false},   {"amd_hostbridge", plug_nothing, false},
+    {"lpc", plug_nothing, false},          {"dummy", plug_nothing, false},
+    {"virtio-blk", plug_virtio_blk, true}, {"ahci-hd", plug_ahci_hd, false},
+    {"ahci-cd", plug_ahci_cd, false},      {"fbuf", plug_fbuf, false},
+    {"virtio-net", plug_virtio_net, true}, {"e1000", plug_e1000, true},
+    {"virtio-vpnkit", plug_vpnkit, true},  {"virtio-tap", plug_tap, true},
+    {"virtio-rnd", plug_rng, true},        {"uart", plug_uart, false},
+    {"virtio-9p", plug_9p, false},         {"virtio-sock", plug_sock, false},
 };
 
 static bool parse_place(const char *text, uint8_t *devfn, struct error *err)

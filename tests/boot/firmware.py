@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Firmware of Debian's packages, and GRUB through it: from a disk, a CD-ROM and a floppy under
+SeaBIOS, from an EFI system partition under OVMF; reboots, boot order, a saved machine.
+
+    firmware.py SKEP bios|uefi
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from check import Checks, expect, expect_equal
+from guest import Guest
+
+LIMIT_S = 280
+RESCUE = "/usr/lib/grub-rescue"
+SECTOR = 512
+FIRST_SECTOR = 2048
+GRUB_CONFIG = """serial --unit=0 --speed=115200
+terminal_input serial
+terminal_output serial
+echo platform: $grub_platform
+"""
+
+
+class Place:
+    """A folder with images, and how a machine is started with them."""
+
+    def __init__(self, skep):
+        self.skep = skep
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def copy(self, name):
+        """A rescue image to write to."""
+        path = self.path(name)
+        shutil.copy(f"{RESCUE}/{name}", path)
+        return path
+
+    def start(self, *options):
+        return [self.skep, "run", "--engine", "soft", "-m", "256M", "--net", "none", *options]
+
+
+class Screen(Guest):
+    """What SeaBIOS' serial console draws: cells that have changed, wherever they are."""
+
+    COLUMNS, ROWS = 80, 25
+    TOKEN = re.compile(rb"\x1b\[([0-9;?]*)([a-zA-Z])|\x1b[^\[]|[^\x1b]|\x1b\Z|\x1b\[[0-9;?]*\Z")
+
+    def __init__(self, command, limit_s=LIMIT_S):
+        super().__init__(command, limit_s)
+        self.drawn = 0
+        self.clear()
+
+    def clear(self):
+        self.cells = [[" "] * self.COLUMNS for _ in range(self.ROWS)]
+        self.row = self.column = 0
+
+    def put(self, byte):
+        if byte == b"\r":
+            self.column = 0
+        elif byte == b"\n":
+            self.row += 1
+        elif byte == b"\b":
+            self.column = max(0, self.column - 1)
+        elif byte >= b" " and self.column < self.COLUMNS:
+            self.cells[self.row][self.column] = byte.decode("latin-1")
+            self.column += 1
+        while self.row >= self.ROWS:
+            self.cells = self.cells[1:] + [[" "] * self.COLUMNS]
+            self.row -= 1
+
+    def draw(self):
+        """All that has come since, but for the start of a sequence that is not whole."""
+        for token in self.TOKEN.finditer(self.seen, self.drawn):
+            text = token.group()
+            if text[:1] == b"\x1b" and token.end() == len(self.seen) and not token.group(2):
+                break
+            self.drawn = token.end()
+            if text == b"\x1bc" or (token.group(2) == b"J" and token.group(1) == b"2"):
+                self.clear()
+            elif token.group(2) == b"H":
+                place = [int(n or 1) for n in (token.group(1) + b";").split(b";")[:2]]
+                self.row, self.column = min(place[0], self.ROWS) - 1, place[1] - 1
+            elif text[:1] != b"\x1b":
+                self.put(text)
+
+    def wait(self, text):
+        """Until the text is on the screen."""
+        end = time.monotonic() + self.limit_s
+        while True:
+            self.draw()
+            lines = ["".join(line) for line in self.cells]
+            if any(text in line for line in lines):
+                return
+            if time.monotonic() > end or not self.read_some(0.2):
+                self.fail(f"no '{text}' on the screen:\n" + "\n".join(lines))
+
+
+def to_prompt(screen):
+    """From GRUB's menu to its prompt."""
+    screen.wait("GNU GRUB")
+    screen.send("c")
+    screen.wait("grub>")
+
+
+def says(screen, word):
+    """GRUB does what it is told."""
+    screen.send(f"echo said-\"{word}\"\r")
+    screen.wait(f"said-{word}")
+
+
+def disk(place):
+    """GRUB from a virtio disk; what it reads from there; three starts in one process; power off."""
+    with Screen(place.start("--disk", place.copy("grub-rescue-usb.img"))) as screen:
+        for start in range(3):
+            screen.wait("Booting from Hard Disk")
+            to_prompt(screen)
+            says(screen, f"start{start}")
+            if start < 2:
+                screen.send("reboot\r")
+        screen.send("ls (hd0)/boot/grub/i386-pc/halt.mod\r")
+        screen.wait("halt.mod")
+        screen.send("halt\r")
+        expect_equal(screen.wait_exit(), 0)
+        expect(b"firmware bios: the first disk has no EFI system partition" in screen.errors,
+               screen.errors)
+
+
+def cdrom_first(place):
+    """With both, the order decides."""
+    options = ("--disk", place.copy("grub-rescue-usb.img"), "--cdrom",
+               f"{RESCUE}/grub-rescue-cdrom.iso")
+    for order, text in (("cdrom,disk", "Booting from DVD/CD"), ("disk", "Booting from Hard Disk")):
+        with Screen(place.start(*options, "--boot", order)) as screen:
+            screen.wait(text)
+            screen.wait("GNU GRUB")
+
+
+def floppy(place):
+    """A floppy disk alone."""
+    command = place.start("--floppy", place.copy("grub-rescue-floppy.img"), "--firmware", "bios")
+    with Screen(command) as screen:
+        screen.wait("Booting from Floppy")
+        screen.wait("GNU GRUB")
+
+
+def nothing(place):
+    """An empty disk: it says so and waits; the menu lists it."""
+    with open(place.path("empty"), "wb") as file:
+        file.truncate(1 << 20)
+    with Screen(place.start("--disk", place.path("empty"), "--boot", "disk,menu")) as screen:
+        screen.wait("for boot menu")
+        screen.wait("No bootable device")
+
+
+def saved(place):
+    """At GRUB's prompt the machine is saved; it goes on from there."""
+    name, file = f"fw{os.getpid()}", place.path("saved")
+    options = ("--disk", place.copy("grub-rescue-usb.img"), "--name", name)
+    with Screen(place.start(*options)) as screen:
+        to_prompt(screen)
+        subprocess.run([place.skep, "save", name, file], check=True, timeout=LIMIT_S)
+    with Screen([place.skep, "run", "--restore", file, "--trust-disks"]) as screen:
+        says(screen, "restored")
+        screen.send("reboot\r")
+        screen.wait("Booting from Hard Disk")
+        to_prompt(screen)
+
+
+def mistakes(place):
+    """What can't be is told with a hint."""
+    empty = place.path("empty2")
+    with open(empty, "wb") as file:
+        file.truncate(1 << 20)
+    for options, word in ((["--firmware", place.path("none")], "none"),
+                          (["--boot", "tape"], "nothing to boot from"),
+                          (["--nvram", "x", "--firmware", "bios"], "keeps none"),
+                          (["--rom", empty, "--firmware", "bios"], "two ways")):
+        done = subprocess.run(place.start("--disk", empty, *options), stdin=subprocess.DEVNULL,
+                              text=True, capture_output=True, timeout=LIMIT_S, check=False)
+        expect(done.returncode in (1, 2) and word in done.stderr, done.stderr)
+
+
+def efi_disk(place):
+    """A disk with an EFI system partition, and on it GRUB where firmware looks by itself."""
+    def tool(*command):
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env=dict(os.environ, PATH=path, MTOOLS_SKIP_CHECK="1"))
+    partition, image = place.path("esp"), place.path("efi")
+    with open(place.path("grub.cfg"), "w", encoding="ascii") as file:
+        file.write(GRUB_CONFIG)
+    modules = "normal echo halt reboot serial terminal part_gpt fat ls"
+    tool("grub-mkstandalone", "-O", "x86_64-efi", "-o", place.path("boot.efi"), "--fonts=",
+         "--themes=", "--locales=", f"--install-modules={modules}", f"--modules={modules}",
+         f"boot/grub/grub.cfg={place.path('grub.cfg')}")
+    with open(partition, "wb") as file:
+        file.truncate(40 << 20)
+    tool("mkfs.vfat", "-F", "32", partition)
+    tool("mmd", "-i", partition, "::/EFI", "::/EFI/BOOT")
+    tool("mcopy", "-i", partition, place.path("boot.efi"), "::/EFI/BOOT/BOOTX64.EFI")
+    with open(image, "wb") as file:
+        file.truncate(48 << 20)
+    table = f"label: gpt\nstart={FIRST_SECTOR}, size={(40 << 20) // SECTOR}, type=U\n"
+    subprocess.run(["/usr/sbin/sfdisk", "-q", image], input=table, text=True, check=True)
+    tool("dd", f"if={partition}", f"of={image}", "bs=1M", "seek=1", "conv=notrunc")
+    return image
+
+
+def uefi(place):
+    """GRUB through OVMF, twice; variables are in the file beside the disk."""
+    image = efi_disk(place)
+    with open("/usr/share/OVMF/OVMF_VARS_4M.fd", "rb") as file:
+        template = file.read()
+    with Guest(place.start("--disk", image), 1500) as guest:
+        guest.wait_for("platform: efi")
+        guest.send("reboot\r")
+        guest.wait_for("platform: efi")
+        guest.send("halt\r")
+        expect_equal(guest.wait_exit(), 0)
+        expect(b"firmware uefi: the first disk has an EFI system partition" in guest.errors,
+               guest.errors)
+    with open(image + ".nvram", "rb") as file:
+        variables = file.read()
+    expect_equal(len(variables), len(template))
+    expect(variables != template, "UEFI has written no variable")
+
+
+def main():
+    checks = Checks()
+    place = Place(sys.argv[1])
+    cases = {"bios": (disk, cdrom_first, floppy, nothing, saved, mistakes), "uefi": (uefi,)}
+    try:
+        for function in cases[sys.argv[2]]:
+            checks.case(function.__name__, function, place)
+    finally:
+        shutil.rmtree(place.folder)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

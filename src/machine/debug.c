@@ -398,7 +398,7 @@ size_t machine_debug_read(struct machine *machine, const struct x86_state *state
             break;
         if (piece > size_bytes - done)
             piece = size_bytes - done;
-        if (!ram_read(machine->ram, gpa, to, piece))
+        if (!physmap_read(machine->physmap, gpa, to, piece)) /* flash and ROM, too */
             break;
         show_originals(machine, gpa, to, piece);
         done += piece;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Firmware of Debian's packages, and GRUB through it: from a disk, a CD-ROM and a floppy under
-SeaBIOS, from an EFI system partition under OVMF; reboots, boot order, a saved machine.
+SeaBIOS, from an EFI system partition under OVMF; reboots, boot order.
 
     firmware.py SKEP bios|uefi [CASE…]
 """
@@ -171,20 +171,6 @@ def nothing(place):
         screen.wait("No bootable device")
 
 
-def saved(place):
-    """At GRUB's prompt the machine is saved; it goes on from there."""
-    name, file = f"fw{os.getpid()}", place.path("saved")
-    options = ("--disk", place.copy("grub-rescue-usb.img"), "--name", name)
-    with Screen(place.start(*options)) as screen:
-        to_prompt(screen)
-        subprocess.run([place.skep, "save", name, file], check=True, timeout=LIMIT_S)
-    with Screen([place.skep, "run", "--restore", file, "--trust-disks"]) as screen:
-        says(screen, "restored")
-        screen.type("reboot")
-        screen.wait("Booting from Hard Disk")
-        to_prompt(screen)
-
-
 def mistakes(place):
     """What can't be is told with a hint."""
     empty = place.path("empty2")
@@ -248,7 +234,7 @@ def main():
     checks = Checks()
     place = Place(sys.argv[1])
     only = sys.argv[3:]
-    cases = {"bios": (disk, cdrom_first, floppy, nothing, saved, mistakes), "uefi": (uefi,)}
+    cases = {"bios": (disk, cdrom_first, floppy, nothing, mistakes), "uefi": (uefi,)}
     try:
         for function in cases[sys.argv[2]]:
             if not only or function.__name__ in only:

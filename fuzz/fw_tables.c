@@ -64,6 +64,16 @@ static void check_acpi(const struct bytes *out)
     }
 }
 
+/* Where a loader would write, inside the blob. */
+static void check_links(const struct bytes *out, const struct acpi_links *links)
+{
+    assert(links->pointer_count <= ACPI_MAX_POINTERS && links->table_count <= ACPI_MAX_TABLES);
+    for (unsigned i = 0; i < links->pointer_count; i++)
+        assert((uint64_t)links->pointer[i].at + links->pointer[i].size_bytes <= out->size_bytes);
+    for (unsigned i = 0; i < links->table_count; i++)
+        assert((uint64_t)links->table[i].start + links->table[i].size_bytes <= out->size_bytes);
+}
+
 static void check_smbios(const struct bytes *out, uint64_t gpa)
 {
     uint64_t at = le64_get(out->data + 16) - gpa;
@@ -106,10 +116,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     struct bytes out = {0};
     struct error err = {0};
-    if (acpi_build(&acpi, TABLES_GPA, limits[0], &out, &err))
+    struct acpi_links links;
+    if (acpi_build(&acpi, TABLES_GPA, limits[0], &out, &links, &err)) {
         check_acpi(&out);
-    else
+        check_links(&out, &links);
+    } else {
         assert(err.cause[0]);
+    }
     bytes_free(&out);
     smbios.sockets = shape[0] % 65;
     smbios.cores = shape[1] + 1u;

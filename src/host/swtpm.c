@@ -30,6 +30,7 @@ enum {
 
     CAPABILITIES = 1 << 0 | 1 << 3 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 12 | 1 << 13,
     BLOB_TYPES = 3, /* permanent, volatile, saved state: 1 to 3 */
+    BLOB_SAVED = 3,
     BLOB_MAX_BYTES = 1 << 20,
     CONTROL_SECONDS = 10,
     SIZE_AT = 2,
@@ -312,13 +313,18 @@ static void swtpm_set_handler(void *opaque, const struct tpm_handler *handler)
 static bool save_blob(struct swtpm *tpm, uint32_t type, struct save *save)
 {
     enum { DECRYPTED = 1 };
-    const uint32_t words[3] = {DECRYPTED, type, 0};
-    uint8_t sizes[12]; /* flags, total, length */
-    if (!control(tpm, CMD_GET_STATEBLOB, words, 3) ||
-        !receive_all(tpm->control_fd, sizes, sizeof(sizes)))
+    uint8_t request[16], answer[16]; /* result, flags, total, length */
+    put_be32(request, CMD_GET_STATEBLOB);
+    put_be32(request + 4, DECRYPTED);
+    put_be32(request + 8, type);
+    put_be32(request + 12, 0);
+    if (!send_all(tpm->control_fd, request, sizeof(request)) ||
+        !receive_all(tpm->control_fd, answer, sizeof(answer)))
         return false;
-    uint32_t size = get_be32(sizes + 8);
-    if (size != get_be32(sizes + 4) || size > BLOB_MAX_BYTES)
+    uint32_t size = get_be32(answer + 12);
+    /* A TPM that was not shut down has no saved state: that is told as a failure, of no bytes. */
+    bool is_absent = type == BLOB_SAVED && !size;
+    if ((get_be32(answer) && !is_absent) || size != get_be32(answer + 8) || size > BLOB_MAX_BYTES)
         return false;
     uint8_t *bytes = malloc(size ? size : 1);
     bool ok = bytes && receive_all(tpm->control_fd, bytes, size);

@@ -185,16 +185,25 @@ static json_t *where_of(const char *where)
     return string_of(where);
 }
 
+/* A list that lacks an entry would make another machine: it is dropped as a whole, and with it the
+ * description that it is a part of. */
+static void append(json_t **list, json_t *value)
+{
+    if (*list && json_array_append_new(*list, value) == 0)
+        return;
+    json_decref(*list);
+    *list = NULL;
+}
+
 static json_t *disks_of(const struct machine_config *config)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct machine_disk *disk = &config->disks[i];
-        json_array_append_new(
-            list, json_pack("{s:o, s:b, s:s, s:i, s:o, s:b, s:b}", "path", path_of(disk->path),
-                            "cdrom", disk->is_cdrom, "bus", machine_disk_bus_name(disk->bus),
-                            "devfn", disk->devfn, "serial", string_of(disk->serial), "read_only",
-                            disk->read_only, "raw", disk->is_surely_raw));
+        append(&list, json_pack("{s:o, s:b, s:s, s:i, s:o, s:b, s:b}", "path", path_of(disk->path),
+                                "cdrom", disk->is_cdrom, "bus", machine_disk_bus_name(disk->bus),
+                                "devfn", disk->devfn, "serial", string_of(disk->serial),
+                                "read_only", disk->read_only, "raw", disk->is_surely_raw));
     }
     return list;
 }
@@ -204,9 +213,9 @@ static json_t *forwards_of(const struct machine_net *net)
     json_t *list = json_array();
     for (unsigned i = 0; i < net->forward_count; i++) {
         const struct machine_forward *forward = &net->forwards[i];
-        json_array_append_new(list, json_pack("{s:b, s:o, s:i, s:i}", "udp", forward->is_udp,
-                                              "address", string_of(forward->host_address), "host",
-                                              forward->host_port, "guest", forward->guest_port));
+        append(&list, json_pack("{s:b, s:o, s:i, s:i}", "udp", forward->is_udp, "address",
+                                string_of(forward->host_address), "host", forward->host_port,
+                                "guest", forward->guest_port));
     }
     return list;
 }
@@ -219,12 +228,12 @@ static json_t *nets_of(const struct machine_config *config)
         json_t *mac = json_array();
         for (unsigned j = 0; j < sizeof(net->mac); j++)
             json_array_append_new(mac, json_integer(net->mac[j]));
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "kind",
-                            net->kind == MACHINE_NET_USER ? "user" : "tap", "model",
-                            machine_net_model_name(net->model), "tftp", string_of(net->tftp),
-                            "bootfile", string_of(net->bootfile), "devfn", net->devfn, "tap",
-                            string_of(net->tap_name), "mac", mac, "forwards", forwards_of(net)));
+        append(&list,
+               json_pack("{s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:o}", "kind",
+                         net->kind == MACHINE_NET_USER ? "user" : "tap", "model",
+                         machine_net_model_name(net->model), "tftp", string_of(net->tftp),
+                         "bootfile", string_of(net->bootfile), "devfn", net->devfn, "tap",
+                         string_of(net->tap_name), "mac", mac, "forwards", forwards_of(net)));
     }
     return list;
 }
@@ -233,7 +242,7 @@ static json_t *list_of(const char *const *texts, unsigned count, json_t *(*to)(c
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < count; i++)
-        json_array_append_new(list, to(texts[i]));
+        append(&list, to(texts[i]));
     return list;
 }
 
@@ -241,9 +250,8 @@ static json_t *consoles_of(const struct machine_config *config)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < config->console_count; i++)
-        json_array_append_new(list,
-                              json_pack("{s:o, s:o}", "name", string_of(config->consoles[i].name),
-                                        "where", where_of(config->consoles[i].where)));
+        append(&list, json_pack("{s:o, s:o}", "name", string_of(config->consoles[i].name), "where",
+                                where_of(config->consoles[i].where)));
     return list;
 }
 
@@ -251,7 +259,7 @@ static json_t *boots_of(const struct machine_config *config)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < config->boot_count; i++)
-        json_array_append_new(list, json_string(machine_boot_name(config->boot[i])));
+        append(&list, json_string(machine_boot_name(config->boot[i])));
     return list;
 }
 

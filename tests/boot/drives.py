@@ -115,7 +115,7 @@ class DrivesTest:
             self.run("H=$(readlink -f $(readlink -f $B)/../..)")
             for _ in range(3):
                 self.run("echo '- - -' > $H/scsi_host/*/scan; sleep 1")
-            self.run("wait $J")
+            self.run("while [ -d /proc/$J ]; do sleep 1; done")
             expect_equal(self.run("md5sum /tmp/r").split()[0], md5(self.files[image]), name)
             self.run("rm /tmp/r")
 

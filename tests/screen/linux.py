@@ -99,6 +99,15 @@ def typed(guest):
                guest.shows("sh: Ab: not found"))
 
 
+def sees(one, text):
+    """Whether a viewer has the text on its screen; asks for all of it anew."""
+    one.update(incremental=False)
+    expect_equal((one.width, one.height), (WIDTH, HEIGHT), "size")
+    lines = [bytearray(b"".join(bytes((line[4 * x + 2], line[4 * x + 1], line[4 * x]))
+                                for x in range(WIDTH))) for line in one.pixels]
+    return has_text(lines, text)
+
+
 def viewer(guest):
     """A viewer sees the same as the screenshot."""
     one = Viewer("unix:" + guest.vnc, encodings=(RAW, DESKTOP_SIZE))
@@ -106,11 +115,7 @@ def viewer(guest):
         one.press(0xFF0D if letter == 13 else letter)
         time.sleep(0.1)
     guest.wait("what the viewer has typed", lambda: "by-42" in guest.serial())
-    one.update(incremental=False)
-    expect_equal((one.width, one.height), (WIDTH, HEIGHT), "size")
-    lines = [bytearray(b"".join(bytes((line[4 * x + 2], line[4 * x + 1], line[4 * x]))
-                                for x in range(WIDTH))) for line in one.pixels]
-    expect(has_text(lines, "skep guest:~#"), "the viewer sees no prompt")
+    guest.wait("the prompt in the viewer", lambda: sees(one, "skep guest:~#"))
 
 
 def main():

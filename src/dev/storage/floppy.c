@@ -215,7 +215,7 @@ static void floppy_reset(void *device)
     f->dor = f->tdr = f->dsr = 0;
     f->rate = 2;
     f->phase = FLOPPY_IDLE;
-    f->command_count = f->result_count = f->result_at = 0;
+    f->command_count = f->command_bytes = f->result_count = f->result_at = 0;
     f->resets_to_tell = f->seeks_to_tell = 0;
     memset(f->seek_status, 0, sizeof(f->seek_status));
     f->step_rate = f->load_time = 0;

@@ -282,7 +282,7 @@ void floppy_soft_reset(struct floppy *f)
     enum { FIFO_OFF = 0x20, FIFO_BITS = 0x2f };
     f->generation++;
     f->phase = FLOPPY_IDLE;
-    f->command_count = f->result_count = 0;
+    f->command_count = f->command_bytes = f->result_count = 0;
     f->seeks_to_tell = 0;
     f->perpendicular &= 0x7c;
     f->configuration = f->is_locked ? f->configuration & FIFO_BITS : FIFO_OFF;

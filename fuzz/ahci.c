@@ -28,30 +28,15 @@ static struct machine {
     struct block_backend cd_backend;
 } machine;
 
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
-static void msi_sent(void *opaque, uint64_t address, uint32_t data)
-{
-    require(address % 4 == 0, "a message to an odd address");
-}
-
-static struct irq_line no_route(void *opaque, unsigned slot, unsigned pin)
-{
-    return (struct irq_line){0};
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     machine.ram = ram_create(FUZZ_RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
     require(machine.ram && machine.bus, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
     fuzz_disk_init(&machine.disk, FUZZ_DISK_BYTES);
     fuzz_disk_init(&machine.cd, FUZZ_DISK_BYTES);
-    machine.pci = pci_bus_create(&(struct pci_bus_config){machine.bus, NULL, no_route, NULL}, NULL);
+    machine.pci = pci_bus_create(&(struct pci_bus_config){.bus = machine.bus}, NULL);
     const struct block_backend disk = fuzz_disk_backend(&machine.disk);
     machine.cd_backend = fuzz_disk_backend(&machine.cd);
     const struct scsi_lun_config lun = {
@@ -62,7 +47,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     const struct ahci_config config = {
         .pci = machine.pci,
         .slot = SLOT,
-        .msi = {msi_sent, NULL},
+        .msi = {fuzz_message, NULL},
         .ram = machine.ram,
         .drives = {ata_drive_create(&drives[0], NULL), ata_drive_create(&drives[1], NULL)}};
     machine.ahci = ahci_create(&config, NULL);

@@ -67,6 +67,20 @@ static inline void fuzz_write_memory(struct input *in, struct ram *ram, uint64_t
     in->left -= size;
 }
 
+/* ---- what a device tells ---- */
+
+/* A watcher of guest memory, which is its opaque. */
+static inline void fuzz_ram_written(void *opaque, uint64_t gpa, uint64_t size_bytes)
+{
+    require(size_bytes && ram_hva(opaque, gpa, size_bytes), "ram_written() outside RAM");
+}
+
+/* A sink of message-signalled interrupts. */
+static inline void fuzz_message(void *opaque, uint64_t address, uint32_t data)
+{
+    require(address % 4 == 0, "a message to an odd address");
+}
+
 /* ---- the disk ---- */
 
 struct fuzz_disk {

@@ -36,21 +36,6 @@ static struct machine {
     unsigned chosen, tail;
 } machine;
 
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
-static void msi_sent(void *opaque, uint64_t address, uint32_t data)
-{
-    require(address % 4 == 0, "a message to an odd address");
-}
-
-static struct irq_line no_route(void *opaque, unsigned slot, unsigned pin)
-{
-    return (struct irq_line){0};
-}
-
 /* Reads all of a frame, so that the sanitizers see what is sent. */
 static void backend_send(void *opaque, const struct iovec *iov, unsigned iov_count,
                          const struct net_offload *offload)
@@ -77,7 +62,7 @@ static void make_card(struct card *card, enum e1000_model model, unsigned slot)
         .model = model,
         .pci = machine.pci,
         .slot = slot,
-        .msi = {msi_sent, NULL},
+        .msi = {fuzz_message, NULL},
         .ram = machine.ram,
         .clock = machine.clock,
         .loop = machine.loop,
@@ -95,8 +80,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.loop = loop_create(NULL);
     machine.clock = clock_create(NULL);
     require(machine.ram && machine.bus && machine.loop && machine.clock, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
-    machine.pci = pci_bus_create(&(struct pci_bus_config){machine.bus, NULL, no_route, NULL}, NULL);
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
+    machine.pci = pci_bus_create(&(struct pci_bus_config){.bus = machine.bus}, NULL);
     make_card(&machine.cards[0], E1000_82545EM, SLOT);
     make_card(&machine.cards[1], E1000_82574L, SLOT + 1);
     return 0;

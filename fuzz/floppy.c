@@ -18,11 +18,6 @@ static struct machine {
     struct fuzz_disk disk;
 } machine;
 
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
 static void irq(void *opaque, unsigned number, bool level) {}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -30,7 +25,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.ram = ram_create(FUZZ_RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
     require(machine.ram && machine.bus, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
     fuzz_disk_init(&machine.disk, KIB_160);
     const struct i8237_config dma = {0x00, 0xc0, 0x81, machine.ram};
     machine.dma = i8237_create(&dma, machine.bus, NULL);

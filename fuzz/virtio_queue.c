@@ -77,11 +77,6 @@ static void msi_sent(void *opaque, uint64_t address, uint32_t data)
     require(address % 4 == 0, "a message to an odd address");
 }
 
-static struct irq_line no_route(void *opaque, unsigned slot, unsigned pin)
-{
-    return (struct irq_line){0};
-}
-
 static void disk_submit(void *opaque, struct block_request *request)
 {
     require(machine.waiting_count < WAITING_MAX, "more requests than the rings hold");
@@ -137,7 +132,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.bus = bus_create(NULL);
     require(machine.ram && machine.bus, "the machine is made");
     ram_set_watcher(machine.ram, ram_watch, NULL);
-    machine.pci = pci_bus_create(&(struct pci_bus_config){machine.bus, NULL, no_route, NULL}, NULL);
+    machine.pci = pci_bus_create(&(struct pci_bus_config){.bus = machine.bus}, NULL);
     machine.host = pci_host_create(&(struct pci_host_config){machine.pci, 0xcf8, 0xb0000000}, NULL);
     struct block_backend backend = {disk_submit, disk_info, disk_drain, disk_close, NULL};
     struct virtio_blk_config blk = {.ram = machine.ram,

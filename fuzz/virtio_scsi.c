@@ -31,34 +31,22 @@ static struct machine {
     uint16_t next[QUEUES], available[QUEUES];
 } machine;
 
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
-static void msi_sent(void *opaque, uint64_t address, uint32_t data) {}
-
-static struct irq_line no_route(void *opaque, unsigned slot, unsigned pin)
-{
-    return (struct irq_line){0};
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     machine.ram = ram_create(FUZZ_RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
     require(machine.ram && machine.bus, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
     fuzz_disk_init(&machine.disk, FUZZ_DISK_BYTES);
     fuzz_disk_init(&machine.cd, FUZZ_DISK_BYTES);
-    machine.pci = pci_bus_create(&(struct pci_bus_config){machine.bus, NULL, no_route, NULL}, NULL);
+    machine.pci = pci_bus_create(&(struct pci_bus_config){.bus = machine.bus}, NULL);
     const struct block_backend disk = fuzz_disk_backend(&machine.disk);
     const struct block_backend cd = fuzz_disk_backend(&machine.cd);
     const struct scsi_lun_config units[] = {{.medium = &disk}, {.is_cdrom = true, .medium = &cd}};
     const struct virtio_scsi_config config = {.ram = machine.ram, .units = units, .unit_count = 2};
     machine.device = virtio_scsi_create(&config, NULL);
     require(machine.device, "the device is made");
-    const struct virtio_pci_config place = {machine.pci, SLOT, 0, {msi_sent, NULL}};
+    const struct virtio_pci_config place = {machine.pci, SLOT, 0, {fuzz_message, NULL}};
     machine.transport = virtio_pci_create(&place, machine.device, NULL);
     require(machine.transport, "the function is made");
     return 0;

@@ -52,11 +52,6 @@ static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
 
 static void msi_sent(void *opaque, uint64_t address, uint32_t data) {}
 
-static struct irq_line no_route(void *opaque, unsigned slot, unsigned pin)
-{
-    return (struct irq_line){0};
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     machine.ram = ram_create(RAM_BYTES, NULL);
@@ -64,7 +59,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.clock = clock_create(NULL);
     require(machine.ram && machine.bus && machine.clock, "the machine is made");
     ram_set_watcher(machine.ram, ram_watch, NULL);
-    const struct pci_bus_config pci = {.bus = machine.bus, .route = no_route};
+    const struct pci_bus_config pci = {.bus = machine.bus};
     machine.pci = pci_bus_create(&pci, NULL);
     struct xhci_config config = {.pci = machine.pci,
                                  .slot = SLOT,

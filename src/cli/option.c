@@ -2,6 +2,8 @@
  * Option tables on getopt_long, and the values that options take. */
 #include "cli/option.h"
 
+#include "vm/vm.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -165,6 +167,18 @@ bool parse_io_port(const char *text, unsigned port_count, uint16_t *port, struct
     }
     *port = (uint16_t)number;
     return true;
+}
+
+bool parse_pin(char *text, unsigned long *vcpu, unsigned long *host_cpu, struct error *err)
+{
+    char *host = strchr(text, ':');
+    if (!host) {
+        error_usage(err, "pin", text, "it is not of the form VCPU:HOSTCPU");
+        return error_hint(err, "0:2 keeps processor 0 on the host's processor 2");
+    }
+    *host++ = '\0';
+    return parse_number(text, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, vcpu, err) &&
+           parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, host_cpu, err);
 }
 
 bool parse_mac(const char *text, uint8_t mac[6], struct error *err)

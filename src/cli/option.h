@@ -39,6 +39,10 @@ bool parse_size(const char *text, unsigned long long bare_unit, unsigned long lo
 bool parse_number(const char *text, const char *what, unsigned long low, unsigned long high,
                   unsigned long *value, struct error *err);
 
+/* "VCPU:HOSTCPU": cuts `text`; the number of a processor, and of the host's that it is to stay on.
+ */
+bool parse_pin(char *text, unsigned long *vcpu, unsigned long *host_cpu, struct error *err);
+
 /* An Ethernet address, as 52:54:00:12:34:56, not of a group. */
 bool parse_mac(const char *text, uint8_t mac[6], struct error *err);
 

@@ -130,16 +130,9 @@ static bool store_pin(void *target, const char *value, struct error *err)
     struct machine_config *machine = &request->vm.machine;
     if (request->pin_count == MACHINE_MAX_VCPUS)
         return too_many("pinned processors", MACHINE_MAX_VCPUS, err);
-    char *host = copy_value(request, value);
-    request->pin_count++;
-    const char *vcpu = strsep(&host, ":");
     unsigned long from, to;
-    if (!host) {
-        error_usage(err, "pin", value, "it is not of the form VCPU:HOSTCPU");
-        return error_hint(err, "--pin 0:2 keeps processor 0 on the host's processor 2");
-    }
-    if (!parse_number(vcpu, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, &from, err) ||
-        !parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, &to, err))
+    request->pin_count++;
+    if (!parse_pin(copy_value(request, value), &from, &to, err))
         return false;
     if (machine->pins[from])
         return error_usage(err, "pin", value, "this processor is pinned already");

@@ -73,15 +73,9 @@ static bool take_uuid(struct xhyve *xhyve, const char *value, struct error *err)
 
 static bool take_pin(struct xhyve *xhyve, const char *value, struct error *err)
 {
-    char *host = xhyve_copy(xhyve, value, err);
+    char *text = xhyve_copy(xhyve, value, err);
     unsigned long from, to;
-    if (!host)
-        return false;
-    const char *vcpu = strsep(&host, ":");
-    if (!host)
-        return error_usage(err, "pin", value, "it is not of the form VCPU:HOSTCPU");
-    if (!parse_number(vcpu, "pinned processor", 0, MACHINE_MAX_VCPUS - 1, &from, err) ||
-        !parse_number(host, "processor of the host", 0, MACHINE_MAX_HOST_CPU, &to, err))
+    if (!text || !parse_pin(text, &from, &to, err))
         return false;
     xhyve->vm.machine.pins[from] = (uint16_t)(to + 1);
     return true;
@@ -313,7 +307,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
 {
     struct xhyve xhyve = {.cli = cli, .vm = {.machine = {.rtc_is_local = true}}};
     int status;
-    bool is_hyperkit = strstr(argv[0], "hyperkit");
+    bool is_hyperkit = strstr(program_invocation_short_name, "hyperkit");
     if (parse(&xhyve, argc, argv, &status))
         status = run_machine(&xhyve, is_hyperkit);
     clean_up(&xhyve);

@@ -8,13 +8,14 @@
 #   make check    all tests that take little time; make check-slow: the long ones
 #   make sanitize the tests under ASan and UBSan
 #   make bench    speed, beside QEMU when it is installed
-#   make fuzz     each fuzz target for FUZZ_SECONDS
+#   make fuzz     each fuzz target for FUZZ_SECONDS, from FUZZ_SEED (0: another one each time)
 #   make install  DESTDIR= PREFIX=
 #   make format   apply .clang-format
 BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 0
 ARGS ?=
 BUILD_TYPE ?= debugoptimized
 
@@ -54,7 +55,7 @@ sanitize: deps
 	@ninja -C build-sanitize --quiet
 	@guest/build.sh >/dev/null
 	@guest/drivers.sh >/dev/null
-	@tests/run.py build-sanitize --no-suite slow --no-suite debian
+	@tests/run.py build-sanitize --no-suite slow --no-suite debian --no-suite plain
 
 bench: deps all
 	@guest/build.sh >/dev/null
@@ -65,7 +66,7 @@ fuzz: deps
 	@test -e build-fuzz/build.ninja || \
 	  CC=clang meson setup build-fuzz -Dfuzz=true -Dtests=false -Db_lundef=false >/dev/null
 	@ninja -C build-fuzz --quiet
-	@fuzz/run.sh build-fuzz $(FUZZ_SECONDS)
+	@fuzz/run.sh build-fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 install: all
 	@meson configure $(BUILD) --prefix="$(PREFIX)" >/dev/null

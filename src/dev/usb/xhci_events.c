@@ -239,7 +239,7 @@ void xhci_interrupter_write(struct xhci *xhci, unsigned index, unsigned offset, 
         value &= 0xffff;
         interrupter->table_size = value < XHCI_ERST_MAX ? value : XHCI_ERST_MAX;
         if (!value)
-            interrupter->segment_count = 0;
+            interrupter->segment_count = interrupter->segment = interrupter->index = 0;
         break;
     case REG_TABLE_LOW:
         interrupter->table_gpa =

@@ -45,6 +45,96 @@
         .long   VECTOR_TAG | 12, CODE_TAG, VECTOR_TAG | 12, CODE_TAG, 0x7ffc
         end     seg_limits, 0, NO_LEGACY
 
+/* SDM 3A 5.5, 3.4.5.1: through a read-only segment every instruction that only reads its operand goes
+ * on, and every one that writes it is #GP(0), LOCK or not, even when it would write what is there. */
+        .macro  reads instruction:vararg
+        resume32 1f
+        \instruction
+1:
+        .endm
+        .macro  writes instruction:vararg
+        resume32 1f
+        \instruction
+        out     $0xbad
+1:
+        .endm
+        program seg_read_only, P32
+        fninit
+        movl    $A(5f), DATA + 0x20
+        movl    $READ_ONLY, %eax
+        movl    %eax, %es
+        movl    %eax, %fs
+        xorl    %ebx, %ebx
+        xorl    %ecx, %ecx
+        reads   movl %fs:8, %eax
+        reads   movzbl %fs:8, %eax
+        reads   addl %fs:8, %eax
+        reads   cmpl %eax, %fs:8
+        reads   cmpl $1, %fs:8
+        reads   cmpb $1, %fs:8
+        reads   testl %eax, %fs:8
+        reads   testb $1, %fs:8
+        reads   btl $3, %fs:8
+        reads   btw $3, %fs:8
+        reads   btl %ebx, %fs:8
+        reads   btw %bx, %fs:8
+        reads   mull %fs:8
+        reads   imull $3, %fs:8, %eax
+        reads   bsfl %fs:8, %eax
+        reads   cmovzl %fs:8, %eax
+        reads   pushl %fs:8
+        reads   shldl $3, %eax, %ebx
+        reads   larw %fs:8, %ax
+        reads   verr %fs:8
+        reads   bound %ecx, %fs:0x40
+        movl    $8, %esi
+        reads   lodsl %fs:(%esi), %eax
+        movl    $8, %edi
+        reads   scasl
+        reads   cmpsl %es:(%edi), %fs:(%esi)
+        reads   fildl %fs:8
+        xorl    %ebx, %ebx
+        reads   jmp *%fs:0x20
+5:      out     $0x600d
+        xorl    %ebx, %ebx
+        writes  movl %eax, %fs:8
+        writes  movb $0, %fs:8
+        writes  addl $0, %fs:8
+        writes  lock addl $0, %fs:8
+        writes  orb %al, %fs:8
+        writes  incl %fs:8
+        writes  notl %fs:8
+        writes  btsl $3, %fs:8
+        writes  btrl %ebx, %fs:8
+        writes  lock btcl $3, %fs:8
+        writes  xchgl %eax, %fs:8
+        writes  xaddl %eax, %fs:8
+        writes  cmpxchgl %ecx, %fs:8
+        writes  cmpxchg8b %fs:8
+        writes  shll $1, %fs:8
+        writes  shldl $3, %eax, %fs:8
+        writes  setz %fs:8
+        writes  popl %fs:8
+        movl    $8, %edi
+        writes  stosl
+        movl    $DATA, %esi
+        writes  movsb
+        writes  fistl %fs:8
+        writes  fnstcw %fs:8
+        writes  fnsave %fs:8
+        writes  sgdtl %fs:8
+        writes  smsww %fs:8
+        writes  sldtw %fs:8
+        writes  movw %ds, %fs:8
+        out     $0x600e
+        expect  seg_read_only
+        .long   0x600d
+        .rept   27
+        .long   VECTOR_TAG | 13, CODE_TAG
+        .endr
+        .long   0x600e
+        end     seg_read_only, 0, NO_LEGACY
+
 /* SDM 3A 5.3: an instruction that begins within the limit of CS and ends beyond is #GP(0) of its own
  * address; so is a jump there. */
         program seg_code_limit, P32

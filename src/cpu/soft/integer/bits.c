@@ -14,14 +14,14 @@
                      : [bit] "r"(offset) : "cc", "memory")
 
 /* The operand that holds bit `offset` of the string at op's address, for register offsets. */
-#define BIT_STRING(bits)                                                                           \
+#define BIT_STRING(bits, access)                                                                   \
     struct op at = *op;                                                                            \
     int64_t offset = (int##bits##_t)get##bits(cpu, op->reg[1]);                                    \
     at.disp += (offset >> BIT_SHIFT_##bits) * (bits / 8);                                          \
-    uint64_t linear = op_address(cpu, &at, bits / 8, ACCESS_WRITE);                                \
+    uint64_t linear = op_address(cpu, &at, bits / 8, access);                                      \
     word##bits bit = (word##bits)((uint64_t)offset & (bits - 1));
-#define BIT_IMMEDIATE(bits)                                                                        \
-    uint64_t linear = op_address(cpu, op, bits / 8, ACCESS_WRITE);                                 \
+#define BIT_IMMEDIATE(bits, access)                                                                \
+    uint64_t linear = op_address(cpu, op, bits / 8, access);                                       \
     word##bits bit = (word##bits)(op->imm & (bits - 1));
 #define BIT_SHIFT_16 4
 #define BIT_SHIFT_32 5
@@ -31,7 +31,7 @@
     static void name##bits(struct cpu *cpu, const struct op *op)                                   \
     {                                                                                              \
         uint32_t cc = cpu->cc;                                                                     \
-        locate(bits)                                                                               \
+        locate(bits, ACCESS_WRITE)                                                                 \
         word##bits *hva = memory_rmw_begin(cpu, linear, bits / 8, locked);                         \
         BIT(lock, insn, suffix, *hva, "+m", bit);                                                  \
         memory_rmw_end(cpu, linear, bits / 8, locked, hva);                                        \
@@ -42,7 +42,7 @@
     static void name##bits(struct cpu *cpu, const struct op *op)                                   \
     {                                                                                              \
         uint32_t cc = cpu->cc;                                                                     \
-        locate(bits)                                                                               \
+        locate(bits, ACCESS_READ)                                                                  \
         word##bits d = memory_read##bits(cpu, linear);                                             \
         BIT("", "bt", suffix, d, "+r", bit);                                                       \
         cpu->cc = (uint16_t)cc;                                                                    \

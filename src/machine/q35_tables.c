@@ -101,7 +101,8 @@ static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t 
         .hpet_base = HPET_BASE,
         .hpet_block_id = hpet_block_id(&hpet),
         .ecam_base = (uint32_t)layout->ecam_base,
-        .ecam_bus_count = (unsigned)(layout->ecam_bytes >> 20),
+        /* There are no bridges. Linux asks every bus that it is told of for its devices. */
+        .ecam_bus_count = 1,
         .mmio32_first = (uint32_t)layout->mmio32[0].base,
         .mmio32_last = (uint32_t)last_of(&layout->mmio32[0]),
         .more32_first = (uint32_t)layout->mmio32[1].base,

@@ -93,6 +93,7 @@ enum {
     ECX7_OSPKE = 1 << 4,
     ECX7_RDPID = 1 << 22,
     EDX7_FSRM = 1 << 4,
+    EDX7_SERIALIZE = 1 << 14,
     EDX7_SPEC_CTRL = 1 << 26,
     EDX7_ARCH_CAPABILITIES = 1 << 29,
 };
@@ -152,7 +153,8 @@ void cpuid_open(struct soft_system *system)
     f->leaf1_edx = EDX_OWN;
     f->leaf7_ebx = (seven.ebx & from_host7) | EBX7_OWN;
     f->leaf7_ecx = ECX7_UMIP | ECX7_PKU | ECX7_RDPID;
-    f->leaf7_edx = EDX7_FSRM | EDX7_ARCH_CAPABILITIES | (f->is_amd ? 0 : EDX7_SPEC_CTRL);
+    f->leaf7_edx = EDX7_FSRM | EDX7_SERIALIZE | EDX7_ARCH_CAPABILITIES |
+                   (f->is_amd ? 0 : EDX7_SPEC_CTRL);
     f->extended_ecx = ECXE_LAHF | ECXE_PREFETCHW | (extended.ecx & ECXE_LZCNT);
     f->extended_edx = EDXE_SYSCALL | EDXE_NX | EDXE_PAGE1GB | EDXE_RDTSCP | EDXE_LM;
     if (f->is_amd) {

@@ -76,6 +76,7 @@ static op_fn *hint_fn(const struct insn *insn)
     case ZYDIS_MNEMONIC_PREFETCHW:
     case ZYDIS_MNEMONIC_PREFETCHWT1:
     case ZYDIS_MNEMONIC_LFENCE: return op_hint;
+    case ZYDIS_MNEMONIC_SERIALIZE: /* changed code is never run from a copy */
     case ZYDIS_MNEMONIC_SFENCE:
     case ZYDIS_MNEMONIC_MFENCE: return mfence;
     case ZYDIS_MNEMONIC_PAUSE: return insn->info->raw.rex.B ? NULL : pause; /* XCHG R8 */

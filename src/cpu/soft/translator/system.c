@@ -220,6 +220,7 @@ emit_fn *system_find(const struct unit *unit, const struct op *op, const struct 
     case ZYDIS_MNEMONIC_RDTSCP: return is_tsc_inline(unit->cpu->system) ? rdtsc : NULL;
     case ZYDIS_MNEMONIC_MOV: return find_mov(op, facts, is_user);
     case ZYDIS_MNEMONIC_PAUSE: return facts->info.raw.rex.B ? NULL : pause;
+    case ZYDIS_MNEMONIC_SERIALIZE:
     case ZYDIS_MNEMONIC_MFENCE:
     case ZYDIS_MNEMONIC_SFENCE: return fence;
     default: return is_user ? NULL : find_privileged(unit, op, facts);

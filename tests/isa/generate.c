@@ -312,7 +312,8 @@ static bool is_wanted(const struct instruction *instruction)
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDPID:
     case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_VMCALL: /* who answers is the hypervisor that the host runs in */
+    case ZYDIS_MNEMONIC_SERIALIZE: /* the host may have none */
+    case ZYDIS_MNEMONIC_VMCALL:    /* who answers is the hypervisor that the host runs in */
     case ZYDIS_MNEMONIC_VMMCALL:
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:

@@ -188,10 +188,7 @@ behind_here:
 1:      pause
         cmpl    %r8d, (%rsi)
         jne     1b
-        xorl    %eax, %eax
-        pushq   %rcx
-        cpuid                           /* serializes */
-        popq    %rcx
+        serialize
         call    *%rdi
         cmpl    %r8d, %eax
         je      2f

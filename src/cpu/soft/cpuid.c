@@ -116,7 +116,9 @@ enum {
     EDXE_LM = 1 << 29,
 };
 
-enum { MAX_LEAF_INTEL = 0x1f, MAX_LEAF_AMD = 0x10, MAX_PHYSICAL_BITS = 46 };
+/* OVMF maps all that can be addressed, by pages of 2 MiB: 46 bits are a quarter of a gigabyte of
+ * tables, which took it nine seconds to fill. */
+enum { MAX_LEAF_INTEL = 0x1f, MAX_LEAF_AMD = 0x10, MAX_PHYSICAL_BITS = 40 };
 #define MAX_EXTENDED_INTEL   0x80000008u
 #define MAX_EXTENDED_AMD     0x80000021u
 #define SIGNATURE_INTEL      0x000806f8u /* family 6, model 8fH */
@@ -153,8 +155,8 @@ void cpuid_open(struct soft_system *system)
     f->leaf1_edx = EDX_OWN;
     f->leaf7_ebx = (seven.ebx & from_host7) | EBX7_OWN;
     f->leaf7_ecx = ECX7_UMIP | ECX7_PKU | ECX7_RDPID;
-    f->leaf7_edx = EDX7_FSRM | EDX7_SERIALIZE | EDX7_ARCH_CAPABILITIES |
-                   (f->is_amd ? 0 : EDX7_SPEC_CTRL);
+    f->leaf7_edx =
+        EDX7_FSRM | EDX7_SERIALIZE | EDX7_ARCH_CAPABILITIES | (f->is_amd ? 0 : EDX7_SPEC_CTRL);
     f->extended_ecx = ECXE_LAHF | ECXE_PREFETCHW | (extended.ecx & ECXE_LZCNT);
     f->extended_edx = EDXE_SYSCALL | EDXE_NX | EDXE_PAGE1GB | EDXE_RDTSCP | EDXE_LM;
     if (f->is_amd) {

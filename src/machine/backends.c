@@ -163,6 +163,8 @@ struct q35_place backends_disk_place(struct machine *machine, unsigned disk)
         return q35_place(machine->board, Q35_IDE, 0);
     if (disks[disk].bus == MACHINE_DISK_SCSI)
         return q35_place(machine->board, Q35_SCSI, 0);
+    if (disks[disk].bus == MACHINE_DISK_USB)
+        return q35_place(machine->board, Q35_XHCI, 0);
     return place_of(machine, disks[disk].devfn, Q35_DISK, before);
 }
 
@@ -226,6 +228,7 @@ static bool plug_disks(struct machine *machine, struct error *err)
         case MACHINE_DISK_FLOPPY: break; /* the board's own */
         case MACHINE_DISK_SCSI:
         case MACHINE_DISK_AHCI:
+        case MACHINE_DISK_USB:
         case MACHINE_DISK_IDE: break; /* drives.c */
         case MACHINE_DISK_BUSES: assert(false);
         }
@@ -380,7 +383,8 @@ bool backends_plug(struct machine *machine, struct error *err)
     return plug_rng(machine, err) && plug_balloon(machine, err) && plug_nets(machine, err) &&
            plug_consoles(machine, err) && plug_disks(machine, err) &&
            drives_plug_ahci(machine, err) && drives_plug_ide(machine, err) &&
-           drives_plug_scsi(machine, err) && display_plug(machine, err) && plug_input(machine, err);
+           drives_plug_scsi(machine, err) && display_plug(machine, err) && plug_usb(machine, err) &&
+           plug_input(machine, err);
 }
 
 void backends_drain(struct machine *machine)

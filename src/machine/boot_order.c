@@ -63,6 +63,10 @@ static void put_disk(struct machine *machine, unsigned disk, struct bytes *list)
         put_function(list, "ide", &place);
         snprintf(rest, sizeof(rest), "/drive@%x/disk@%x", number / 2, number % 2);
         break;
+    case MACHINE_DISK_USB: /* USB 3 ports count by themselves; OVMF looks at the function only */
+        put_function(list, "usb", &place);
+        snprintf(rest, sizeof(rest), "/storage@%x/channel@0/disk@0,0", number + 1);
+        break;
     case MACHINE_DISK_FLOPPY:
         snprintf(rest, sizeof(rest), "/pci@i0cf8/isa@1f/fdc@03f0/floppy@%x", number);
         break;

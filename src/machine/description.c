@@ -45,7 +45,8 @@ static const struct field flags[] = {
 
 static const char *const disk_buses[MACHINE_DISK_BUSES] = {
     [MACHINE_DISK_VIRTIO] = "virtio", [MACHINE_DISK_NVME] = "nvme", [MACHINE_DISK_SCSI] = "scsi",
-    [MACHINE_DISK_FLOPPY] = "floppy", [MACHINE_DISK_AHCI] = "ahci", [MACHINE_DISK_IDE] = "ide"};
+    [MACHINE_DISK_FLOPPY] = "floppy", [MACHINE_DISK_AHCI] = "ahci", [MACHINE_DISK_IDE] = "ide",
+    [MACHINE_DISK_USB] = "usb"};
 
 static const char *const vgas[MACHINE_VGAS] = {
     [MACHINE_VGA_NONE] = "none", [MACHINE_VGA_STD] = "std", [MACHINE_VGA_VIRTIO] = "virtio"};

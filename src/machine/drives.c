@@ -7,6 +7,7 @@
 #include "dev/storage/ahci.h"
 #include "dev/storage/ata.h"
 #include "dev/storage/ide.h"
+#include "dev/usb/storage.h"
 #include "dev/virtio/scsi.h"
 #include "host/raw.h"
 
@@ -151,6 +152,18 @@ bool drives_plug_scsi(struct machine *machine, struct error *err)
         if (units[i].is_cdrom)
             machine->cdroms[disks[i]] = virtio_scsi_unit(device, i);
     return true;
+}
+
+/* The serial number in the form that the transport wants, unless the person has given one. */
+struct usb_device *drives_make_usb(struct machine *machine, unsigned index, struct error *err)
+{
+    const struct machine_disk *disk = &machine->config.disks[index];
+    const struct scsi_lun_config how = {.keeps_sense = true};
+    struct usb_storage_config config = {.lun = drives_make_lun(machine, index, &how, err)};
+    char serial[SERIAL_BYTES];
+    snprintf(serial, sizeof(serial), "%012X", index + 1);
+    config.serial = disk->serial ? disk->serial : serial;
+    return config.lun ? usb_storage_create(&config, err) : NULL;
 }
 
 /* ---- changing media ---- */

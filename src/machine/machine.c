@@ -310,11 +310,11 @@ static bool check_drives(const struct machine_config *config, struct error *err)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct machine_disk *disk = &config->disks[i];
         bool takes_cdroms = disk->bus == MACHINE_DISK_AHCI || disk->bus == MACHINE_DISK_IDE ||
-                            disk->bus == MACHINE_DISK_SCSI;
+                            disk->bus == MACHINE_DISK_SCSI || disk->bus == MACHINE_DISK_USB;
         if (disk->is_cdrom && !takes_cdroms) {
             error_usage(err, "cannot make a CD-ROM drive on", machine_disk_bus_name(disk->bus),
                         "it has no such drives");
-            return error_hint(err, "the default is ahci; others are ide and scsi");
+            return error_hint(err, "the default is ahci; others are ide, scsi and usb");
         }
         if (!disk->path && !disk->is_cdrom && disk->bus != MACHINE_DISK_FLOPPY)
             return error_usage(err, "cannot make a disk", NULL, "it has no image");
@@ -627,9 +627,9 @@ void machine_destroy(struct machine *machine)
 {
     if (!machine)
         return;
+    machine_pause(machine); /* no timer has a device ask its disk for more after the drain */
     if (machine->vcpus)
         vcpus_pause(machine->vcpus);
-    machine->is_running = false;
     machine_debug_detach(machine);
     backends_drain(machine);
     display_close(machine);

@@ -43,6 +43,7 @@ enum machine_disk_bus {
     MACHINE_DISK_FLOPPY, /* a disk in a floppy drive */
     MACHINE_DISK_AHCI,
     MACHINE_DISK_IDE,
+    MACHINE_DISK_USB, /* mass storage on the xHCI controller */
     MACHINE_DISK_BUSES
 };
 

@@ -144,8 +144,10 @@ bool backends_flush(struct machine *machine, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
 
-/* plug_input.c: the input devices beside the board's own. */
+/* plug_input.c: the input devices beside the board's own, but USB ones. */
 bool plug_input(struct machine *machine, struct error *err);
+/* plug_usb.c: the USB controller with all that is on it, if something is. */
+bool plug_usb(struct machine *machine, struct error *err);
 /* display.c: where viewers come from, as a part of backends_open(); the graphics device and its
  * screen, as one of backends_plug(); and, before the board goes, the end of both. */
 bool display_open(struct machine *machine, struct error *err);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Firmware of Debian's packages, and GRUB through it: from a disk, a CD-ROM and a floppy under
+"""Firmware of Debian's packages, and GRUB through it: from a disk, a CD-ROM, USB and a floppy under
 SeaBIOS, from an EFI system partition under OVMF; reboots, boot order.
 
     firmware.py SKEP bios|uefi [CASE…]
@@ -152,6 +152,22 @@ def cdrom_first(place):
             screen.wait("GNU GRUB")
 
 
+def usb(place):
+    """USB mass storage, a disk and a CD: read as well as booted from, in the order that was told."""
+    options = ("--disk", place.copy("grub-rescue-usb.img") + ",bus=usb", "--cdrom",
+               f"{RESCUE}/grub-rescue-cdrom.iso,bus=usb", "--firmware", "bios", "--boot")
+    with Screen(place.start(*options, "disk")) as screen:
+        screen.wait("Booting from Hard Disk")
+        to_prompt(screen)
+        screen.type("ls (hd0)/boot/grub/i386-pc/halt.mod")
+        screen.wait("halt.mod")
+        screen.type("halt")
+        expect_equal(screen.wait_exit(), 0, "the status")
+    with Screen(place.start(*options, "cdrom,disk")) as screen:
+        screen.wait("Booting from DVD/CD")
+        screen.wait("GNU GRUB")
+
+
 def floppy(place):
     """A floppy disk alone."""
     image = place.copy("grub-rescue-floppy.img")
@@ -234,7 +250,7 @@ def main():
     checks = Checks()
     place = Place(sys.argv[1])
     only = sys.argv[3:]
-    cases = {"bios": (disk, cdrom_first, floppy, nothing, mistakes), "uefi": (uefi,)}
+    cases = {"bios": (disk, cdrom_first, usb, floppy, nothing, mistakes), "uefi": (uefi,)}
     try:
         for function in cases[sys.argv[2]]:
             if not only or function.__name__ in only:

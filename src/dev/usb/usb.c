@@ -133,6 +133,22 @@ size_t usb_transfer_take(struct usb_transfer *transfer, void *bytes, size_t size
     return copy(transfer, bytes, size_bytes, false);
 }
 
+void usb_transfer_clear(struct usb_transfer *transfer, size_t from_bytes, size_t size_bytes)
+{
+    for (unsigned i = 0; i < transfer->iov_count && size_bytes; i++) {
+        const struct iovec *piece = &transfer->iov[i];
+        if (from_bytes >= piece->iov_len) {
+            from_bytes -= piece->iov_len;
+            continue;
+        }
+        size_t size = piece->iov_len - from_bytes;
+        size = size < size_bytes ? size : size_bytes;
+        memset((uint8_t *)piece->iov_base + from_bytes, 0, size);
+        size_bytes -= size;
+        from_bytes = 0;
+    }
+}
+
 /* ---- descriptors ---- */
 
 static enum usb_status answer(uint8_t *data, size_t *size_bytes, const void *bytes, size_t have)
@@ -325,6 +341,13 @@ void usb_device_reset(struct usb_device *device)
     device->address = device->configuration = 0;
     device->remote_wakeup = device->u1 = device->u2 = device->ltm = false;
     device->halted = 0;
+}
+
+void usb_device_power_on(struct usb_device *device)
+{
+    usb_device_reset(device);
+    if (device->config.ops->power_on)
+        device->config.ops->power_on(device->config.self);
 }
 
 void usb_device_set_address(struct usb_device *device, uint8_t address)

@@ -81,6 +81,8 @@ struct usb_device_ops {
     void (*unhalted)(void *self, uint8_t endpoint);
     /* As after a reset on the bus: not configured. */
     void (*reset)(void *self);
+    /* Besides, the machine is as after power-on. May be NULL. */
+    void (*power_on)(void *self);
     void (*save)(void *self, struct save *save);
     bool (*load)(void *self, struct load *load, uint32_t version); /* else as after reset */
     void (*destroy)(void *self);                                   /* without the lock */
@@ -116,7 +118,8 @@ void *usb_device_self(const struct usb_device *device);
 void usb_device_lock(struct usb_device *device);
 void usb_device_unlock(struct usb_device *device);
 bool usb_device_is_configured(const struct usb_device *device);
-/* The endpoint would not say NAK any more; also wakes the port up, if it may. With the lock. */
+/* The endpoint would not say NAK any more; also wakes the port up, if it may. With the lock. From
+ * within a transfer of another endpoint it is done a little later. */
 void usb_device_wakeup(struct usb_device *device, uint8_t endpoint);
 /* Halts an endpoint until the host clears that; its transfers are stalled. */
 void usb_device_halt(struct usb_device *device, uint8_t endpoint);
@@ -125,6 +128,8 @@ bool usb_device_is_halted(const struct usb_device *device, uint8_t endpoint);
 /* Copies into or out of a transfer's memory from its beginning; returns how much. */
 size_t usb_transfer_fill(struct usb_transfer *transfer, const void *bytes, size_t size_bytes);
 size_t usb_transfer_take(struct usb_transfer *transfer, void *bytes, size_t size_bytes);
+/* Zeroes from `from_bytes` of its memory on, as far as there is some. */
+void usb_transfer_clear(struct usb_transfer *transfer, size_t from_bytes, size_t size_bytes);
 
 /* ---- for a controller; with its lock held, but for attach and destroy ---- */
 
@@ -134,6 +139,7 @@ const char *usb_device_name(const struct usb_device *device);
 /* Whether it may wake the host up: asked to, and able to. */
 bool usb_device_wakes(const struct usb_device *device);
 void usb_device_reset(struct usb_device *device); /* the bus is reset */
+void usb_device_power_on(struct usb_device *device);
 void usb_device_set_address(struct usb_device *device, uint8_t address);
 /* A control transfer. `data` has room for USB_CONTROL_MAX_BYTES; *size_bytes as in ops->request. */
 enum usb_status usb_device_control(struct usb_device *device, const struct usb_setup *setup,

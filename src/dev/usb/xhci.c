@@ -213,6 +213,9 @@ static void xhci_reset(void *opaque)
     pthread_mutex_lock(&xhci->lock);
     clock_timer_cancel(xhci->timer);
     xhci_clear(xhci);
+    for (unsigned i = 0; i < XHCI_PORTS; i++)
+        if (xhci->ports[i].device)
+            usb_device_power_on(xhci->ports[i].device);
     pthread_mutex_unlock(&xhci->lock);
     pci_function_reset(xhci->function);
     msix_reset(xhci->msix);

@@ -206,7 +206,8 @@ struct xhci {
     struct xhci_slot slots[XHCI_SLOTS + 1]; /* number 0 is none */
     struct xhci_interrupter interrupters[XHCI_INTERRUPTERS];
 
-    struct xhci_td td; /* the one being worked on */
+    bool is_transferring; /* `td` is in use */
+    struct xhci_td td;    /* the one being worked on */
     uint8_t control_data[USB_CONTROL_MAX_BYTES];
 };
 

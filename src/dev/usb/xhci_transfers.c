@@ -348,10 +348,14 @@ static bool do_transfer(struct xhci *xhci, unsigned slot, unsigned endpoint)
         e->deferred = true;
         return false;
     }
+    bool is_done = true;
+    xhci->is_transferring = true;
     if (endpoint > 1)
-        return data_td(xhci, slot, endpoint, device);
-    control_td(xhci, slot, device);
-    return true;
+        is_done = data_td(xhci, slot, endpoint, device);
+    else
+        control_td(xhci, slot, device);
+    xhci->is_transferring = false;
+    return is_done;
 }
 
 void xhci_transfers(struct xhci *xhci, unsigned slot, unsigned endpoint)
@@ -379,9 +383,16 @@ void xhci_wakeup(struct xhci *xhci, unsigned port, uint8_t address)
     unsigned endpoint = 2u * (address & 15) + (address & USB_IN ? 1 : 0);
     if (!xhci_port_wakeup(xhci, port))
         return;
-    for (unsigned slot = 1; slot <= XHCI_SLOTS; slot++)
-        if (xhci_device(xhci, slot) && xhci->slots[slot].port == port)
+    for (unsigned slot = 1; slot <= XHCI_SLOTS; slot++) {
+        if (!xhci_device(xhci, slot) || xhci->slots[slot].port != port)
+            continue;
+        if (!xhci->is_transferring) {
             xhci_transfers(xhci, slot, endpoint);
+        } else if (xhci->slots[slot].endpoints[endpoint].state == ENDPOINT_RUNNING) {
+            xhci->slots[slot].endpoints[endpoint].deferred = true;
+            xhci_defer(xhci);
+        }
+    }
 }
 
 void xhci_report_stopped(struct xhci *xhci, unsigned slot, unsigned endpoint)

@@ -112,13 +112,14 @@ static bool take_option(struct translator_options *translator, const char *optio
 {
     static const struct {
         const char *text;
-        bool is_on, is_eager, is_check, perf_map;
+        bool is_on, is_eager, is_check, perf_map, has_exact_flags;
     } known[] = {
-        {"translator=on", true, false, false, false},
-        {"translator=off", false, false, false, false},
-        {"translator=eager", true, true, false, false},
-        {"translator=check", true, true, true, false},
-        {"perf-map", true, false, false, true},
+        {.text = "translator=on", .is_on = true},
+        {.text = "translator=off"},
+        {.text = "translator=eager", .is_on = true, .is_eager = true},
+        {.text = "translator=check", .is_on = true, .is_eager = true, .is_check = true},
+        {.text = "perf-map", .is_on = true, .perf_map = true},
+        {.text = "exact-flags", .is_on = true, .has_exact_flags = true},
     };
     for (unsigned i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strlen(known[i].text) != length || memcmp(known[i].text, option, length) != 0)
@@ -127,13 +128,14 @@ static bool take_option(struct translator_options *translator, const char *optio
         translator->is_eager |= known[i].is_eager;
         translator->is_check |= known[i].is_check;
         translator->perf_map |= known[i].perf_map;
+        translator->has_exact_flags |= known[i].has_exact_flags;
         return true;
     }
     char text[64];
     snprintf(text, sizeof(text), "%.*s", (int)length, option);
     error_usage(err, "cannot use the engine option", text, "soft does not have it");
     error_hint(err, "soft takes translator=on, translator=off, translator=eager, "
-                    "translator=check and perf-map");
+                    "translator=check, perf-map and exact-flags");
     return false;
 }
 

@@ -22,16 +22,23 @@ BOOT_LIMIT_S = 600
 DEBIAN_LIMIT_S = 1800
 # A row that hangs costs a boot; after so many the guest is given up.
 BOOTS = 4
+# Debian's OVMF, as skep finds it too: its code, and its variables before the first boot.
+OVMF_CODE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+OVMF_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 INIT_MARK = re.compile(rb"\[ *(\d+\.\d+)\] Run /init as init process")
 # What a guest that broke can raise while it is talked to.
 BROKEN = (GuestError, OSError, AttributeError, IndexError, ValueError, subprocess.TimeoutExpired)
 
 
 def skep_command(program, engine, cpus, machine):
-    """skep's command line for a machine of `machine`: memory, kernel, initrd, cmdline, disk."""
+    """skep's command line for a machine of `machine`: memory; kernel, initrd, cmdline, disk; or the
+    file for a firmware's variables."""
     command = [program, "-q", "run", "--engine", engine, "-c", str(cpus),
-               "-m", f"{machine['memory_mib']}M", "--kernel", machine["kernel"],
-               "--initrd", machine["initrd"], "--cmdline", machine["cmdline"]]
+               "-m", f"{machine['memory_mib']}M"]
+    if "variables" in machine:
+        return command + ["--firmware", "uefi", "--nvram", machine["variables"], "--net", "none"]
+    command += ["--kernel", machine["kernel"], "--initrd", machine["initrd"],
+                "--cmdline", machine["cmdline"]]
     return command + (["--disk", machine["disk"]] if "disk" in machine else [])
 
 
@@ -39,9 +46,14 @@ def qemu_command(program, _engine, cpus, machine):
     """The same machine in QEMU."""
     command = [program, "-accel", "tcg", "-cpu", "max", "-M", "q35", "-smp", str(cpus),
                "-m", f"{machine['memory_mib']}M", "-display", "none", "-serial", "stdio",
-               "-monitor", "none", "-kernel", machine["kernel"], "-initrd", machine["initrd"],
-               "-append", machine["cmdline"], "-nic", "user,model=virtio-net-pci",
-               "-device", "virtio-rng-pci"]
+               "-monitor", "none"]
+    if "variables" in machine:
+        flash = "if=pflash,format=raw"
+        return command + ["-nodefaults", "-drive", f"{flash},unit=0,readonly=on,file={OVMF_CODE}",
+                          "-drive", f"{flash},unit=1,file={machine['variables']}"]
+    command += ["-kernel", machine["kernel"], "-initrd", machine["initrd"],
+                "-append", machine["cmdline"], "-nic", "user,model=virtio-net-pci",
+                "-device", "virtio-rng-pci"]
     disk = ["-drive", f"file={machine.get('disk')},format=raw,if=virtio"]
     return command + (disk if "disk" in machine else [])
 
@@ -145,6 +157,21 @@ def debian_to_login(name, make, files, folder):
         return None
     finally:
         os.remove(disk)
+
+
+def uefi_to_shell(name, make, folder):
+    """Seconds of OVMF with nothing to boot from start to its own shell; None if it fails."""
+    variables = os.path.join(folder, "variables.fd")
+    shutil.copyfile(OVMF_VARIABLES, variables)
+    try:
+        with Guest(make({"memory_mib": MEMORY_MIB, "variables": variables}), BOOT_LIMIT_S) as guest:
+            guest.wait_for("BdsDxe: starting Boot")
+            return time.monotonic() - guest.started
+    except BROKEN as error:
+        print(f"bench: {name}: OVMF: {error}", file=sys.stderr)
+        return None
+    finally:
+        os.remove(variables)
 
 
 def libraries_bytes(program):

@@ -76,6 +76,8 @@ PROGRAMS = [
 
 MEMORY = [Row("memory_beyond_guest", "memory beyond the guest's", "MiB", floor=None, native=False)]
 
+UEFI = [Row("uefi_to_shell", "OVMF, start to its shell", "s", native=False)]
+
 DEBIAN = [Row("debian_to_login", "Debian, start to login", "s", floor=2.5, native=False)]
 
 MEANS = [
@@ -89,6 +91,6 @@ MEANS = [
 
 def chosen(pattern, cpus, debian):
     """The rows of a run with so many processors whose key or title `pattern` (compiled) finds."""
-    every = BOOT + PROGRAMS + MEMORY + (DEBIAN if debian else [])
+    every = BOOT + PROGRAMS + MEMORY + UEFI + (DEBIAN if debian else [])
     return [row for row in every if cpus >= row.minimum_cpus and
             (pattern.search(row.key) or pattern.search(row.title))]

@@ -106,6 +106,10 @@ class Bench:
         found = {}
         if guests.needs_guest(rows):
             found = guests.Session(name, make(self.machine), rows).run()
+        if any(row in bench_rows.UEFI for row in rows):
+            seconds = guests.uefi_to_shell(name, make, self.folder)
+            if seconds:
+                found["uefi_to_shell"] = (seconds, None)
         if any(row in bench_rows.DEBIAN for row in rows):
             seconds = guests.debian_to_login(name, make, self.debian_files, self.folder)
             if seconds:

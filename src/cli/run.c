@@ -339,6 +339,8 @@ static bool net_user_option(struct machine_net *net, const char *piece, struct e
         return error_usage(err, "network option", piece, "only the user network has it");
     if (!strncmp(piece, "tftp=", 5))
         net->tftp = piece + 5;
+    else if (!strncmp(piece, "http=", 5))
+        net->http = piece + 5;
     else
         net->bootfile = piece + 9;
     return true;
@@ -348,16 +350,16 @@ static bool net_option(struct machine_net *net, const char *piece, struct error 
 {
     if (!strncmp(piece, "model=", 6))
         return net_model(net, piece + 6, err);
-    if ((!strncmp(piece, "tftp=", 5) && piece[5]) || (!strncmp(piece, "bootfile=", 9) && piece[9]))
+    if (((!strncmp(piece, "tftp=", 5) || !strncmp(piece, "http=", 5)) && piece[5]) ||
+        (!strncmp(piece, "bootfile=", 9) && piece[9]))
         return net_user_option(net, piece, err);
     if (!strncmp(piece, "mac=", 4))
         return parse_mac(piece + 4, net->mac, err);
     if (!strncmp(piece, "slot=", 5))
         return parse_slot(piece + 5, &net->devfn, err);
     error_usage(err, "network option", piece, "it is not known");
-    return error_hint(
-        err,
-        "known are model=MODEL, mac=ADDRESS and slot=N, for user tftp=FOLDER and bootfile=FILE");
+    return error_hint(err, "known are model=MODEL, mac=ADDRESS and slot=N, for user tftp=FOLDER, "
+                           "http=FOLDER and bootfile=FILE");
 }
 
 static bool store_net(void *target, const char *value, struct error *err)

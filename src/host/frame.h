@@ -38,6 +38,16 @@ bool frame_complete(uint8_t *frame, size_t size_bytes, const struct net_offload 
 void frame_raise_segment_size(uint8_t *frame, size_t size_bytes, uint16_t segment_bytes,
                               bool needs_checksum);
 
+/* If the frame is TCP over IPv4 from (or to) this address and port, gives it another address
+ * instead, and keeps its complete checksums right. */
+struct frame_address {
+    uint32_t ipv4;
+    uint16_t port;
+    bool is_source;
+};
+void frame_change_address(uint8_t *frame, size_t size_bytes, const struct frame_address *where,
+                          uint32_t ipv4);
+
 /* Marks a TCP frame that is larger than an Ethernet frame may be as one to be cut by the receiver,
  * and makes its checksum the partial one that goes with it. */
 void frame_mark_gso(uint8_t *frame, const struct frame_parts *parts, struct net_offload *offload);

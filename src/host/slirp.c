@@ -11,11 +11,16 @@
  * (TSO) has the segment size that it offers in a SYN raised on the way, so that TCP comes in large
  * packets, which are marked for it to cut; for any other guest nothing changes, and what is too
  * large all the same is cut here.
+ *
+ * The HTTP folder: libslirp can lead connections to a Unix socket, but not those to the host's own
+ * address. So it is told of another one, and the guest's 10.0.2.2:80 becomes that on the way, and
+ * back.
  */
 #include "host/slirp.h"
 
 #include "host/fd.h"
 #include "host/frame.h"
+#include "host/http_folder.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -35,6 +40,9 @@ enum {
     SEGMENT_BYTES = 32000,   /* two of them fit a window of 64 KiB */
     QUEUE_MAX_BYTES = 4 << 20,
     EVENTS_AT_ONCE = 64,
+    HOST_IPV4 = 0x0a000202,
+    HTTP_IPV4 = 0x0a000204, /* where libslirp has the HTTP folder */
+    HTTP_PORT = 80,
 };
 
 /* A frame that the guest had no room for. */
@@ -81,6 +89,9 @@ struct slirp {
     struct queued_frame *queue, **queue_end;
     size_t queue_bytes;
     uint8_t buffer[NET_FRAME_MAX_BYTES]; /* a frame of the guest, in one piece */
+
+    struct http_folder *http;            /* NULL: none */
+    uint8_t answer[NET_FRAME_MAX_BYTES]; /* a frame to the guest, with the address it knows */
 };
 
 struct slirp_timer {
@@ -173,6 +184,12 @@ static void deliver_large(struct slirp *slirp, const uint8_t *bytes, size_t size
 static ssize_t on_send_packet(const void *bytes, size_t size_bytes, void *opaque)
 {
     struct slirp *slirp = opaque;
+    if (slirp->http && size_bytes <= sizeof(slirp->answer)) {
+        static const struct frame_address http = {HTTP_IPV4, HTTP_PORT, true};
+        memcpy(slirp->answer, bytes, size_bytes);
+        bytes = slirp->answer;
+        frame_change_address(slirp->answer, size_bytes, &http, HOST_IPV4);
+    }
     if (size_bytes <= FRAME_ETHERNET_BYTES + FRAME_MTU_BYTES)
         deliver_plain(slirp, bytes, size_bytes);
     else
@@ -221,6 +238,10 @@ static void backend_send(void *opaque, const struct iovec *iov, unsigned iov_cou
         log_limited(slirp->log, &slirp->log_limit, LOG_DEBUG, "slirp",
                     "a frame of the guest has marks that do not fit it");
         return;
+    }
+    if (slirp->http) {
+        static const struct frame_address host = {HOST_IPV4, HTTP_PORT, false};
+        frame_change_address(slirp->buffer, size_bytes, &host, HTTP_IPV4);
     }
     slirp_input(slirp->stack, slirp->buffer, (int)size_bytes);
     ask_for_pass(slirp);
@@ -489,6 +510,7 @@ static void slirp_free(struct slirp *slirp)
     slirp->receiver = (struct net_receiver){0};
     if (slirp->stack)
         slirp_cleanup(slirp->stack);
+    http_folder_close(slirp->http);
     if (slirp->log_handler)
         g_log_remove_handler("Slirp", slirp->log_handler);
     loop_watch_close(slirp->watch);
@@ -586,23 +608,34 @@ static bool add_forward(struct slirp *slirp, const struct slirp_forward *forward
     return true;
 }
 
+static bool add_http(struct slirp *slirp, const char *folder, struct error *err)
+{
+    struct in_addr address = {.s_addr = htonl(HTTP_IPV4)};
+    slirp->http = http_folder_open(folder, err);
+    if (!slirp->http)
+        return false;
+    if (slirp_add_unix(slirp->stack, http_folder_socket(slirp->http), &address, HTTP_PORT) < 0)
+        return error_set(err, "cannot give out by HTTP", folder, "libslirp refused");
+    return true;
+}
+
 /* libslirp would only fail each transfer. */
 static bool check_tftp(const struct slirp_config *config, struct error *err)
 {
     struct stat info;
-    if (config->bootfile && !config->tftp) {
+    if (config->bootfile && !config->tftp && !config->http) {
         error_usage(err, "boot file", config->bootfile, "there is no folder that it would be in");
-        return error_hint(err, "add tftp=FOLDER");
+        return error_hint(err, "add tftp=FOLDER or http=FOLDER");
     }
+    /* DHCP's field for it (RFC 2131, 2) */
+    if (config->bootfile && strlen(config->bootfile) > 127)
+        return error_usage(err, "boot file", config->bootfile, "its name is too long");
     if (!config->tftp)
         return true;
     if (stat(config->tftp, &info))
         return error_errno(err, "cannot use the TFTP folder", config->tftp, errno);
     if (!S_ISDIR(info.st_mode))
         return error_errno(err, "cannot use the TFTP folder", config->tftp, ENOTDIR);
-    /* DHCP's field for it (RFC 2131, 2) */
-    if (config->bootfile && strlen(config->bootfile) > 127)
-        return error_usage(err, "boot file", config->bootfile, "its name is too long");
     return true;
 }
 
@@ -627,6 +660,8 @@ static bool slirp_setup(struct slirp *slirp, const struct slirp_config *config, 
     for (unsigned i = 0; i < config->forward_count; i++)
         if (!add_forward(slirp, &config->forwards[i], err))
             return false;
+    if (config->http && !add_http(slirp, config->http, err))
+        return false;
     ask_for_pass(slirp);
     return true;
 }

@@ -29,6 +29,9 @@ struct slirp_config {
      * from the guest cannot leave it, but links in it are followed: what it links to is given out
      * too. `bootfile` is what DHCP tells of. */
     const char *tftp, *bootfile;
+    /* A folder that 10.0.2.2 gives out by HTTP on port 80, instead of that port of the host; NULL:
+     * none. As of host/http_folder.h, what links in it lead to outside of it is not given out. */
+    const char *http;
     const struct log *log;
 };
 

@@ -60,6 +60,7 @@ static bool open_user_net(struct machine *machine, const struct machine_net *net
         .forward_count = net->forward_count,
         .tftp = net->tftp,
         .bootfile = net->bootfile,
+        .http = net->http,
         .log = machine->log,
     };
     return slirp_open(&config, machine->loop, out, err);

@@ -229,12 +229,12 @@ static json_t *nets_of(const struct machine_config *config)
         json_t *mac = json_array();
         for (unsigned j = 0; j < sizeof(net->mac); j++)
             json_array_append_new(mac, json_integer(net->mac[j]));
-        append(&list,
-               json_pack("{s:s, s:s, s:o, s:o, s:i, s:o, s:o, s:o}", "kind",
-                         net->kind == MACHINE_NET_USER ? "user" : "tap", "model",
-                         machine_net_model_name(net->model), "tftp", string_of(net->tftp),
-                         "bootfile", string_of(net->bootfile), "devfn", net->devfn, "tap",
-                         string_of(net->tap_name), "mac", mac, "forwards", forwards_of(net)));
+        append(&list, json_pack("{s:s, s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o}", "kind",
+                                net->kind == MACHINE_NET_USER ? "user" : "tap", "model",
+                                machine_net_model_name(net->model), "tftp", string_of(net->tftp),
+                                "bootfile", string_of(net->bootfile), "http", string_of(net->http),
+                                "devfn", net->devfn, "tap", string_of(net->tap_name), "mac", mac,
+                                "forwards", forwards_of(net)));
     }
     return list;
 }
@@ -422,6 +422,7 @@ static bool take_net(struct machine_net *net, struct machine_forward *forwards, 
     net->kind = strcmp(kind, "tap") ? MACHINE_NET_USER : MACHINE_NET_TAP;
     net->tftp = json_string_value(json_object_get(from, "tftp"));
     net->bootfile = json_string_value(json_object_get(from, "bootfile"));
+    net->http = json_string_value(json_object_get(from, "http"));
     net->tap_fd = -1; /* a descriptor that was given away can't be had again */
     if (json_array_size(mac) != sizeof(net->mac))
         return false;

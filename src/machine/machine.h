@@ -99,8 +99,9 @@ struct machine_net {
     /* Of MACHINE_NET_USER: the folder that the network's TFTP server gives out, and the file in it
      * that DHCP tells of; NULL: none. */
     const char *tftp, *bootfile;
-    uint8_t mac[6]; /* all zero: one is chosen by number */
-    uint8_t devfn;  /* as of a disk */
+    const char *http; /* the folder that it gives out by HTTP; NULL: none */
+    uint8_t mac[6];   /* all zero: one is chosen by number */
+    uint8_t devfn;    /* as of a disk */
 };
 
 /* The graphics device. */

@@ -59,7 +59,7 @@ class NetworkTest:
         with open(os.path.join(self.folder, "note"), "w", encoding="ascii") as file:
             file.write("from-the-folder\n")
         self.guest = Guest([self.skep, "run", "--engine", "soft", "-m", "512M",
-                            "--net", f"user,model={self.model},tftp={self.folder}",
+                            "--net", f"user,model={self.model},tftp={self.folder},http={self.folder}",
                             "--initrd", os.path.join(guest, "initrd.cpio"),
                             "--kernel", os.path.join(guest, "vmlinuz")])
         self.guest.wait_prompt()
@@ -115,6 +115,17 @@ class NetworkTest:
         status, _ = self.guest.run("tftp -p -l /tmp/note -r written 10.0.2.2")
         expect(not os.path.exists(os.path.join(self.folder, "written")), "the folder was written to")
 
+    def http(self):
+        """The same by HTTP, and a large one."""
+        with open(os.path.join(self.folder, "large"), "wb") as file:
+            file.write(self.server.payload)
+        text = self.check("wget -q -O /tmp/in http://10.0.2.2/large && sha256sum </tmp/in", "wget")
+        expect_equal(text.split()[0], hashlib.sha256(self.server.payload).hexdigest(), "sum")
+        expect_equal(self.check("wget -q -O - http://10.0.2.2/note", "wget"), "from-the-folder",
+                     "the file")
+        status, _ = self.guest.run("wget -q -O /tmp/out http://10.0.2.2/../../etc/passwd")
+        expect(status != 0, "a file outside the folder was given")
+
     def quiet(self):
         """The driver has not complained."""
         status, text = self.guest.run("dmesg | grep -iE 'tx unit hang|transmit queue|netdev watchdog'")
@@ -141,7 +152,7 @@ def main():
     try:
         checks.case("boots to a prompt", test.start)
         if not checks.failed:
-            for name in ("address", "receive", "transmit", "down_and_up", "tftp", "quiet",
+            for name in ("address", "receive", "transmit", "down_and_up", "tftp", "http", "quiet",
                          "power_off"):
                 checks.case(name.replace("_", " "), getattr(test, name))
     finally:

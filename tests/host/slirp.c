@@ -24,6 +24,7 @@ enum {
     ACK = 16,
     GUEST_PORT = 80,
     BULK = 400000,
+    HTTP_BYTES = 200000,
     GUEST_IP = 0x0a00020f,
     HOST_IP = 0x0a000202,
 };
@@ -31,6 +32,7 @@ static const uint8_t guest_mac[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
 
 /* One end of a TCP connection, in the guest. */
 struct tcp {
+    uint16_t active_port; /* the guest has begun it, from there */
     bool is_open, peer_finished;
     uint16_t peer_port;
     uint32_t send_next, acked, receive_next;
@@ -152,7 +154,7 @@ static void send_tcp(struct env *env, uint8_t flags, const uint8_t *payload, siz
     ipv4(env, frame, GUEST_IP, HOST_IP, 6, size_bytes);
     uint8_t *tcp = frame + 34;
     memset(tcp, 0, header);
-    put16(tcp, GUEST_PORT);
+    put16(tcp, env->tcp.active_port ? env->tcp.active_port : GUEST_PORT);
     put16(tcp + 2, env->tcp.peer_port);
     put32(tcp + 4, env->tcp.send_next);
     put32(tcp + 8, env->tcp.receive_next);
@@ -254,6 +256,13 @@ static void take_tcp(struct env *env, const uint8_t *ip, size_t ip_bytes,
     } else {
         assert_true(ip_bytes <= 1500);
         assert_int_equal(sum(tcp, tcp_bytes, start), 0xffff);
+    }
+    assert_int_equal(get32(ip + 12), HOST_IP);
+    if (c->active_port && tcp[13] & SYN) {
+        c->receive_next = get32(tcp + 4) + 1;
+        c->is_open = true;
+        send_tcp(env, ACK, NULL, 0, true);
+        return;
     }
     if (tcp[13] & SYN) {
         c->peer_port = (uint16_t)get16(tcp);
@@ -584,6 +593,67 @@ static void test_hostile_frames(void **state)
     close(fd);
 }
 
+/* The guest fetches a file from 10.0.2.2, with checksums made by itself or left to the card, and
+ * the answer in large packets or not. */
+static void fetch(struct env *env, bool has_offloads)
+{
+    static const char request[] = "GET /file HTTP/1.0\r\n\r\n";
+    const struct net_guest_features features = {
+        .checksum = has_offloads, .tso4 = has_offloads, .tso6 = has_offloads};
+    env->net.set_guest_features(env->net.opaque, &features);
+    env->received_bytes = env->gso_frames = 0;
+    env->tcp =
+        (struct tcp){.active_port = has_offloads ? 4001 : 4000, .peer_port = 80, .send_next = 5000};
+    find_gateway(env);
+    send_tcp(env, SYN, NULL, 0, !has_offloads);
+    for (int i = 0; i < 300 && !env->tcp.is_open; i++)
+        loop_run_once(env->loop, 10);
+    assert_true(env->tcp.is_open);
+    send_tcp(env, ACK, (const uint8_t *)request, sizeof(request) - 1, !has_offloads);
+    for (int i = 0; i < 3000 && !env->tcp.peer_finished; i++)
+        loop_run_once(env->loop, 10);
+    assert_true(env->tcp.peer_finished);
+    assert_true(env->received_bytes > HTTP_BYTES);
+    assert_memory_equal(env->received, "HTTP/1.1 200", 12);
+    const uint8_t *body = env->received + env->received_bytes - HTTP_BYTES;
+    for (size_t i = 0; i < HTTP_BYTES; i++)
+        assert_int_equal(body[i], pattern(i));
+    assert_int_equal(env->gso_frames > 0, has_offloads);
+    send_tcp(env, FIN | ACK, NULL, 0, !has_offloads);
+    for (int i = 0; i < 10; i++)
+        loop_run_once(env->loop, 10);
+}
+
+static void test_http(void **state)
+{
+    struct env *env = *state;
+    struct error err = {0};
+    char folder[] = "/tmp/skep-test-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/file", folder);
+    FILE *file = fopen(path, "we");
+    for (size_t i = 0; i < HTTP_BYTES; i++)
+        fputc(pattern(i), file);
+    fclose(file);
+    env->net.close(env->net.opaque);
+    struct slirp_config config = {.http = folder};
+    bool is_open = slirp_open(&config, env->loop, &env->net, &err);
+    if (is_open) {
+        const struct net_receiver receiver = {receive, env};
+        env->net.set_receiver(env->net.opaque, &receiver);
+        fetch(env, false);
+        fetch(env, true);
+    } else {
+        config.http = NULL;
+        assert_true(slirp_open(&config, env->loop, &env->net, NULL));
+    }
+    unlink(path);
+    rmdir(folder);
+    if (!is_open && strstr(err.cause, "without libmicrohttpd"))
+        skip();
+    assert_true(is_open);
+}
+
 static void must_fail(struct env *env, const struct slirp_forward *forward, enum error_kind kind,
                       const char *where, const char *cause, const char *hint)
 {
@@ -623,6 +693,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_udp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_frames, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_http, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
     };
     return cmocka_run_group_tests_name("slirp", tests, NULL, NULL);

@@ -323,6 +323,16 @@ static bool load_modules(const struct boot_config *config, const struct multiboo
     return true;
 }
 
+/* What a BIOS leaves in its data area: how much memory there is below its extended data area, and
+ * that there is none. Kernels that start processors take their room below from here (Xen). */
+static void put_bios_data(const struct memory_map *map, struct ram *ram)
+{
+    enum { BASE_MEMORY_GPA = 0x413 };
+    uint8_t size_kib[2];
+    le16_put(size_kib, (uint16_t)(memory_map_usable_end(map, 0) >> 10));
+    boot_put(ram, BASE_MEMORY_GPA, size_kib, sizeof(size_kib));
+}
+
 /* 3.2. The descriptor table may lie where the kernel does: it is not to rely on it. */
 static void enter(const struct multiboot_image *image, uint64_t info_gpa, struct x86_state *bsp)
 {
@@ -342,8 +352,10 @@ bool multiboot_load(const struct boot_config *config, struct ram *ram, struct x8
     bool ok = read_image(config, &image, err) && place_modules(config, &image, err) &&
               boot_cmdline_check(config, BOOT_CMDLINE_MAX_BYTES - 1, err) &&
               make_info(config, &image, &info_gpa, &info, err);
-    if (ok)
+    if (ok) {
+        put_bios_data(config->map, ram);
         boot_segments(ram, bsp, BOOT_CS32, false);
+    }
     ok =
         ok && boot_elf_load(config, &image.elf, ram, err) && load_modules(config, &image, ram, err);
     if (ok) {

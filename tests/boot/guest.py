@@ -122,10 +122,11 @@ class Guest:
     def run(self, command, limit_s=None):
         """Runs a shell command in the guest; returns (status, output)."""
         mark = f"end{self.position}x"
-        # The echo of the typed line must not look like the mark itself.
+        # The echo of the typed line must not look like the mark itself. Xen's console ends lines with
+        # two carriage returns.
         telling = f"echo {mark[:3]}''{mark[3:]}=$?"
         self.send(f"{command}; {telling}\n")
-        found = self.wait_for(re.compile(mark.encode() + rb"=(\d+)\r?\n"), limit_s)
+        found = self.wait_for(re.compile(mark.encode() + rb"=(\d+)\r*\n"), limit_s)
         # What is typed before the prompt is there comes twice: by the terminal, then by the shell.
         # A line editor that breaks a long line leaves no whole echo: it is one line then.
         output = found.replace("\r", "").rpartition(telling)[2]

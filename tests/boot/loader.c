@@ -538,6 +538,9 @@ static void test_multiboot_elf(void **state)
     assert_memory_equal(guest(&world, MIB, 0x1800), multiboot_image + 0x1000, 0x1800);
     assert_memory_equal(guest(&world, 0x4000, 0x800), multiboot_image + 0x2800, 0x800);
     assert_int_equal(world.bsp.rip, MIB + 0x40);
+    /* The BIOS data area: no extended one, and the memory below. */
+    assert_int_equal(le16_get(guest(&world, 0x40e, 2)), 0);
+    assert_int_equal(le16_get(guest(&world, 0x413, 2)), 639);
     const uint8_t *info = check_multiboot_entry(&world);
     /* memory, command line, modules, map, loader's name; neither boot device nor anything else */
     assert_int_equal(le32_get(info), 1 << 0 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9);

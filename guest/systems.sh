@@ -1,0 +1,76 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-2-Clause
+#
+# Fetches what tests/boot/systems.py boots beside Linux: memtest86+, iPXE, Xen, and the loaders of the
+# SYSLINUX family, from Debian's packages. They are unpacked, not installed: installed ones would put
+# themselves into the menu of this computer's own boot loader.
+#
+#   guest/systems.sh        makes it unless it is there; prints the folder that holds
+#                           memtest, ipxe.iso, xen, isolinux.bin, ldlinux.c32, mbr.bin, syslinux, and
+#                           extlinux.cpio, an initrd that adds the extlinux program to a guest
+#
+# The folder is $SKEP_HOME/cache/systems, or $XDG_CACHE_HOME/skep/systems (~/.cache/skep/systems).
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+name=systems
+# shellcheck source=guest/common.sh
+. "$here/common.sh"
+recipe=$(cat "$here"/systems.sh "$here"/common.sh | sha256sum | cut -c1-12)
+out=$cache/systems
+stamp=$out/recipe
+
+# The hypervisor that Debian's package of all of Xen depends on.
+xen_package()
+{
+    package=$(apt-cache depends xen-system-amd64 2>/dev/null |
+        sed -n 's/.*Depends: \(xen-hypervisor-[0-9][^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$package" ] || fail "the package xen-system-amd64 is not known here" \
+        "run 'make deps' (it updates the package lists)"
+    printf '%s\n' "$package"
+}
+
+# extlinux runs in the guest, since only that may mount the disk: with the library that it needs.
+pack_extlinux()
+{
+    root=$work/root
+    mkdir -p "$root/bin" "$root/lib64" "$root/lib/x86_64-linux-gnu"
+    cp "$work/all/usr/bin/extlinux" "$root/bin/"
+    cp -L "$work"/all/lib/x86_64-linux-gnu/libc.so.6 "$root/lib/x86_64-linux-gnu/"
+    cp -L "$work"/all/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root/lib64/"
+    pack_root "$work/out/extlinux.cpio"
+}
+
+build()
+{
+    mkdir -p "$cache"
+    work=$(mktemp -d "$cache/systems-new.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' INT TERM
+    for tool in apt-cache apt-get dpkg-deb cpio gunzip; do
+        command -v "$tool" >/dev/null || fail "cannot find $tool" "run 'make deps'"
+    done
+    xen=$(xen_package)
+    packages="memtest86+ ipxe $xen isolinux syslinux syslinux-common extlinux libc6"
+    say "downloading $packages"
+    for package in $packages; do
+        download "$package"
+        unpack "$package" all
+    done
+    mkdir "$work/out"
+    cp "$work"/all/boot/memtest86+x64.bin "$work/out/memtest"
+    gunzip -c "$work"/all/boot/xen-*.gz >"$work/out/xen"
+    cp "$work/all/usr/lib/ipxe/ipxe.iso" "$work/all/usr/lib/ISOLINUX/isolinux.bin" \
+        "$work/all/usr/lib/syslinux/modules/bios/ldlinux.c32" \
+        "$work/all/usr/lib/syslinux/mbr/mbr.bin" "$work/all/usr/bin/syslinux" "$work/out/"
+    pack_extlinux
+    mkdir -p "$out"
+    mv "$work"/out/* "$out/"
+    printf '%s\n' "$recipe" >"$stamp"
+    say "ready in $out"
+}
+
+if [ "$(cat "$stamp" 2>/dev/null)" != "$recipe" ]; then
+    build
+fi
+printf '%s\n' "$out"

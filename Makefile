@@ -41,6 +41,7 @@ run: deps all
 check: deps all
 	@guest/build.sh >/dev/null
 	@guest/drivers.sh >/dev/null
+	@guest/systems.sh >/dev/null
 	@guest/debian.sh >/dev/null
 	@tests/run.py $(BUILD)
 
@@ -55,6 +56,7 @@ sanitize: deps
 	@ninja -C build-sanitize --quiet
 	@guest/build.sh >/dev/null
 	@guest/drivers.sh >/dev/null
+	@guest/systems.sh >/dev/null
 	@tests/run.py build-sanitize --no-suite slow --no-suite debian --no-suite plain
 
 bench: deps all

@@ -7,17 +7,15 @@ SeaBIOS, from an EFI system partition under OVMF; reboots, boot order.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 from check import Checks, expect, expect_equal
 from guest import Guest
+from terminal import LIMIT_S, Screen, says, to_prompt
 
-LIMIT_S = 280
 RESCUE = "/usr/lib/grub-rescue"
 SECTOR = 512
 FIRST_SECTOR = 2048
@@ -46,83 +44,6 @@ class Place:
 
     def start(self, *options):
         return [self.skep, "run", "--engine", "soft", "-m", "256M", "--net", "none", *options]
-
-
-class Screen(Guest):
-    """What SeaBIOS' serial console draws: cells that have changed, wherever they are."""
-
-    COLUMNS, ROWS = 80, 25
-    TOKEN = re.compile(rb"\x1b\[([0-9;?]*)([a-zA-Z])|\x1b[^\[]|[^\x1b]|\x1b\Z|\x1b\[[0-9;?]*\Z")
-
-    def __init__(self, command, limit_s=LIMIT_S):
-        super().__init__(command, limit_s)
-        self.drawn = 0
-        self.clear()
-
-    def clear(self):
-        self.cells = [[" "] * self.COLUMNS for _ in range(self.ROWS)]
-        self.row = self.column = 0
-
-    def put(self, byte):
-        if byte == b"\r":
-            self.column = 0
-        elif byte == b"\n":
-            self.row += 1
-        elif byte == b"\b":
-            self.column = max(0, self.column - 1)
-        elif byte >= b" " and self.column < self.COLUMNS:
-            self.cells[self.row][self.column] = byte.decode("latin-1")
-            self.column += 1
-        while self.row >= self.ROWS:
-            self.cells = self.cells[1:] + [[" "] * self.COLUMNS]
-            self.row -= 1
-
-    def draw(self):
-        """All that has come since, but for the start of a sequence that is not whole."""
-        for token in self.TOKEN.finditer(self.seen, self.drawn):
-            text = token.group()
-            if text[:1] == b"\x1b" and token.end() == len(self.seen) and not token.group(2):
-                break
-            self.drawn = token.end()
-            if text == b"\x1bc" or (token.group(2) == b"J" and token.group(1) == b"2"):
-                self.clear()
-            elif token.group(2) == b"H":
-                place = [int(n or 1) for n in (token.group(1) + b";").split(b";")[:2]]
-                self.row, self.column = min(place[0], self.ROWS) - 1, place[1] - 1
-            elif text[:1] != b"\x1b":
-                self.put(text)
-
-    def wait(self, text):
-        """Until the text is on the screen."""
-        end = time.monotonic() + self.limit_s
-        while True:
-            self.draw()
-            lines = ["".join(line) for line in self.cells]
-            if any(text in line for line in lines):
-                return
-            if time.monotonic() > end or not self.read_some(0.2):
-                self.fail(f"no '{text}' on the screen:\n" + "\n".join(lines))
-
-    def type(self, command):
-        """A command at GRUB's prompt: each character when the last one is there, since the BIOS
-        keeps few."""
-        for i, character in enumerate(command):
-            self.send(character)
-            self.wait("grub> " + command[:i + 1])
-        self.send("\r")
-
-
-def to_prompt(screen):
-    """From GRUB's menu to its prompt."""
-    screen.wait("GNU GRUB")
-    screen.send("c")
-    screen.wait("grub>")
-
-
-def says(screen, word):
-    """GRUB does what it is told."""
-    screen.type(f"echo said-\"{word}\"")
-    screen.wait(f"said-{word}")
 
 
 def disk(place):

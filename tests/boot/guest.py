@@ -145,3 +145,37 @@ class Guest:
     def terminate(self):
         """As a person's Ctrl-C would."""
         self.process.send_signal(signal.SIGTERM)
+
+
+class Machine(Guest):
+    """A guest that verbs of skep reach by a control socket in a folder. It can be saved, and go on as
+    another process."""
+
+    def __init__(self, skep, folder, engine, options, limit_s=300):
+        self.skep, self.folder = skep, folder
+        self.socket = os.path.join(folder, "control")
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)  # of a machine that was killed
+        self.control = ["--control", "unix:" + self.socket, "--engine"]
+        super().__init__([skep, "run", *self.control, engine, *options], limit_s)
+
+    def verb(self, *words):
+        """A command of skep for this machine, which may have only just begun."""
+        while self.process.poll() is None and not os.path.exists(self.socket):
+            self.read_some(0.1)
+        done = subprocess.run([self.skep, words[0], self.socket, *words[1:]], text=True, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self.limit_s)
+        if done.returncode:
+            self.fail(f"skep {words[0]}: {done.stdout}")
+
+    def go_on(self, engine):
+        """Saves the machine, ends it, and restores it with an engine. What was on the console and not
+        waited for stays."""
+        file = os.path.join(self.folder, "saved")
+        self.verb("save", "--stop", file)
+        if self.wait_exit():
+            self.fail("it did not end well when it was saved")
+        self.__exit__()
+        seen, position = self.seen, self.position
+        super().__init__([self.skep, "run", "--restore", file, *self.control, engine], self.limit_s)
+        self.seen, self.position = seen, position

@@ -18,13 +18,12 @@
 #include "host/tty.h"
 #include "machine/drives.h"
 #include "machine/machine_internal.h"
+#include "machine/net_rom.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { NET_ROM_MAX_BYTES = 1 << 20 };
 
 static bool open_disks(struct machine *machine, struct error *err)
 {
@@ -259,23 +258,6 @@ static bool plug_virtio_net(struct machine *machine, unsigned net, const struct 
     return device && q35_plug(machine->board, place, device, err);
 }
 
-/* iPXE for BIOS and UEFI, of Debian's package. It has none for the 82545EM. */
-static void *read_boot_rom(const struct machine *machine, size_t *size_bytes)
-{
-    static const char path[] = "/usr/lib/ipxe/qemu/efi-e1000e.rom";
-    FILE *file = fopen(path, "re");
-    uint8_t *bytes = malloc(NET_ROM_MAX_BYTES);
-    *size_bytes = file && bytes ? fread(bytes, 1, NET_ROM_MAX_BYTES, file) : 0;
-    if (file)
-        fclose(file);
-    if (*size_bytes)
-        return bytes;
-    free(bytes);
-    log_write(machine->log, LOG_INFO, "network",
-              "%s is not there (package ipxe-qemu): firmware may not boot from this card", path);
-    return NULL;
-}
-
 static bool plug_e1000(struct machine *machine, unsigned net, const struct q35_place *place,
                        struct error *err)
 {
@@ -291,13 +273,11 @@ static bool plug_e1000(struct machine *machine, unsigned net, const struct q35_p
         .loop = machine->loop,
         .log = machine->log,
         .backend = machine->backends.net[net],
+        .rom = place->rom,
+        .rom_bytes = place->rom_bytes,
     };
     choose_mac(&machine->config.nets[net], net, config.mac);
-    void *rom = NULL;
-    if (is_e1000e && machine->config.rom)
-        config.rom = rom = read_boot_rom(machine, &config.rom_bytes);
     struct e1000 *e1000 = e1000_create(&config, err);
-    free(rom);
     if (!e1000)
         return false;
     q35_adopt(machine->board, place, e1000_ops_of(config.model), e1000);
@@ -308,10 +288,13 @@ static bool plug_nets(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config.net_count; i++) {
         const struct machine_net *net = &machine->config.nets[i];
-        const struct q35_place place = place_of(machine, net->devfn, Q35_NET, i);
+        struct q35_place place = place_of(machine, net->devfn, Q35_NET, i);
+        void *rom = net_rom_read(machine, net->model, &place.rom_bytes);
+        place.rom = rom;
         bool is_plugged = net->model == MACHINE_NET_VIRTIO
                               ? plug_virtio_net(machine, i, &place, err)
                               : plug_e1000(machine, i, &place, err);
+        free(rom);
         if (!is_plugged)
             return false;
     }

@@ -585,8 +585,12 @@ bool q35_plug(struct q35 *board, const struct q35_place *place, struct virtio_de
               struct error *err)
 {
     assert(board->virtio_count < DEVICES_MAX);
-    const struct virtio_pci_config config = {
-        .pci = place->pci, .slot = place->slot, .function = place->function, .msi = place->msi};
+    const struct virtio_pci_config config = {.pci = place->pci,
+                                             .slot = place->slot,
+                                             .function = place->function,
+                                             .msi = place->msi,
+                                             .rom = place->rom,
+                                             .rom_bytes = place->rom_bytes};
     struct virtio_pci *virtio = virtio_pci_create(&config, device, err);
     if (!virtio)
         return false;

@@ -54,6 +54,8 @@ struct q35_place {
     struct pci_bus *pci;
     unsigned slot, function;
     struct msi_sink msi;
+    const void *rom; /* what is put there gets a copy as its expansion ROM; NULL: none */
+    size_t rom_bytes;
 };
 
 /* On any thread, also with a device's lock held. */

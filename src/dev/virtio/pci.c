@@ -483,7 +483,7 @@ static bool create_function(struct virtio_pci *pci, const struct virtio_pci_conf
                                        .opaque = pci,
                                        .mapped = registers_mapped,
                                        .unmapped = registers_unmapped});
-    return true;
+    return !config->rom || pci_function_rom(pci->function, config->rom, config->rom_bytes, err);
 }
 
 static void virtio_pci_destroy(void *opaque)

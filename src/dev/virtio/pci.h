@@ -20,6 +20,8 @@ struct virtio_pci_config {
     struct pci_bus *pci;
     unsigned slot, function;
     struct msi_sink msi;
+    const void *rom; /* a copy is its expansion ROM; NULL: none */
+    size_t rom_bytes;
 };
 
 /* Takes the device over, also on failure (it is then destroyed). */

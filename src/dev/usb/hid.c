@@ -4,6 +4,8 @@
  */
 #include "dev/usb/hid_internal.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { /* bmRequestType and bRequest, 7.1 and 7.2 */
@@ -34,19 +36,51 @@ static void on_idle(void *opaque)
     usb_device_unlock(hid->device);
 }
 
-bool hid_init(struct hid *hid, const struct hid_type *type, struct clock *clock)
+void hid_destroy(void *self)
 {
-    hid->type = type;
-    hid->clock = clock;
-    hid->timer = clock_timer_open(clock, on_idle, hid);
-    hid_reset(hid);
-    return hid->timer;
-}
-
-void hid_free(struct hid *hid)
-{
+    struct hid *hid = self;
     if (hid->timer)
         clock_timer_close(hid->timer);
+    free(hid);
+}
+
+struct hid *hid_create(const struct hid_type *type, struct clock *clock, struct error *err)
+{
+    struct hid *hid = calloc(1, type->size_bytes);
+    const struct usb_device_config config = {
+        .ops = type->ops,
+        .self = hid,
+        .speed = USB_FULL,
+        .device = type->device_descriptor,
+        .configuration = type->configuration,
+        .configuration_bytes = type->configuration_bytes,
+        .strings = {"skep", type->ops->name},
+        .can_wake = true,
+    };
+    if (hid) {
+        hid->type = type;
+        hid->clock = clock;
+        hid->timer = clock_timer_open(clock, on_idle, hid);
+        hid_reset(hid);
+    }
+    if (!hid || !hid->timer)
+        error_errno(err, "cannot create device", type->ops->name, ENOMEM);
+    else
+        hid->device = usb_device_create(&config, err);
+    if (hid && hid->device)
+        return hid;
+    if (hid)
+        hid_destroy(hid);
+    return NULL;
+}
+
+bool hid_is_listening(void *opaque)
+{
+    struct hid *hid = opaque;
+    usb_device_lock(hid->device);
+    bool is_asked = hid->is_asked;
+    usb_device_unlock(hid->device);
+    return is_asked;
 }
 
 void hid_reset(struct hid *hid)
@@ -118,9 +152,10 @@ static enum usb_status class_out(struct hid *hid, const struct usb_setup *setup,
     }
 }
 
-enum usb_status hid_request(struct hid *hid, const struct usb_setup *setup, uint8_t *data,
+enum usb_status hid_request(void *self, const struct usb_setup *setup, uint8_t *data,
                             size_t *size_bytes)
 {
+    struct hid *hid = self;
     const unsigned get = 6;
     if (setup->index)
         return USB_STALL; /* there is only interface 0 */
@@ -134,8 +169,9 @@ enum usb_status hid_request(struct hid *hid, const struct usb_setup *setup, uint
     }
 }
 
-enum usb_status hid_transfer(struct hid *hid, struct usb_transfer *transfer)
+enum usb_status hid_transfer(void *self, struct usb_transfer *transfer)
 {
+    struct hid *hid = self;
     uint8_t bytes[HID_REPORT_MAX_BYTES];
     hid->is_asked = true;
     if (!hid->type->advance(hid) && !hid->is_due) {
@@ -150,9 +186,11 @@ enum usb_status hid_transfer(struct hid *hid, struct usb_transfer *transfer)
     return transfer->size_bytes < hid->type->report_bytes ? USB_BABBLE : USB_OK;
 }
 
-void hid_stopped(struct hid *hid)
+void hid_stopped(void *self, uint8_t endpoint)
 {
-    hid->is_asked = false;
+    struct hid *hid = self;
+    if (endpoint == HID_ENDPOINT)
+        hid->is_asked = false;
 }
 
 void hid_save(const struct hid *hid, struct save *save)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * What HID devices share: class requests, reports on the interrupt endpoint, the idle rate. A
- * device embeds a struct hid and offers reports. Everything with the device's lock held.
+ * device begins with a struct hid and offers reports; what it does as all do, its usb_device_ops
+ * have from here. Everything with the device's lock held.
  */
 #ifndef SKEP_DEV_USB_HID_INTERNAL_H
 #define SKEP_DEV_USB_HID_INTERNAL_H
@@ -18,6 +19,10 @@ enum { /* descriptor types, 7.1 */
 struct hid;
 
 struct hid_type {
+    const struct usb_device_ops *ops;
+    size_t size_bytes; /* of the device, which begins with a struct hid */
+    const uint8_t *device_descriptor, *configuration;
+    size_t configuration_bytes;
     const uint8_t *report_descriptor;
     size_t report_descriptor_bytes;
     const uint8_t *hid_descriptor; /* inside the configuration; 9 bytes */
@@ -42,14 +47,18 @@ struct hid {
     uint64_t reported_ns;      /* when the last report went out */
 };
 
-/* False: out of memory. */
-bool hid_init(struct hid *hid, const struct hid_type *type, struct clock *clock);
-void hid_free(struct hid *hid);
+/* A device of this type, all zero but for its struct hid. NULL and `err` filled on failure. */
+struct hid *hid_create(const struct hid_type *type, struct clock *clock, struct error *err);
 void hid_reset(struct hid *hid);
-enum usb_status hid_request(struct hid *hid, const struct usb_setup *setup, uint8_t *data,
+bool hid_is_listening(void *opaque); /* struct input_device's, without the lock */
+
+/* Of struct usb_device_ops; `self` is the device. */
+enum usb_status hid_request(void *self, const struct usb_setup *setup, uint8_t *data,
                             size_t *size_bytes);
-enum usb_status hid_transfer(struct hid *hid, struct usb_transfer *transfer);
-void hid_stopped(struct hid *hid);
+enum usb_status hid_transfer(void *self, struct usb_transfer *transfer);
+void hid_stopped(void *self, uint8_t endpoint);
+void hid_destroy(void *self);
+
 void hid_save(const struct hid *hid, struct save *save);
 void hid_load(struct hid *hid, struct load *load);
 

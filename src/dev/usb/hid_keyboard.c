@@ -6,8 +6,6 @@
  */
 #include "dev/usb/hid_internal.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -135,15 +133,6 @@ static void input_key(void *opaque, unsigned key, bool is_down)
     usb_device_unlock(keyboard->hid.device);
 }
 
-static bool is_listening(void *opaque)
-{
-    struct keyboard *keyboard = opaque;
-    usb_device_lock(keyboard->hid.device);
-    bool is_asked = keyboard->hid.is_asked;
-    usb_device_unlock(keyboard->hid.device);
-    return is_asked;
-}
-
 /* ---- struct hid_type ---- */
 
 static bool keyboard_advance(struct hid *hid)
@@ -188,35 +177,7 @@ static enum usb_status keyboard_output(struct hid *hid, const uint8_t *bytes, si
     return USB_OK;
 }
 
-static const struct hid_type type = {
-    .report_descriptor = report_descriptor,
-    .report_descriptor_bytes = sizeof(report_descriptor),
-    .hid_descriptor = configuration + HID_DESCRIPTOR_AT,
-    .report_bytes = 8,
-    .advance = keyboard_advance,
-    .report = keyboard_report,
-    .output = keyboard_output,
-    .has_protocol = true,
-};
-
 /* ---- struct usb_device_ops ---- */
-
-static enum usb_status keyboard_request(void *self, const struct usb_setup *setup, uint8_t *data,
-                                        size_t *size_bytes)
-{
-    return hid_request(&((struct keyboard *)self)->hid, setup, data, size_bytes);
-}
-
-static enum usb_status keyboard_transfer(void *self, struct usb_transfer *transfer)
-{
-    return hid_transfer(&((struct keyboard *)self)->hid, transfer);
-}
-
-static void keyboard_stopped(void *self, uint8_t endpoint)
-{
-    if (endpoint == HID_ENDPOINT)
-        hid_stopped(&((struct keyboard *)self)->hid);
-}
 
 static void keyboard_reset(void *self)
 {
@@ -265,52 +226,43 @@ static bool keyboard_load(void *self, struct load *load, uint32_t version)
     return !load->failed;
 }
 
-static void keyboard_destroy(void *self)
-{
-    struct keyboard *keyboard = self;
-    hid_free(&keyboard->hid);
-    free(keyboard);
-}
-
 static const struct usb_device_ops ops = {
     .name = "USB keyboard",
     .version = 1,
-    .request = keyboard_request,
-    .transfer = keyboard_transfer,
-    .stopped = keyboard_stopped,
+    .request = hid_request,
+    .transfer = hid_transfer,
+    .stopped = hid_stopped,
     .reset = keyboard_reset,
     .save = keyboard_save,
     .load = keyboard_load,
-    .destroy = keyboard_destroy,
+    .destroy = hid_destroy,
+};
+
+static const struct hid_type type = {
+    .ops = &ops,
+    .size_bytes = sizeof(struct keyboard),
+    .device_descriptor = device_descriptor,
+    .configuration = configuration,
+    .configuration_bytes = sizeof(configuration),
+    .report_descriptor = report_descriptor,
+    .report_descriptor_bytes = sizeof(report_descriptor),
+    .hid_descriptor = configuration + HID_DESCRIPTOR_AT,
+    .report_bytes = 8,
+    .advance = keyboard_advance,
+    .report = keyboard_report,
+    .output = keyboard_output,
+    .has_protocol = true,
 };
 
 struct usb_device *usb_keyboard_create(struct clock *clock, struct input_device *input,
                                        struct error *err)
 {
-    struct usb_device_config config = {
-        .ops = &ops,
-        .speed = USB_FULL,
-        .device = device_descriptor,
-        .configuration = configuration,
-        .configuration_bytes = sizeof(configuration),
-        .strings = {"skep", "USB keyboard"},
-        .can_wake = true,
-    };
-    struct keyboard *keyboard = calloc(1, sizeof(*keyboard));
-    if (!keyboard || !hid_init(&keyboard->hid, &type, clock)) {
-        free(keyboard);
-        error_errno(err, "cannot create device", ops.name, ENOMEM);
+    struct hid *hid = hid_create(&type, clock, err);
+    if (!hid)
         return NULL;
-    }
-    config.self = keyboard;
-    keyboard->hid.device = usb_device_create(&config, err);
-    if (!keyboard->hid.device) {
-        keyboard_destroy(keyboard);
-        return NULL;
-    }
     *input =
-        (struct input_device){.key = input_key, .is_listening = is_listening, .opaque = keyboard};
-    return keyboard->hid.device;
+        (struct input_device){.key = input_key, .is_listening = hid_is_listening, .opaque = hid};
+    return hid->device;
 }
 
 unsigned usb_keyboard_leds(struct usb_device *device)

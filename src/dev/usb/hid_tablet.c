@@ -5,10 +5,6 @@
  */
 #include "dev/usb/hid_internal.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
 enum { QUEUE_STATES = 32, REPORT_BYTES = 7, BUTTONS = 0x1f, WHEEL_MAX = 127 };
 
 static const uint8_t report_descriptor[] =
@@ -118,15 +114,6 @@ static void input_pointer(void *opaque, const struct input_pointer *pointer)
     usb_device_unlock(tablet->hid.device);
 }
 
-static bool is_listening(void *opaque)
-{
-    struct tablet *tablet = opaque;
-    usb_device_lock(tablet->hid.device);
-    bool is_asked = tablet->hid.is_asked;
-    usb_device_unlock(tablet->hid.device);
-    return is_asked;
-}
-
 /* ---- struct hid_type ---- */
 
 static bool tablet_advance(struct hid *hid)
@@ -153,33 +140,7 @@ static void tablet_report(const struct hid *hid, uint8_t *bytes)
     bytes[6] = (uint8_t)now->pan;
 }
 
-static const struct hid_type type = {
-    .report_descriptor = report_descriptor,
-    .report_descriptor_bytes = sizeof(report_descriptor),
-    .hid_descriptor = configuration + HID_DESCRIPTOR_AT,
-    .report_bytes = REPORT_BYTES,
-    .advance = tablet_advance,
-    .report = tablet_report,
-};
-
 /* ---- struct usb_device_ops ---- */
-
-static enum usb_status tablet_request(void *self, const struct usb_setup *setup, uint8_t *data,
-                                      size_t *size_bytes)
-{
-    return hid_request(&((struct tablet *)self)->hid, setup, data, size_bytes);
-}
-
-static enum usb_status tablet_transfer(void *self, struct usb_transfer *transfer)
-{
-    return hid_transfer(&((struct tablet *)self)->hid, transfer);
-}
-
-static void tablet_stopped(void *self, uint8_t endpoint)
-{
-    if (endpoint == HID_ENDPOINT)
-        hid_stopped(&((struct tablet *)self)->hid);
-}
 
 static void tablet_reset(void *self)
 {
@@ -237,52 +198,41 @@ static bool tablet_load(void *self, struct load *load, uint32_t version)
     return !load->failed;
 }
 
-static void tablet_destroy(void *self)
-{
-    struct tablet *tablet = self;
-    hid_free(&tablet->hid);
-    free(tablet);
-}
-
 static const struct usb_device_ops ops = {
     .name = "USB tablet",
     .version = 1,
-    .request = tablet_request,
-    .transfer = tablet_transfer,
-    .stopped = tablet_stopped,
+    .request = hid_request,
+    .transfer = hid_transfer,
+    .stopped = hid_stopped,
     .reset = tablet_reset,
     .save = tablet_save,
     .load = tablet_load,
-    .destroy = tablet_destroy,
+    .destroy = hid_destroy,
+};
+
+static const struct hid_type type = {
+    .ops = &ops,
+    .size_bytes = sizeof(struct tablet),
+    .device_descriptor = device_descriptor,
+    .configuration = configuration,
+    .configuration_bytes = sizeof(configuration),
+    .report_descriptor = report_descriptor,
+    .report_descriptor_bytes = sizeof(report_descriptor),
+    .hid_descriptor = configuration + HID_DESCRIPTOR_AT,
+    .report_bytes = REPORT_BYTES,
+    .advance = tablet_advance,
+    .report = tablet_report,
 };
 
 struct usb_device *usb_tablet_create(struct clock *clock, struct input_device *input,
                                      struct error *err)
 {
-    struct usb_device_config config = {
-        .ops = &ops,
-        .speed = USB_FULL,
-        .device = device_descriptor,
-        .configuration = configuration,
-        .configuration_bytes = sizeof(configuration),
-        .strings = {"skep", "USB tablet"},
-        .can_wake = true,
-    };
-    struct tablet *tablet = calloc(1, sizeof(*tablet));
-    if (!tablet || !hid_init(&tablet->hid, &type, clock)) {
-        free(tablet);
-        error_errno(err, "cannot create device", ops.name, ENOMEM);
+    struct hid *hid = hid_create(&type, clock, err);
+    if (!hid)
         return NULL;
-    }
-    config.self = tablet;
-    tablet->hid.device = usb_device_create(&config, err);
-    if (!tablet->hid.device) {
-        tablet_destroy(tablet);
-        return NULL;
-    }
     *input = (struct input_device){.pointer = input_pointer,
                                    .takes_absolute = true,
-                                   .is_listening = is_listening,
-                                   .opaque = tablet};
-    return tablet->hid.device;
+                                   .is_listening = hid_is_listening,
+                                   .opaque = hid};
+    return hid->device;
 }

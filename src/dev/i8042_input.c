@@ -5,6 +5,8 @@
  */
 #include "dev/i8042.h"
 
+#include <limits.h>
+
 enum { KEY_KPDOT = 83, KEY_F13 = 183, KEY_F23 = 193 };
 
 /* Keys beyond KEY_KPDOT; up to there Linux's numbers are the codes of set 1. */
@@ -39,7 +41,8 @@ static void input_key(void *opaque, unsigned key, bool is_down)
 
 static void input_pointer(void *opaque, const struct input_pointer *pointer)
 {
-    i8042_mouse(opaque, pointer->dx, pointer->dy, -pointer->wheel_up, pointer->buttons);
+    const int wheel_down = pointer->wheel_up < -INT_MAX ? INT_MAX : -pointer->wheel_up;
+    i8042_mouse(opaque, pointer->dx, pointer->dy, wheel_down, pointer->buttons);
 }
 
 struct input_device i8042_input(struct i8042 *kbc)

@@ -4,6 +4,8 @@
 
 #include "dev/i8042.h"
 
+#include <limits.h>
+
 struct fixture {
     struct bus *bus;
     struct wire keyboard, mouse;
@@ -466,6 +468,11 @@ static void test_input_pointer(void **state)
     const uint8_t packet[] = {0x2c, 3, (uint8_t)-4, 0xff};
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(aux(f), packet[i]);
+    device.pointer(device.opaque,
+                   &(struct input_pointer){.wheel_up = INT_MIN, .buttons = INPUT_MIDDLE});
+    const uint8_t down[] = {0x0c, 0, 0, 127};
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(aux(f), down[i]);
 }
 
 static void test_save_and_load(void **state)

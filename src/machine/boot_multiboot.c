@@ -333,11 +333,13 @@ static void put_bios_data(const struct memory_map *map, struct ram *ram)
     boot_put(ram, BASE_MEMORY_GPA, size_kib, sizeof(size_kib));
 }
 
-/* 3.2. The descriptor table may lie where the kernel does: it is not to rely on it. */
+/* 3.2. The descriptor table may lie where the kernel does: it is not to rely on it. The interrupt
+ * table is as a BIOS leaves it: who goes to real mode finds the vectors there that it has put. */
 static void enter(const struct multiboot_image *image, uint64_t info_gpa, struct x86_state *bsp)
 {
-    enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4 };
+    enum { CR0_PE = 1 << 0, CR0_ET = 1 << 4, REAL_VECTORS_LIMIT = 0x3ff };
     bsp->cr0 = CR0_ET | CR0_PE;
+    bsp->idtr = (struct x86_table){0, REAL_VECTORS_LIMIT};
     bsp->rip = image->entry;
     bsp->gpr[RAX] = ENTRY_MAGIC;
     bsp->gpr[RBX] = info_gpa;

@@ -506,6 +506,8 @@ static const uint8_t *check_multiboot_entry(const struct world *world)
     assert_int_equal(bsp->cr0 & 0x80000001, 1);
     assert_int_equal(bsp->rflags & (1 << 17 | 1 << 9), 0);
     assert_int_equal(bsp->efer, 0);
+    assert_int_equal(bsp->idtr.base, 0); /* for those that go to real mode: as a BIOS has it */
+    assert_int_equal(bsp->idtr.limit, 0x3ff);
     const struct x86_segment *code = &bsp->segment[SEG_CS];
     assert_int_equal(code->base, 0);
     assert_int_equal(code->limit, 0xffffffff);

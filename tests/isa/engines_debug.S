@@ -297,7 +297,9 @@ debug_int1_7:
         end     debug_int1, 0, "level 0 is emulated, without INT1"
 
 /* SDM 3A 6.8.3: after MOV SS and POP SS an instruction breakpoint is passed over, data breakpoints
- * wait for the next instruction; when that raises, they come at the handler. Not after LSS. */
+ * wait for the next instruction; when that raises, they come at the handler. Not after LSS. AMD's
+ * processors do take the instruction breakpoint: on Intel's the program reports what the handler
+ * would. */
         program debug_shadow, LONG
         debug_handler debug_shadow
         movl    $KERNEL_SS, DATA
@@ -315,7 +317,14 @@ debug_shadow_1:
         movw    DATA, %ss
         .byte   0xf1    /* one #DB for both */
 debug_shadow_8:
-        movl    $KERNEL_SS, %ecx
+        xorl    %eax, %eax
+        cpuid
+        cmpl    $0x68747541, %ebx /* "Auth" */
+        je      1f
+        out     $AT(debug_shadow, debug_shadow_2)
+        out     $2
+        out     $0
+1:      movl    $KERNEL_SS, %ecx
         movl    %ecx, %ss
 debug_shadow_2:
         nop
@@ -336,7 +345,8 @@ debug_shadow_7:
         out     $0x600d
         expect  debug_shadow
         .long   HIT(debug_shadow, debug_shadow_1, 1), KERNEL + 3 * 16 - CODE, 1, 0, VECTOR_TAG | 3
-        .long   HIT(debug_shadow, debug_shadow_8, 1), HIT(debug_shadow, debug_shadow_3, 4), HIT(debug_shadow, debug_shadow_4, BS)
+        .long   HIT(debug_shadow, debug_shadow_8, 1), HIT(debug_shadow, debug_shadow_2, 2)
+        .long   HIT(debug_shadow, debug_shadow_3, 4), HIT(debug_shadow, debug_shadow_4, BS)
         .long   HIT(debug_shadow, debug_shadow_5, BS), HIT(debug_shadow, debug_shadow_6, BS)
         .long   HIT(debug_shadow, debug_shadow_7, BS), 0x600d
         end     debug_shadow, 0, "level 0 is emulated, without INT3 at level 0"

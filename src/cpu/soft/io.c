@@ -185,6 +185,7 @@ bool bind_io(const struct insn *insn, struct op *op)
     case ZYDIS_MNEMONIC_OUT:
         op->fn = insn->form == FORM_IR ? out_imm : out_dx;
         op->size_bytes = (uint8_t)(insn->operands[1].size / 8);
+        op->flags |= OP_ENDS_BLOCK;
         return true;
     case ZYDIS_MNEMONIC_INSB:
     case ZYDIS_MNEMONIC_INSW:

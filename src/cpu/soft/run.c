@@ -216,13 +216,15 @@ static bool is_branch_taken(const struct cpu *cpu, const struct block *block, ui
 
 /* One instruction by itself: in a shadow, to be trapped after, or where breakpoints may be. The
  * trap of an instruction that begins the shadow of MOV SS is lost, its breakpoints wait; a MOV SS
- * in that shadow begins no other (SDM 3A 6.8.3). */
+ * in that shadow begins no other (SDM 3A 6.8.3). Intel's processors pass over an instruction
+ * breakpoint there, too; AMD's do not. */
 static enum action step_and_trap(struct cpu *cpu)
 {
     bool in_mov_ss = cpu->mov_ss_shadow;
+    bool is_passed_over = in_mov_ss && !cpu->system->features.is_amd;
     if (debugger_breaks_here(cpu)) /* while the shadow is still there */
         return ACTION_DEBUG;
-    if (!(cpu->rflags & RFLAGS_RF) && !in_mov_ss && debug_break(cpu))
+    if (!(cpu->rflags & RFLAGS_RF) && !is_passed_over && debug_break(cpu))
         return ACTION_AGAIN;
     uint64_t rip = cpu->rip;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;

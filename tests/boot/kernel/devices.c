@@ -240,6 +240,17 @@ static void test_levels(void)
     line(14, false);
 }
 
+/* An interrupt that an instruction raises comes before the next one. */
+static void test_at_once(void)
+{
+    irq_pin = 14;
+    lowers_after = 1;
+    route(14, LEVEL | 0x77, my_id());
+    __asm__ volatile("sti; nop; outb %b0, %w1; cli" : : "a"(1), "d"(0x200e) : "memory");
+    check_equal(irqs, 1, "an interrupt comes right behind the OUT that raises it");
+    irqs = last_vector = 0;
+}
+
 static void test_directed_eoi(void)
 {
     if (!(apic_read(APIC_VERSION) >> 24 & 1))
@@ -302,6 +313,7 @@ void test_ioapic(void)
     count_irqs(1, "a logical destination");
     route(15, MASK, 0);
     test_levels();
+    test_at_once();
     test_directed_eoi();
     route(14, MASK, 0);
 }

@@ -268,7 +268,7 @@ static const struct {
     {"ids", test_ids},         {"smp", test_smp},         {"init", test_init},
     {"clock", test_clock},     {"lock", test_lock},       {"barrier", test_barrier},
     {"message", test_message}, {"store", test_store},     {"iriw", test_iriw},
-    {"compare", test_compare},
+    {"mmio", test_mmio},       {"paging", test_paging},   {"compare", test_compare},
 };
 
 /* Whether the words behind the first, the kernel's name, have this one; or there is none, which is

@@ -192,6 +192,8 @@ void test_init(void);
 void test_loader(void);
 void test_devices(void);
 void test_clock(void);
+void test_mmio(void);
+void test_paging(void);
 void test_compare(void); /* only when it is named: waits for input */
 /* litmus.c: only with four processors or more */
 void test_lock(void);

@@ -81,9 +81,11 @@ static void flags_of(const ZydisDecodedInstruction *info, unsigned count, uint16
 }
 
 /* Instructions that may look at all flags in a way that the tables don't tell: by entering a
- * handler of the guest's, or storing them. */
+ * handler of the guest's, or storing them; IRET does where it goes back to another task. */
 static bool sees_flags(const ZydisDecodedInstruction *info)
 {
+    if (info->mnemonic == ZYDIS_MNEMONIC_IRET || info->mnemonic == ZYDIS_MNEMONIC_IRETD)
+        return true;
     switch (info->meta.category) {
     case ZYDIS_CATEGORY_INTERRUPT:
     case ZYDIS_CATEGORY_SYSCALL:

@@ -7,7 +7,7 @@
 #
 #   guest/systems.sh        makes it unless it is there; prints the folder that holds
 #                           memtest, ipxe.iso, xen, isolinux.bin, ldlinux.c32, mbr.bin, syslinux, and
-#                           extlinux.cpio, an initrd that adds the extlinux program to a guest
+#                           programs.cpio, an initrd that adds extlinux and ethtool to a guest
 #
 # The folder is $SKEP_HOME/cache/systems, or $XDG_CACHE_HOME/skep/systems (~/.cache/skep/systems).
 set -eu
@@ -30,15 +30,18 @@ xen_package()
     printf '%s\n' "$package"
 }
 
-# extlinux runs in the guest, since only that may mount the disk: with the library that it needs.
-pack_extlinux()
+# Programs that only a guest can use, extlinux since it mounts the disk: with the libraries that they need.
+pack_programs()
 {
-    root=$work/root
-    mkdir -p "$root/bin" "$root/lib64" "$root/lib/x86_64-linux-gnu"
-    cp "$work/all/usr/bin/extlinux" "$root/bin/"
-    cp -L "$work"/all/lib/x86_64-linux-gnu/libc.so.6 "$root/lib/x86_64-linux-gnu/"
-    cp -L "$work"/all/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root/lib64/"
-    pack_root "$work/out/extlinux.cpio"
+    root=$work/root libraries=lib/x86_64-linux-gnu
+    mkdir -p "$root/bin" "$root/lib64" "$root/$libraries"
+    cp "$work/all/usr/bin/extlinux" "$work/all/sbin/ethtool" "$root/bin/"
+    for library in libc.so.6 libm.so.6 libmnl.so.0; do
+        cp -L "$work/all/$libraries/$library" "$root/$libraries/" 2>/dev/null ||
+            cp -L "$work/all/usr/$libraries/$library" "$root/$libraries/"
+    done
+    cp -L "$work/all/$libraries/ld-linux-x86-64.so.2" "$root/lib64/"
+    pack_root "$work/out/programs.cpio"
 }
 
 build()
@@ -51,7 +54,7 @@ build()
         command -v "$tool" >/dev/null || fail "cannot find $tool" "run 'make deps'"
     done
     xen=$(xen_package)
-    packages="memtest86+ ipxe $xen isolinux syslinux syslinux-common extlinux libc6"
+    packages="memtest86+ ipxe $xen isolinux syslinux syslinux-common extlinux ethtool libmnl0 libc6"
     say "downloading $packages"
     for package in $packages; do
         download "$package"
@@ -63,7 +66,7 @@ build()
     cp "$work/all/usr/lib/ipxe/ipxe.iso" "$work/all/usr/lib/ISOLINUX/isolinux.bin" \
         "$work/all/usr/lib/syslinux/modules/bios/ldlinux.c32" \
         "$work/all/usr/lib/syslinux/mbr/mbr.bin" "$work/all/usr/bin/syslinux" "$work/out/"
-    pack_extlinux
+    pack_programs
     mkdir -p "$out"
     mv "$work"/out/* "$out/"
     printf '%s\n' "$recipe" >"$stamp"

@@ -55,12 +55,13 @@ class NetworkTest:
 
     def start(self):
         """To the prompt, with the card's driver loaded."""
-        guest = guest_folder(ROOT, "drivers.sh")
+        guest, programs = (guest_folder(ROOT, recipe) for recipe in ("drivers.sh", "systems.sh"))
         with open(os.path.join(self.folder, "note"), "w", encoding="ascii") as file:
             file.write("from-the-folder\n")
         self.guest = Guest([self.skep, "run", "--engine", "soft", "-m", "512M",
                             "--net", f"user,model={self.model},tftp={self.folder},http={self.folder}",
                             "--initrd", os.path.join(guest, "initrd.cpio"),
+                            "--initrd", os.path.join(programs, "programs.cpio"),
                             "--kernel", os.path.join(guest, "vmlinuz")])
         self.guest.wait_prompt()
         self.guest.run("stty cols 999")  # no line of this test is broken by the shell's editor
@@ -105,6 +106,23 @@ class NetworkTest:
                    "ip link set eth0 up; done; udhcpc -i eth0 -s /etc/udhcpc.script -q -n -t 10 -T 2 "
                    ">/dev/null 2>&1; kill $! 2>/dev/null; true", "down and up")
         self.receive()
+
+    def ethtool(self):
+        """What the driver tests by itself (registers by patterns, EEPROM, interrupts, frames looped back
+        by the PHY), other rings, and the card's own counters."""
+        status, text = self.guest.run("ethtool -t eth0 offline")
+        expect(status == 0 and "PASS" in text, f"the driver's own test: {text}")
+        self.check("ethtool -G eth0 rx 128 tx 512", "ring sizes")
+        text = self.check("ethtool -g eth0 | tail -n +7", "ring sizes")
+        sizes = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        expect_equal((sizes["RX"].strip(), sizes["TX"].strip()), ("128", "512"), "ring sizes")
+        self.receive()
+        text = self.check("ethtool -S eth0", "counters")
+        counters = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        counters = {name.strip(): int(value or 0) for name, value in counters.items()
+                    if value.strip().isdigit()}
+        expect(counters["rx_bytes"] > TRANSFER_BYTES, f"counters: {counters}")
+        expect_equal((counters["rx_errors"], counters["rx_crc_errors"]), (0, 0), "errors")
 
     def tftp(self):
         """A file of the folder, and none outside it."""
@@ -152,7 +170,7 @@ def main():
     try:
         checks.case("boots to a prompt", test.start)
         if not checks.failed:
-            for name in ("address", "receive", "transmit", "down_and_up", "tftp", "http", "quiet",
+            for name in ("address", "receive", "transmit", "down_and_up", "ethtool", "tftp", "http", "quiet",
                          "power_off"):
                 checks.case(name.replace("_", " "), getattr(test, name))
     finally:

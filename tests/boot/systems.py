@@ -185,7 +185,7 @@ class Systems:
         drivers = guest_folder(ROOT, "drivers.sh")
         with Guest([self.skep, "run", "--engine", self.engine, "-m", "256M", "--net", "none",
                     "--kernel", f"{drivers}/vmlinuz", "--initrd", f"{drivers}/initrd.cpio",
-                    "--initrd", f"{self.files}/extlinux.cpio", "--disk", image], LIMIT_S) as guest:
+                    "--initrd", f"{self.files}/programs.cpio", "--disk", image], LIMIT_S) as guest:
             guest.wait_prompt()
             # mkfs leaves holes for blocks of zeroes; EXTLINUX reads none.
             for command in ("mount -t ext4 /dev/vda1 /mnt; cd /mnt",

@@ -270,6 +270,53 @@ static void eeprom_and_phy(void **state)
     destroy(&f);
 }
 
+static unsigned phy(struct fixture *f, unsigned number)
+{
+    set(f, MDIC, 2U << 26 | 1 << 21 | number << 16);
+    return get(f, MDIC) & 0xffff;
+}
+
+static void phy_put(struct fixture *f, unsigned number, unsigned value)
+{
+    set(f, MDIC, 1U << 26 | 1 << 21 | number << 16 | value);
+}
+
+/* Reserved bits read as 0: drivers test registers by patterns. */
+static void register_bits(void **state)
+{
+    static const uint32_t registers[][2] = {
+        {0x28, 0xffffffff},   {0x2c, 0xffff},       {0x30, 0xffff},       {0x38, 0xffff},
+        {0x170, 0xffff},      {0x2800, ~0xfU},      {0x2804, 0xffffffff}, {0x2808, 0xfff80},
+        {0x3800, ~0xfU},      {0x3808, 0xfff80},    {0x2900, ~0xfU},      {0x3908, 0xfff80},
+        {0x5408, 0xffffffff}, {0x540c, 0x8003ffff}, {0x547c, 0x8003ffff}, {0x5200, 0xffffffff},
+    };
+    static const uint32_t patterns[] = {0x5a5a5a5a, 0xa5a5a5a5, 0, 0xffffffff};
+    static struct fixture f;
+    create(&f, model_of(state));
+    for (unsigned i = 0; i < sizeof(registers) / sizeof(registers[0]); i++)
+        for (unsigned j = 0; j < 4; j++) {
+            set(&f, registers[i][0], patterns[j]);
+            assert_int_equal(get(&f, registers[i][0]), patterns[j] & registers[i][1]);
+        }
+    destroy(&f);
+}
+
+/* The 82574L's pages have their own registers 16 and above; those below are the same in all. */
+static void phy_pages(void **state)
+{
+    static struct fixture f;
+    create(&f, model_of(state));
+    unsigned control = phy(&f, 16);
+    phy_put(&f, 22, 769);
+    phy_put(&f, 16, control ^ 0x40);
+    phy_put(&f, 0, 0x4140); /* loops back */
+    assert_int_equal(phy(&f, 0), 0x4140);
+    phy_put(&f, 22, 0);
+    assert_int_equal(phy(&f, 0), 0x4140);
+    assert_int_equal(phy(&f, 16), control);
+    destroy(&f);
+}
+
 static unsigned bit_out(struct fixture *f, unsigned in)
 {
     set(f, EECD, 2 | in << 2);
@@ -669,6 +716,7 @@ int main(void)
     for (unsigned i = 0; i < 2; i++) {
         const struct CMUnitTest tests[] = {
             cmocka_unit_test_prestate(eeprom_and_phy, &models[i]),
+            cmocka_unit_test_prestate(register_bits, &models[i]),
             cmocka_unit_test_prestate(transmit_legacy, &models[i]),
             cmocka_unit_test_prestate(transmit_sums, &models[i]),
             cmocka_unit_test_prestate(transmit_segments, &models[i]),
@@ -684,6 +732,7 @@ int main(void)
     }
     const struct CMUnitTest others[] = {
         cmocka_unit_test_prestate(eeprom_by_wires, &models[0]),
+        cmocka_unit_test_prestate(phy_pages, &models[1]),
         cmocka_unit_test(vectors),
         cmocka_unit_test(hashes),
         cmocka_unit_test(packet_split),

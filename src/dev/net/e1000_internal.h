@@ -24,6 +24,8 @@ enum {
     EERD = 0x0014,
     CTRL_EXT = 0x0018,
     MDIC = 0x0020,
+    FCAH = 0x002c,
+    FCT = 0x0030,
     VET = 0x0038,
     ICR = 0x00c0,
     ITR = 0x00c4,
@@ -35,6 +37,7 @@ enum {
     IVAR = 0x00e4,
     EITR = 0x00e8, /* five of them */
     RCTL = 0x0100,
+    FCTTV = 0x0170,
     TCTL = 0x0400,
     EXTCNF = 0x0f00,
     PBA = 0x1000,

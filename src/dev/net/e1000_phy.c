@@ -69,11 +69,18 @@ bool e1000_loops_back(struct e1000 *e)
     return *e1000_reg(e, RCTL) & RCTL_LOOPBACK || e->phy[PHY_CONTROL] & CONTROL_LOOPBACK;
 }
 
+/* A page other than 0 is chosen, which holds nothing that a driver waits for. The first sixteen
+ * registers, those of the standard, are the same in all pages. */
+static bool is_elsewhere(const struct e1000 *e, unsigned number)
+{
+    return e->is_82574 && e->phy[PHY_PAGE] && number >= PHY_SPECIFIC_CONTROL && number != PHY_PAGE;
+}
+
 static uint16_t phy_read(struct e1000 *e, unsigned number)
 {
     bool link = e1000_link_up(e);
-    if (e->is_82574 && e->phy[PHY_PAGE] && number != PHY_PAGE)
-        return 0; /* other pages hold nothing that a driver waits for */
+    if (is_elsewhere(e, number))
+        return 0;
     switch (number) {
     case PHY_STATUS: return e->phy[number] | (link ? STATUS_LINK | STATUS_NEGOTIATED : 0);
     case PHY_SPECIFIC_STATUS: return link ? SPECIFIC_1000_FULL | SPECIFIC_LINK : 0;
@@ -83,7 +90,7 @@ static uint16_t phy_read(struct e1000 *e, unsigned number)
 
 static void phy_write(struct e1000 *e, unsigned number, uint16_t value)
 {
-    if (e->is_82574 && e->phy[PHY_PAGE] && number != PHY_PAGE)
+    if (is_elsewhere(e, number))
         return;
     switch (number) {
     case PHY_STATUS:

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { IO_ADDRESS = 0, IO_DATA = 4 };
+enum { IO_ADDRESS = 0, IO_DATA = 4, RAL_END = RAL0 + 16 * 8 };
 
 #define SWSM_SMBI      1U
 #define EECFG_PORT0    (1U << 18)
@@ -135,6 +135,29 @@ static bool makes_room(unsigned offset)
            offset == RX_RING + RING_STRIDE + RING_TAIL;
 }
 
+/* The bits that a register has; others are reserved and read as 0 (8254x manual, 13.4; 82574
+ * datasheet, 10.2). Drivers test some of them by patterns. */
+static uint32_t bits_of(unsigned offset)
+{
+    if (offset >= RAL0 && offset < RAL_END)
+        return offset & 4 ? 0x8003ffff : 0xffffffff;
+    switch (offset) {
+    case FCAH:
+    case FCT:
+    case VET:
+    case FCTTV: return 0xffff;
+    case RX_RING + RING_BASE_LOW:
+    case RX_RING + RING_STRIDE + RING_BASE_LOW:
+    case TX_RING + RING_BASE_LOW:
+    case TX_RING + RING_STRIDE + RING_BASE_LOW: return ~0xfU;
+    case RX_RING + RING_LENGTH:
+    case RX_RING + RING_STRIDE + RING_LENGTH:
+    case TX_RING + RING_LENGTH:
+    case TX_RING + RING_STRIDE + RING_LENGTH: return 0xfff80;
+    default: return 0xffffffff;
+    }
+}
+
 static void write_register(struct e1000 *e, unsigned offset, uint32_t value)
 {
     switch (offset) {
@@ -159,7 +182,7 @@ static void write_register(struct e1000 *e, unsigned offset, uint32_t value)
     case TIDV: write_delay(e, offset, value, &e->tx_delay); break;
     default:
         if (offset < STATISTICS || offset >= STATISTICS_END)
-            *e1000_reg(e, offset) = value;
+            *e1000_reg(e, offset) = value & bits_of(offset);
         break;
     }
     if (starts_work(offset))

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PORTS = 4, COUNTERS = 3, CONTROL = 3, MAX_OWED = 200 };
+enum { PORTS = 4, COUNTERS = IRQCHIP_PIT_COUNTERS, CONTROL = 3, MAX_OWED = 200 };
 enum { ACCESS_LATCH = 0, ACCESS_LOW = 1, ACCESS_HIGH = 2, ACCESS_WORD = 3 };
 enum { STATUS_OUT = 0x80, STATUS_NULL = 0x40 };
 enum { PORT_B_GATE = 0x01, PORT_B_SPEAKER = 0x02, PORT_B_STORED = 0x0f };
@@ -33,25 +33,6 @@ static const uint64_t refresh_ns = 15085;
 /* The host is not asked for interrupts faster than this. */
 static const uint64_t min_interval_ns = 20000;
 
-struct counter {
-    uint8_t mode, access;
-    bool bcd, gate;
-    bool loaded;         /* a whole count was written since the control word */
-    bool triggered;      /* modes 1 and 5: the gate rose since */
-    uint32_t count;      /* the count register, 1 to 65536 */
-    uint64_t start_tick; /* when the counting element was loaded with `count` */
-    uint64_t held_ticks; /* gate low: how far it had counted */
-    bool next_loaded;    /* modes 2 and 3: `next_count` comes in at next_tick */
-    uint32_t next_count;
-    uint64_t next_tick;
-    bool next_low; /* it starts with mode 3's low half */
-    uint16_t latch;
-    uint8_t status_latch;
-    bool latched, status_latched;
-    bool write_high, read_high; /* word access: the high byte is next */
-    uint8_t low_byte;
-};
-
 struct i8254 {
     pthread_mutex_t lock;
     struct i8254_config config;
@@ -59,11 +40,7 @@ struct i8254 {
     struct clock *clock;
     struct clock_timer *timer;
     struct bus_range ranges[2];
-    struct counter counters[COUNTERS];
-    uint8_t port_b;
-    bool irq, disconnected;
-    uint64_t rise_tick; /* when counter 0's OUT rises next; 0: never */
-    uint32_t owed;      /* rises that the host ran too late for */
+    struct i8254_state state;
 };
 
 /* Whole and part seconds apart, so that nothing overflows in five hundred years. */
@@ -89,12 +66,12 @@ static uint64_t pit_now_tick(const struct i8254 *pit)
     return tick_of_ns(clock_now_ns(pit->clock));
 }
 
-static uint32_t counter_modulus(const struct counter *counter)
+static uint32_t counter_modulus(const struct i8254_counter *counter)
 {
     return counter->bcd ? 10000 : 65536;
 }
 
-static uint32_t counter_from_register(const struct counter *counter, uint16_t value)
+static uint32_t counter_from_register(const struct i8254_counter *counter, uint16_t value)
 {
     uint32_t count = value;
     if (counter->bcd)
@@ -104,7 +81,7 @@ static uint32_t counter_from_register(const struct counter *counter, uint16_t va
     return count ? count : counter_modulus(counter);
 }
 
-static uint16_t counter_to_register(const struct counter *counter, uint32_t count)
+static uint16_t counter_to_register(const struct i8254_counter *counter, uint32_t count)
 {
     if (!counter->bcd)
         return (uint16_t)count;
@@ -113,12 +90,12 @@ static uint16_t counter_to_register(const struct counter *counter, uint32_t coun
                       count % 10);
 }
 
-static bool counter_is_periodic(const struct counter *counter)
+static bool counter_is_periodic(const struct i8254_counter *counter)
 {
     return counter->mode == 2 || counter->mode == 3;
 }
 
-static bool counter_is_triggered(const struct counter *counter)
+static bool counter_is_triggered(const struct i8254_counter *counter)
 {
     return counter->mode == 1 || counter->mode == 5;
 }
@@ -130,7 +107,7 @@ static uint32_t counter_high_ticks(uint32_t count)
 }
 
 /* How far it has counted since it was loaded. */
-static uint64_t counter_elapsed(const struct counter *counter, uint64_t now)
+static uint64_t counter_elapsed(const struct i8254_counter *counter, uint64_t now)
 {
     if (!counter->loaded || (counter_is_triggered(counter) && !counter->triggered))
         return 0;
@@ -140,7 +117,7 @@ static uint64_t counter_elapsed(const struct counter *counter, uint64_t now)
 }
 
 /* Brings in a count that was written while another one ran, once that has run out. */
-static void counter_advance(struct counter *counter, uint64_t now)
+static void counter_advance(struct i8254_counter *counter, uint64_t now)
 {
     if (!counter->next_loaded || now < counter->next_tick)
         return;
@@ -151,7 +128,7 @@ static void counter_advance(struct counter *counter, uint64_t now)
         counter->start_tick -= counter_high_ticks(counter->count);
 }
 
-static bool counter_out(const struct counter *counter, uint64_t now)
+static bool counter_out(const struct i8254_counter *counter, uint64_t now)
 {
     uint64_t elapsed = counter_elapsed(counter, now);
     uint32_t count = counter->count;
@@ -166,7 +143,7 @@ static bool counter_out(const struct counter *counter, uint64_t now)
     }
 }
 
-static uint16_t counter_value(const struct counter *counter, uint64_t now)
+static uint16_t counter_value(const struct i8254_counter *counter, uint64_t now)
 {
     uint64_t elapsed = counter_elapsed(counter, now);
     uint32_t count = counter->count, modulus = counter_modulus(counter);
@@ -183,7 +160,7 @@ static uint16_t counter_value(const struct counter *counter, uint64_t now)
 }
 
 /* The next tick at which OUT rises after `now`; 0 when it does not. */
-static uint64_t counter_next_rise(const struct counter *counter, uint64_t now)
+static uint64_t counter_next_rise(const struct i8254_counter *counter, uint64_t now)
 {
     if (!counter->loaded || !counter->gate || counter_is_triggered(counter))
         return 0; /* counter 0's gate is tied high, so modes 1 and 5 never start */
@@ -200,22 +177,22 @@ static uint64_t counter_next_rise(const struct counter *counter, uint64_t now)
 
 static void pit_set_irq(struct i8254 *pit, bool level)
 {
-    level = level && !pit->disconnected;
-    if (level != pit->irq) {
-        pit->irq = level;
+    level = level && !pit->state.disconnected;
+    if (level != pit->state.irq) {
+        pit->state.irq = level;
         irq_set(&pit->config.irq, level);
     }
 }
 
 static void pit_arm(struct i8254 *pit, uint64_t now_ns)
 {
-    if (!pit->rise_tick) {
+    if (!pit->state.rise_tick) {
         clock_timer_cancel(pit->timer);
         return;
     }
-    uint64_t deadline_ns = ns_of_tick(pit->rise_tick);
-    if (pit->owed) {
-        uint64_t half_ns = scale(pit->counters[0].count, ns_per_second, 2 * frequency_hz);
+    uint64_t deadline_ns = ns_of_tick(pit->state.rise_tick);
+    if (pit->state.owed) {
+        uint64_t half_ns = scale(pit->state.counters[0].count, ns_per_second, 2 * frequency_hz);
         if (now_ns + half_ns < deadline_ns)
             deadline_ns = now_ns + half_ns;
     }
@@ -227,9 +204,9 @@ static void pit_arm(struct i8254 *pit, uint64_t now_ns)
 /* After the guest changed counter 0. */
 static void pit_restart(struct i8254 *pit, uint64_t now)
 {
-    struct counter *counter = &pit->counters[0];
-    pit->owed = 0;
-    pit->rise_tick = counter_next_rise(counter, now);
+    struct i8254_counter *counter = &pit->state.counters[0];
+    pit->state.owed = 0;
+    pit->state.rise_tick = counter_next_rise(counter, now);
     pit_set_irq(pit, counter->mode != 0 || counter_out(counter, now));
     pit_arm(pit, clock_now_ns(pit->clock));
 }
@@ -237,11 +214,11 @@ static void pit_restart(struct i8254 *pit, uint64_t now)
 /* How many rises went by before the newest that is due. Those too fast to be shown do not count. */
 static uint64_t pit_missed(const struct i8254 *pit, uint64_t now)
 {
-    const struct counter *counter = &pit->counters[0];
+    const struct i8254_counter *counter = &pit->state.counters[0];
     if (!counter_is_periodic(counter) ||
         scale(counter->count, ns_per_second, frequency_hz) < 4 * min_interval_ns)
         return 0;
-    return (now - pit->rise_tick) / counter->count;
+    return (now - pit->state.rise_tick) / counter->count;
 }
 
 static void pit_on_timer(void *opaque)
@@ -250,14 +227,14 @@ static void pit_on_timer(void *opaque)
     pthread_mutex_lock(&pit->lock);
     uint64_t now_ns = clock_now_ns(pit->clock), now = tick_of_ns(now_ns);
     bool due = false;
-    if (pit->rise_tick && now >= pit->rise_tick) {
-        uint64_t owed = pit->owed + pit_missed(pit, now);
-        pit->owed = owed < MAX_OWED ? (uint32_t)owed : MAX_OWED;
-        counter_advance(&pit->counters[0], now);
-        pit->rise_tick = counter_next_rise(&pit->counters[0], now);
+    if (pit->state.rise_tick && now >= pit->state.rise_tick) {
+        uint64_t owed = pit->state.owed + pit_missed(pit, now);
+        pit->state.owed = owed < MAX_OWED ? (uint32_t)owed : MAX_OWED;
+        counter_advance(&pit->state.counters[0], now);
+        pit->state.rise_tick = counter_next_rise(&pit->state.counters[0], now);
         due = true;
-    } else if (pit->rise_tick && pit->owed) {
-        pit->owed--;
+    } else if (pit->state.rise_tick && pit->state.owed) {
+        pit->state.owed--;
         due = true;
     }
     if (due) {
@@ -268,7 +245,7 @@ static void pit_on_timer(void *opaque)
     pthread_mutex_unlock(&pit->lock);
 }
 
-static void counter_set_gate(struct counter *counter, bool gate, uint64_t now)
+static void counter_set_gate(struct i8254_counter *counter, bool gate, uint64_t now)
 {
     if (gate == counter->gate)
         return;
@@ -291,7 +268,7 @@ static void counter_set_gate(struct counter *counter, bool gate, uint64_t now)
 
 /* A whole count has been written. The counting element takes it with the next tick, but a period
  * that is under way ends first (mode 3: half a period). */
-static void counter_load(struct counter *counter, uint16_t value, uint64_t now)
+static void counter_load(struct i8254_counter *counter, uint16_t value, uint64_t now)
 {
     uint32_t count = counter_from_register(counter, value);
     counter_advance(counter, now);
@@ -317,7 +294,7 @@ static void counter_load(struct counter *counter, uint16_t value, uint64_t now)
     counter->held_ticks = 0;
 }
 
-static void counter_write(struct counter *counter, uint8_t value, uint64_t now)
+static void counter_write(struct i8254_counter *counter, uint8_t value, uint64_t now)
 {
     if (counter->access == ACCESS_LOW) {
         counter_load(counter, value, now);
@@ -336,7 +313,7 @@ static void counter_write(struct counter *counter, uint8_t value, uint64_t now)
     }
 }
 
-static uint8_t counter_read(struct counter *counter, uint64_t now)
+static uint8_t counter_read(struct i8254_counter *counter, uint64_t now)
 {
     if (counter->status_latched) {
         counter->status_latched = false;
@@ -352,7 +329,7 @@ static uint8_t counter_read(struct counter *counter, uint64_t now)
     return (uint8_t)(high ? value >> 8 : value);
 }
 
-static void counter_latch(struct counter *counter, uint64_t now)
+static void counter_latch(struct i8254_counter *counter, uint64_t now)
 {
     if (counter->latched)
         return;
@@ -361,7 +338,7 @@ static void counter_latch(struct counter *counter, uint64_t now)
     counter->latched = true;
 }
 
-static void counter_latch_status(struct counter *counter, uint64_t now)
+static void counter_latch_status(struct i8254_counter *counter, uint64_t now)
 {
     if (counter->status_latched)
         return;
@@ -374,7 +351,7 @@ static void counter_latch_status(struct counter *counter, uint64_t now)
     counter->status_latched = true;
 }
 
-static void counter_control(struct counter *counter, uint8_t value)
+static void counter_control(struct i8254_counter *counter, uint8_t value)
 {
     uint8_t mode = value >> 1 & 7;
     bool gate = counter->gate;
@@ -392,9 +369,9 @@ static void pit_read_back(struct i8254 *pit, uint8_t value, uint64_t now)
         if (!(value & (2u << i)))
             continue;
         if (!(value & 0x20))
-            counter_latch(&pit->counters[i], now);
+            counter_latch(&pit->state.counters[i], now);
         if (!(value & 0x10))
-            counter_latch_status(&pit->counters[i], now);
+            counter_latch_status(&pit->state.counters[i], now);
     }
 }
 
@@ -404,9 +381,9 @@ static void pit_write_control(struct i8254 *pit, uint8_t value, uint64_t now)
     if (index == COUNTERS) {
         pit_read_back(pit, value, now);
     } else if ((value >> 4 & 3) == ACCESS_LATCH) {
-        counter_latch(&pit->counters[index], now);
+        counter_latch(&pit->state.counters[index], now);
     } else {
-        counter_control(&pit->counters[index], value);
+        counter_control(&pit->state.counters[index], value);
         if (index == 0)
             pit_restart(pit, now);
     }
@@ -420,7 +397,7 @@ static void pit_write_byte(void *opaque, unsigned offset, uint8_t value)
     if (offset == CONTROL) {
         pit_write_control(pit, value, now);
     } else {
-        counter_write(&pit->counters[offset], value, now);
+        counter_write(&pit->state.counters[offset], value, now);
         if (offset == 0)
             pit_restart(pit, now);
     }
@@ -433,7 +410,7 @@ static uint8_t pit_read_byte(void *opaque, unsigned offset)
     if (offset == CONTROL)
         return 0xff; /* write-only */
     pthread_mutex_lock(&pit->lock);
-    uint8_t value = counter_read(&pit->counters[offset], pit_now_tick(pit));
+    uint8_t value = counter_read(&pit->state.counters[offset], pit_now_tick(pit));
     pthread_mutex_unlock(&pit->lock);
     return value;
 }
@@ -443,9 +420,9 @@ static uint8_t port_b_read_byte(void *opaque, unsigned offset)
     struct i8254 *pit = opaque;
     pthread_mutex_lock(&pit->lock);
     uint64_t now_ns = clock_now_ns(pit->clock), now = tick_of_ns(now_ns);
-    counter_advance(&pit->counters[2], now);
-    uint8_t value = pit->port_b;
-    if (counter_out(&pit->counters[2], now))
+    counter_advance(&pit->state.counters[2], now);
+    uint8_t value = pit->state.port_b;
+    if (counter_out(&pit->state.counters[2], now))
         value |= PORT_B_OUT;
     if (now_ns / refresh_ns & 1)
         value |= PORT_B_REFRESH;
@@ -457,8 +434,8 @@ static void port_b_write_byte(void *opaque, unsigned offset, uint8_t value)
 {
     struct i8254 *pit = opaque;
     pthread_mutex_lock(&pit->lock);
-    pit->port_b = value & PORT_B_STORED;
-    counter_set_gate(&pit->counters[2], value & PORT_B_GATE, pit_now_tick(pit));
+    pit->state.port_b = value & PORT_B_STORED;
+    counter_set_gate(&pit->state.counters[2], value & PORT_B_GATE, pit_now_tick(pit));
     pthread_mutex_unlock(&pit->lock);
 }
 
@@ -486,7 +463,7 @@ void i8254_disconnect_irq(void *opaque, unsigned number, bool disconnected)
 {
     struct i8254 *pit = opaque;
     pthread_mutex_lock(&pit->lock);
-    pit->disconnected = disconnected;
+    pit->state.disconnected = disconnected;
     if (disconnected)
         pit_set_irq(pit, false);
     pthread_mutex_unlock(&pit->lock);
@@ -496,15 +473,15 @@ void i8254_disconnect_irq(void *opaque, unsigned number, bool disconnected)
 static void pit_clear(struct i8254 *pit)
 {
     for (unsigned i = 0; i < COUNTERS; i++) {
-        counter_control(&pit->counters[i], ACCESS_WORD << 4 | 3 << 1);
-        pit->counters[i].gate = i != 2;
+        counter_control(&pit->state.counters[i], ACCESS_WORD << 4 | 3 << 1);
+        pit->state.counters[i].gate = i != 2;
     }
-    pit->port_b = 0;
-    pit->disconnected = false;
-    pit->rise_tick = 0;
-    pit->owed = 0;
+    pit->state.port_b = 0;
+    pit->state.disconnected = false;
+    pit->state.rise_tick = 0;
+    pit->state.owed = 0;
     clock_timer_cancel(pit->timer);
-    pit->irq = false;
+    pit->state.irq = false;
     irq_set(&pit->config.irq, false);
 }
 
@@ -554,7 +531,7 @@ static void i8254_reset(void *device)
     pthread_mutex_unlock(&pit->lock);
 }
 
-static void counter_save(const struct counter *counter, struct save *save)
+static void counter_save(const struct i8254_counter *counter, struct save *save)
 {
     save_u8(save, counter->mode);
     save_u8(save, counter->access);
@@ -578,7 +555,7 @@ static void counter_save(const struct counter *counter, struct save *save)
     save_u8(save, counter->low_byte);
 }
 
-static void counter_restore(struct counter *counter, struct load *load)
+static void counter_restore(struct i8254_counter *counter, struct load *load)
 {
     counter->mode = load_u8(load);
     counter->access = load_u8(load);
@@ -607,41 +584,58 @@ static void counter_restore(struct counter *counter, struct load *load)
         load_fail(load);
 }
 
+void i8254_state_save(const struct i8254_state *state, struct save *save)
+{
+    for (unsigned i = 0; i < COUNTERS; i++)
+        counter_save(&state->counters[i], save);
+    save_u8(save, state->port_b);
+    save_bool(save, state->irq);
+    save_bool(save, state->disconnected);
+    save_u64(save, state->rise_tick);
+    save_u32(save, state->owed);
+}
+
+bool i8254_state_load(struct i8254_state *state, struct load *load)
+{
+    for (unsigned i = 0; i < COUNTERS; i++)
+        counter_restore(&state->counters[i], load);
+    state->port_b = load_u8(load);
+    state->irq = load_bool(load);
+    state->disconnected = load_bool(load);
+    state->rise_tick = load_u64(load);
+    state->owed = load_u32(load);
+    if (!state->counters[0].gate || !state->counters[1].gate || state->owed > MAX_OWED ||
+        (state->port_b & ~PORT_B_STORED))
+        load_fail(load);
+    return !load->failed;
+}
+
+void i8254_state_settle(struct i8254_state *state, uint64_t now_ns)
+{
+    const struct i8254_counter *counter = &state->counters[0];
+    uint64_t now = tick_of_ns(now_ns);
+    bool level = counter->mode != 0 ? counter->loaded : counter_out(counter, now);
+    state->irq = level && !state->disconnected;
+    state->rise_tick = counter_next_rise(counter, now);
+    state->owed = 0;
+}
+
 static void i8254_save(void *device, struct save *save)
 {
     struct i8254 *pit = device;
     pthread_mutex_lock(&pit->lock);
-    for (unsigned i = 0; i < COUNTERS; i++)
-        counter_save(&pit->counters[i], save);
-    save_u8(save, pit->port_b);
-    save_bool(save, pit->irq);
-    save_bool(save, pit->disconnected);
-    save_u64(save, pit->rise_tick);
-    save_u32(save, pit->owed);
+    i8254_state_save(&pit->state, save);
     pthread_mutex_unlock(&pit->lock);
 }
 
 static bool i8254_load(void *device, struct load *load, uint32_t version)
 {
     struct i8254 *pit = device;
-    struct counter counters[COUNTERS];
-    for (unsigned i = 0; i < COUNTERS; i++)
-        counter_restore(&counters[i], load);
-    uint8_t port_b = load_u8(load);
-    bool irq = load_bool(load), disconnected = load_bool(load);
-    uint64_t rise_tick = load_u64(load);
-    uint32_t owed = load_u32(load);
-    if (!counters[0].gate || !counters[1].gate || owed > MAX_OWED || (port_b & ~PORT_B_STORED))
-        load_fail(load);
-    bool ok = version == i8254_ops.version && !load->failed;
+    struct i8254_state state;
+    bool ok = version == i8254_ops.version && i8254_state_load(&state, load);
     pthread_mutex_lock(&pit->lock);
     if (ok) {
-        memcpy(pit->counters, counters, sizeof(counters));
-        pit->port_b = port_b;
-        pit->irq = irq;
-        pit->disconnected = disconnected;
-        pit->rise_tick = rise_tick;
-        pit->owed = owed;
+        pit->state = state;
         pit_arm(pit, clock_now_ns(pit->clock));
     } else {
         pit_clear(pit);

@@ -10,6 +10,7 @@
 #include "bus/clock.h"
 #include "bus/device.h"
 #include "bus/irq.h"
+#include "bus/irqchip.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,6 +31,12 @@ struct i8254 *i8254_create(const struct i8254_config *config, struct bus *bus, s
 /* HPET's legacy replacement takes interrupt 0 away: counter 0 goes on, its line stays low. `pit`
  * is a struct i8254, the signature that of irq_line.set (`number` is unused). Any thread. */
 void i8254_disconnect_irq(void *pit, unsigned number, bool disconnected);
+
+/* What i8254_ops saves, and its reading back: false and failed when a value is out of range. */
+void i8254_state_save(const struct i8254_state *state, struct save *save);
+bool i8254_state_load(struct i8254_state *state, struct load *load);
+/* Computes what follows from counter 0 as it is at time `now_ns`: the line, when OUT rises next. */
+void i8254_state_settle(struct i8254_state *state, uint64_t now_ns);
 
 extern const struct device_ops i8254_ops;
 

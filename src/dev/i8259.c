@@ -38,31 +38,19 @@ enum {
 /* Which word the next write to the odd port is. */
 enum icw_state { ICW_NONE, ICW_2, ICW_3, ICW_4, ICW_STATES };
 
-struct chip {
-    uint8_t lines; /* levels of the inputs */
-    uint8_t irr, imr, isr;
-    uint8_t elcr;        /* bit set: level-triggered */
-    uint8_t vector_base; /* low three bits zero */
-    uint8_t lowest;      /* the input of lowest priority */
-    uint8_t icw;         /* enum icw_state */
-    bool expects_icw4, single;
-    bool auto_eoi, rotate_auto_eoi, special_mask, special_nested;
-    bool read_isr, poll;
-};
-
 struct i8259 {
     pthread_mutex_t lock;
     struct i8259_config config;
     struct bus *bus;
     struct bus_range ranges[3];
-    struct chip chips[2]; /* master, slave */
+    struct i8259_state state;
     bool intr;
 };
 
 static const uint8_t elcr_writable[2] = {0xf8, 0xde};
 
 /* The first input of `set` in order of priority, or -1. */
-static int chip_highest(const struct chip *chip, uint8_t set)
+static int chip_highest(const struct i8259_chip *chip, uint8_t set)
 {
     for (unsigned i = 1; set && i <= 8; i++) {
         unsigned irq = (chip->lowest + i) & 7;
@@ -72,13 +60,13 @@ static int chip_highest(const struct chip *chip, uint8_t set)
     return -1;
 }
 
-static unsigned chip_rank(const struct chip *chip, int irq)
+static unsigned chip_rank(const struct i8259_chip *chip, int irq)
 {
     return irq < 0 ? 8 : ((unsigned)irq - chip->lowest - 1) & 7;
 }
 
 /* The input that asks for service now, or -1. */
-static int chip_request(const struct chip *chip, bool is_master)
+static int chip_request(const struct i8259_chip *chip, bool is_master)
 {
     uint8_t in_service = chip->isr;
     if (chip->special_mask)
@@ -92,7 +80,7 @@ static int chip_request(const struct chip *chip, bool is_master)
     return irq;
 }
 
-static void chip_set_line(struct chip *chip, unsigned irq, bool level)
+static void chip_set_line(struct i8259_chip *chip, unsigned irq, bool level)
 {
     uint8_t bit = (uint8_t)(1u << irq);
     bool was = chip->lines & bit;
@@ -108,15 +96,16 @@ static void chip_set_line(struct chip *chip, unsigned irq, bool level)
 
 static void pic_update(struct i8259 *pic)
 {
-    chip_set_line(&pic->chips[0], CASCADE_IRQ, chip_request(&pic->chips[1], false) >= 0);
-    bool intr = chip_request(&pic->chips[0], true) >= 0;
+    chip_set_line(&pic->state.chips[0], CASCADE_IRQ,
+                  chip_request(&pic->state.chips[1], false) >= 0);
+    bool intr = chip_request(&pic->state.chips[0], true) >= 0;
     if (intr != pic->intr) {
         pic->intr = intr;
         irq_set(&pic->config.intr, intr);
     }
 }
 
-static void chip_acknowledge(struct chip *chip, unsigned irq)
+static void chip_acknowledge(struct i8259_chip *chip, unsigned irq)
 {
     uint8_t bit = (uint8_t)(1u << irq);
     if (!(chip->elcr & bit))
@@ -130,14 +119,14 @@ static void chip_acknowledge(struct chip *chip, unsigned irq)
 /* INT falls with the acknowledge, so that another request of the slave is an edge again. */
 static void pic_acknowledge_slave(struct i8259 *pic, unsigned irq)
 {
-    chip_acknowledge(&pic->chips[1], irq);
-    chip_set_line(&pic->chips[0], CASCADE_IRQ, false);
+    chip_acknowledge(&pic->state.chips[1], irq);
+    chip_set_line(&pic->state.chips[0], CASCADE_IRQ, false);
 }
 
 int i8259_acknowledge(struct i8259 *pic)
 {
     pthread_mutex_lock(&pic->lock);
-    struct chip *master = &pic->chips[0], *slave = &pic->chips[1];
+    struct i8259_chip *master = &pic->state.chips[0], *slave = &pic->state.chips[1];
     int irq = chip_request(master, true);
     int vector = master->vector_base + SPURIOUS_IRQ;
     if (irq >= 0) {
@@ -169,12 +158,12 @@ void i8259_set_irq(void *opaque, unsigned irq, bool level)
     if (irq > 15 || irq == CASCADE_IRQ)
         return;
     pthread_mutex_lock(&pic->lock);
-    chip_set_line(&pic->chips[irq >> 3], irq & 7, level);
+    chip_set_line(&pic->state.chips[irq >> 3], irq & 7, level);
     pic_update(pic);
     pthread_mutex_unlock(&pic->lock);
 }
 
-static void chip_write_icw1(struct chip *chip, uint8_t value)
+static void chip_write_icw1(struct i8259_chip *chip, uint8_t value)
 {
     /* The edge detectors start anew; a level that is still there asks again. */
     chip->irr = chip->lines & chip->elcr;
@@ -187,7 +176,7 @@ static void chip_write_icw1(struct chip *chip, uint8_t value)
     chip->icw = ICW_2;
 }
 
-static void chip_write_ocw2(struct chip *chip, uint8_t value)
+static void chip_write_ocw2(struct i8259_chip *chip, uint8_t value)
 {
     bool rotate = value & 0x80, specific = value & 0x40, eoi = value & 0x20;
     int irq = value & 7;
@@ -209,7 +198,7 @@ static void chip_write_ocw2(struct chip *chip, uint8_t value)
         chip->lowest = (uint8_t)irq;
 }
 
-static void chip_write_ocw3(struct chip *chip, uint8_t value)
+static void chip_write_ocw3(struct i8259_chip *chip, uint8_t value)
 {
     if (value & OCW3_SET_SPECIAL_MASK)
         chip->special_mask = value & OCW3_SPECIAL_MASK;
@@ -218,7 +207,7 @@ static void chip_write_ocw3(struct chip *chip, uint8_t value)
     chip->poll = value & OCW3_POLL;
 }
 
-static void chip_write_data(struct chip *chip, uint8_t value)
+static void chip_write_data(struct i8259_chip *chip, uint8_t value)
 {
     switch (chip->icw) {
     case ICW_2:
@@ -238,7 +227,7 @@ static void chip_write_data(struct chip *chip, uint8_t value)
 static void pic_write_byte(void *opaque, unsigned index, unsigned offset, uint8_t value)
 {
     struct i8259 *pic = opaque;
-    struct chip *chip = &pic->chips[index];
+    struct i8259_chip *chip = &pic->state.chips[index];
     pthread_mutex_lock(&pic->lock);
     if (offset == 1)
         chip_write_data(chip, value);
@@ -255,7 +244,7 @@ static void pic_write_byte(void *opaque, unsigned index, unsigned offset, uint8_
 /* A read after a poll command is the acknowledge. */
 static uint8_t pic_poll(struct i8259 *pic, unsigned index)
 {
-    struct chip *chip = &pic->chips[index];
+    struct i8259_chip *chip = &pic->state.chips[index];
     chip->poll = false;
     int irq = chip_request(chip, index == 0);
     if (irq < 0)
@@ -271,7 +260,7 @@ static uint8_t pic_poll(struct i8259 *pic, unsigned index)
 static uint8_t pic_read_byte(void *opaque, unsigned index, unsigned offset)
 {
     struct i8259 *pic = opaque;
-    struct chip *chip = &pic->chips[index];
+    struct i8259_chip *chip = &pic->state.chips[index];
     uint8_t value;
     pthread_mutex_lock(&pic->lock);
     if (chip->poll)
@@ -308,7 +297,7 @@ static uint8_t elcr_read_byte(void *opaque, unsigned offset)
 {
     struct i8259 *pic = opaque;
     pthread_mutex_lock(&pic->lock);
-    uint8_t value = pic->chips[offset].elcr;
+    uint8_t value = pic->state.chips[offset].elcr;
     pthread_mutex_unlock(&pic->lock);
     return value;
 }
@@ -316,7 +305,7 @@ static uint8_t elcr_read_byte(void *opaque, unsigned offset)
 static void elcr_write_byte(void *opaque, unsigned offset, uint8_t value)
 {
     struct i8259 *pic = opaque;
-    struct chip *chip = &pic->chips[offset];
+    struct i8259_chip *chip = &pic->state.chips[offset];
     pthread_mutex_lock(&pic->lock);
     chip->elcr = value & elcr_writable[offset];
     chip->irr = (uint8_t)((chip->irr & ~chip->elcr) | (chip->lines & chip->elcr));
@@ -358,12 +347,12 @@ static void elcr_write(void *pic, uint64_t offset, uint64_t value, unsigned size
 static void pic_clear(struct i8259 *pic)
 {
     for (unsigned i = 0; i < 2; i++) {
-        uint8_t lines = pic->chips[i].lines;
-        memset(&pic->chips[i], 0, sizeof(pic->chips[i]));
-        pic->chips[i].lines = lines;
-        pic->chips[i].lowest = 7;
+        uint8_t lines = pic->state.chips[i].lines;
+        memset(&pic->state.chips[i], 0, sizeof(pic->state.chips[i]));
+        pic->state.chips[i].lines = lines;
+        pic->state.chips[i].lowest = 7;
     }
-    pic->chips[0].lines &= (uint8_t) ~(1u << CASCADE_IRQ);
+    pic->state.chips[0].lines &= (uint8_t) ~(1u << CASCADE_IRQ);
     pic->intr = false;
     irq_set(&pic->config.intr, false);
 }
@@ -401,7 +390,7 @@ static void i8259_reset(void *device)
     pthread_mutex_unlock(&pic->lock);
 }
 
-static void chip_save(const struct chip *chip, struct save *save)
+static void chip_save(const struct i8259_chip *chip, struct save *save)
 {
     save_u8(save, chip->lines);
     save_u8(save, chip->irr);
@@ -421,7 +410,7 @@ static void chip_save(const struct chip *chip, struct save *save)
     save_bool(save, chip->poll);
 }
 
-static void chip_load(struct chip *chip, struct load *load, uint8_t writable)
+static void chip_load(struct i8259_chip *chip, struct load *load, uint8_t writable)
 {
     chip->lines = load_u8(load);
     chip->irr = load_u8(load);
@@ -444,26 +433,46 @@ static void chip_load(struct chip *chip, struct load *load, uint8_t writable)
         load_fail(load);
 }
 
+void i8259_state_save(const struct i8259_state *state, struct save *save)
+{
+    chip_save(&state->chips[0], save);
+    chip_save(&state->chips[1], save);
+}
+
+bool i8259_state_load(struct i8259_state *state, struct load *load)
+{
+    for (unsigned i = 0; i < 2; i++)
+        chip_load(&state->chips[i], load, elcr_writable[i]);
+    return !load->failed;
+}
+
+bool i8259_state_intr(const struct i8259_state *state)
+{
+    return chip_request(&state->chips[0], true) >= 0;
+}
+
+bool i8259_state_cascade(const struct i8259_state *state)
+{
+    return chip_request(&state->chips[1], false) >= 0;
+}
+
 static void i8259_save(void *device, struct save *save)
 {
     struct i8259 *pic = device;
     pthread_mutex_lock(&pic->lock);
-    chip_save(&pic->chips[0], save);
-    chip_save(&pic->chips[1], save);
+    i8259_state_save(&pic->state, save);
     pthread_mutex_unlock(&pic->lock);
 }
 
 static bool i8259_load(void *device, struct load *load, uint32_t version)
 {
     struct i8259 *pic = device;
-    struct chip chips[2];
-    for (unsigned i = 0; i < 2; i++)
-        chip_load(&chips[i], load, elcr_writable[i]);
-    bool ok = version == i8259_ops.version && !load->failed;
+    struct i8259_state state;
+    bool ok = version == i8259_ops.version && i8259_state_load(&state, load);
     pthread_mutex_lock(&pic->lock);
     if (ok) {
-        memcpy(pic->chips, chips, sizeof(chips));
-        pic->intr = chip_request(&chips[0], true) >= 0;
+        pic->state = state;
+        pic->intr = i8259_state_intr(&state);
         irq_set(&pic->config.intr, pic->intr);
     } else {
         pic_clear(pic);

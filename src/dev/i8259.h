@@ -9,6 +9,7 @@
 #include "bus/bus.h"
 #include "bus/device.h"
 #include "bus/irq.h"
+#include "bus/irqchip.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -36,6 +37,13 @@ int i8259_acknowledge(struct i8259 *pic);
 
 /* The level of INTR. Any thread. */
 bool i8259_has_interrupt(struct i8259 *pic);
+
+/* What i8259_ops saves, and its reading back: false and failed when a value is out of range. */
+void i8259_state_save(const struct i8259_state *state, struct save *save);
+bool i8259_state_load(struct i8259_state *state, struct load *load);
+/* The outputs of master and slave that follow from it. */
+bool i8259_state_intr(const struct i8259_state *state);
+bool i8259_state_cascade(const struct i8259_state *state);
 
 extern const struct device_ops i8259_ops;
 

@@ -35,10 +35,7 @@ enum { DELIVERY_LOWEST = 1 };
 struct ioapic {
     struct ioapic_config config;
     pthread_mutex_t lock;
-    uint8_t id;
-    uint8_t select;
-    uint32_t pins; /* levels */
-    uint64_t table[IOAPIC_PINS];
+    struct ioapic_state state;
 };
 
 /* Fixed and lowest priority know levels; the other modes only edges. */
@@ -61,9 +58,9 @@ static void send(struct ioapic *ioapic, uint64_t entry)
 
 static void service_level(struct ioapic *ioapic, unsigned pin)
 {
-    uint64_t *entry = &ioapic->table[pin];
+    uint64_t *entry = &ioapic->state.table[pin];
     if (!is_level(*entry) || (*entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) ||
-        !(ioapic->pins >> pin & 1))
+        !(ioapic->state.pins >> pin & 1))
         return;
     *entry |= ENTRY_REMOTE_IRR;
     send(ioapic, *entry);
@@ -76,19 +73,19 @@ void ioapic_set_irq(void *self, unsigned pin, bool level)
         return;
     uint32_t bit = UINT32_C(1) << pin;
     pthread_mutex_lock(&ioapic->lock);
-    bool rising = level && !(ioapic->pins & bit);
-    ioapic->pins = level ? ioapic->pins | bit : ioapic->pins & ~bit;
-    if (is_level(ioapic->table[pin]))
+    bool rising = level && !(ioapic->state.pins & bit);
+    ioapic->state.pins = level ? ioapic->state.pins | bit : ioapic->state.pins & ~bit;
+    if (is_level(ioapic->state.table[pin]))
         service_level(ioapic, pin);
-    else if (rising && !(ioapic->table[pin] & ENTRY_MASKED))
-        send(ioapic, ioapic->table[pin]);
+    else if (rising && !(ioapic->state.table[pin] & ENTRY_MASKED))
+        send(ioapic, ioapic->state.table[pin]);
     pthread_mutex_unlock(&ioapic->lock);
 }
 
 static void end_of_interrupt(struct ioapic *ioapic, uint8_t vector)
 {
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
-        uint64_t *entry = &ioapic->table[pin];
+        uint64_t *entry = &ioapic->state.table[pin];
         if ((*entry & ENTRY_REMOTE_IRR) && (*entry & ENTRY_VECTOR) == vector) {
             *entry &= ~ENTRY_REMOTE_IRR;
             service_level(ioapic, pin);
@@ -106,22 +103,22 @@ void ioapic_eoi(void *self, uint8_t vector)
 
 static uint32_t read_register(const struct ioapic *ioapic)
 {
-    switch (ioapic->select) {
+    switch (ioapic->state.select) {
     case REG_ID:
-    case REG_ARBITRATION: return (uint32_t)ioapic->id << 24;
+    case REG_ARBITRATION: return (uint32_t)ioapic->state.id << 24;
     case REG_VERSION: return VERSION | (IOAPIC_PINS - 1) << 16;
     }
-    unsigned word = ioapic->select - (unsigned)REG_TABLE;
+    unsigned word = ioapic->state.select - (unsigned)REG_TABLE;
     if (word >= 2 * IOAPIC_PINS)
         return UINT32_MAX;
-    return (uint32_t)(ioapic->table[word / 2] >> word % 2 * 32);
+    return (uint32_t)(ioapic->state.table[word / 2] >> word % 2 * 32);
 }
 
 /* Guests clear a stuck remote IRR by making the pin an edge for a moment. */
 static void write_entry(struct ioapic *ioapic, unsigned word, uint32_t value)
 {
     unsigned pin = word / 2, shift = word % 2 * 32;
-    uint64_t *entry = &ioapic->table[pin];
+    uint64_t *entry = &ioapic->state.table[pin];
     uint64_t bits = ENTRY_WRITABLE & (UINT64_C(0xffffffff) << shift);
     *entry = (*entry & ~bits) | ((uint64_t)value << shift & bits);
     if (!is_level(*entry))
@@ -131,9 +128,9 @@ static void write_entry(struct ioapic *ioapic, unsigned word, uint32_t value)
 
 static void write_register(struct ioapic *ioapic, uint32_t value)
 {
-    unsigned word = ioapic->select - (unsigned)REG_TABLE;
-    if (ioapic->select == REG_ID)
-        ioapic->id = value >> 24 & 0xf;
+    unsigned word = ioapic->state.select - (unsigned)REG_TABLE;
+    if (ioapic->state.select == REG_ID)
+        ioapic->state.id = value >> 24 & 0xf;
     else if (word < 2 * IOAPIC_PINS)
         write_entry(ioapic, word, value);
 }
@@ -144,7 +141,7 @@ static uint64_t mmio_read(void *opaque, uint64_t offset, unsigned size_bytes)
     uint64_t value = 0;
     pthread_mutex_lock(&ioapic->lock);
     if (offset == WINDOW_SELECT)
-        value = ioapic->select;
+        value = ioapic->state.select;
     else if (offset >= WINDOW_DATA && offset < WINDOW_DATA + 4)
         value = read_register(ioapic) >> (offset - WINDOW_DATA) * 8;
     pthread_mutex_unlock(&ioapic->lock);
@@ -156,7 +153,7 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     struct ioapic *ioapic = opaque;
     pthread_mutex_lock(&ioapic->lock);
     if (offset == WINDOW_SELECT)
-        ioapic->select = (uint8_t)value;
+        ioapic->state.select = (uint8_t)value;
     else if (offset == WINDOW_DATA && size_bytes >= 4)
         write_register(ioapic, (uint32_t)value);
     else if (offset == WINDOW_EOI)
@@ -169,48 +166,60 @@ static void reset(void *device)
 {
     struct ioapic *ioapic = device;
     pthread_mutex_lock(&ioapic->lock);
-    ioapic->id = ioapic->config.id & 0xf;
-    ioapic->select = 0;
+    ioapic->state.id = ioapic->config.id & 0xf;
+    ioapic->state.select = 0;
     for (unsigned i = 0; i < IOAPIC_PINS; i++)
-        ioapic->table[i] = ENTRY_MASKED;
+        ioapic->state.table[i] = ENTRY_MASKED;
     pthread_mutex_unlock(&ioapic->lock);
+}
+
+void ioapic_state_save(const struct ioapic_state *state, struct save *stream)
+{
+    save_u8(stream, state->id);
+    save_u8(stream, state->select);
+    save_u32(stream, state->pins);
+    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+        save_u64(stream, state->table[i]);
+}
+
+bool ioapic_state_load(struct ioapic_state *state, struct load *stream)
+{
+    state->id = load_u8(stream);
+    state->select = load_u8(stream);
+    state->pins = load_u32(stream);
+    if (state->id > 0xf || state->pins >> IOAPIC_PINS)
+        load_fail(stream);
+    for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+        state->table[i] = load_u64(stream);
+        if ((state->table[i] & ~(ENTRY_WRITABLE | ENTRY_REMOTE_IRR)) ||
+            (!is_level(state->table[i]) && (state->table[i] & ENTRY_REMOTE_IRR)))
+            load_fail(stream);
+    }
+    return !stream->failed;
 }
 
 static void save(void *device, struct save *stream)
 {
     struct ioapic *ioapic = device;
     pthread_mutex_lock(&ioapic->lock);
-    save_u8(stream, ioapic->id);
-    save_u8(stream, ioapic->select);
-    save_u32(stream, ioapic->pins);
-    for (unsigned i = 0; i < IOAPIC_PINS; i++)
-        save_u64(stream, ioapic->table[i]);
+    ioapic_state_save(&ioapic->state, stream);
     pthread_mutex_unlock(&ioapic->lock);
 }
 
 static bool load(void *device, struct load *stream, uint32_t version)
 {
     struct ioapic *ioapic = device;
-    if (version != ioapic_ops.version)
-        load_fail(stream);
+    struct ioapic_state state;
+    bool ok = version == ioapic_ops.version && ioapic_state_load(&state, stream);
     pthread_mutex_lock(&ioapic->lock);
-    ioapic->id = load_u8(stream);
-    ioapic->select = load_u8(stream);
-    ioapic->pins = load_u32(stream);
-    if (ioapic->id > 0xf || ioapic->pins >> IOAPIC_PINS)
-        load_fail(stream);
-    for (unsigned i = 0; i < IOAPIC_PINS; i++) {
-        ioapic->table[i] = load_u64(stream);
-        if ((ioapic->table[i] & ~(ENTRY_WRITABLE | ENTRY_REMOTE_IRR)) ||
-            (!is_level(ioapic->table[i]) && (ioapic->table[i] & ENTRY_REMOTE_IRR)))
-            load_fail(stream);
-    }
-    if (stream->failed)
-        ioapic->pins = 0;
+    if (ok)
+        ioapic->state = state;
+    else
+        ioapic->state.pins = 0;
     pthread_mutex_unlock(&ioapic->lock);
-    if (stream->failed)
+    if (!ok)
         reset(ioapic);
-    return !stream->failed;
+    return ok;
 }
 
 static void destroy(void *device)

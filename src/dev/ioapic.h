@@ -11,11 +11,12 @@
 #include "bus/bus.h"
 #include "bus/device.h"
 #include "bus/irq.h"
+#include "bus/irqchip.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { IOAPIC_PINS = 24 };
+enum { IOAPIC_PINS = IRQCHIP_PINS };
 #define IOAPIC_DEFAULT_BASE UINT64_C(0xfec00000)
 
 struct ioapic_config {
@@ -37,6 +38,10 @@ void ioapic_set_irq(void *ioapic, unsigned pin, bool level);
 
 /* A processor ended the level interrupt with this vector (lapic_set_eoi_listener). */
 void ioapic_eoi(void *ioapic, uint8_t vector);
+
+/* What ioapic_ops saves, and its reading back: false and failed when a value is out of range. */
+void ioapic_state_save(const struct ioapic_state *state, struct save *stream);
+bool ioapic_state_load(struct ioapic_state *state, struct load *stream);
 
 extern const struct device_ops ioapic_ops; /* `self` is the struct ioapic */
 

@@ -422,41 +422,76 @@ static void save_vectors(struct save *stream, const uint64_t bits[4])
         save_u64(stream, bits[i]);
 }
 
-static void save_one(struct lapic *apic, struct save *stream)
+static void save_one(const struct lapic_state *state, struct save *stream)
 {
-    save_u64(stream, apic->base);
-    save_u8(stream, apic->xapic_id);
-    save_vectors(stream, apic->irr);
-    save_vectors(stream, apic->isr);
-    save_vectors(stream, apic->tmr);
-    save_u32(stream, apic->tpr);
-    save_u32(stream, apic->svr);
-    save_u32(stream, apic->ldr);
-    save_u32(stream, apic->dfr);
+    save_u64(stream, state->base);
+    save_u8(stream, state->xapic_id);
+    save_vectors(stream, state->irr);
+    save_vectors(stream, state->isr);
+    save_vectors(stream, state->tmr);
+    save_u32(stream, state->tpr);
+    save_u32(stream, state->svr);
+    save_u32(stream, state->ldr);
+    save_u32(stream, state->dfr);
     for (int i = 0; i < LVT_COUNT; i++)
-        save_u32(stream, apic->lvt[i]);
-    save_u32(stream, apic->esr);
-    save_u32(stream, apic->esr_pending);
-    save_u64(stream, apic->icr);
-    save_bool(stream, apic->lint[0]);
-    save_bool(stream, apic->lint[1]);
-    save_bool(stream, apic->extint_latched);
-    save_u32(stream, apic->timer.initial);
-    save_u32(stream, apic->timer.divide);
-    save_bool(stream, apic->timer.running);
-    save_u64(stream, apic->timer.deadline_ns);
-    save_u64(stream, apic->timer.tsc_deadline);
+        save_u32(stream, state->lvt[i]);
+    save_u32(stream, state->esr);
+    save_u32(stream, state->esr_pending);
+    save_u64(stream, state->icr);
+    save_bool(stream, state->lint[0]);
+    save_bool(stream, state->lint[1]);
+    save_bool(stream, state->extint_latched);
+    save_u32(stream, state->timer_initial);
+    save_u32(stream, state->timer_divide);
+    save_bool(stream, state->timer_running);
+    save_u64(stream, state->timer_deadline_ns);
+    save_u64(stream, state->tsc_deadline);
+}
+
+void lapic_state_save(const struct lapic_state *states, unsigned count, struct save *stream)
+{
+    save_u32(stream, count);
+    for (unsigned i = 0; i < count; i++)
+        save_one(&states[i], stream);
+}
+
+static struct lapic_state state_of(const struct lapic *apic)
+{
+    struct lapic_state state = {
+        .base = apic->base,
+        .xapic_id = apic->xapic_id,
+        .tpr = apic->tpr,
+        .svr = apic->svr,
+        .ldr = apic->ldr,
+        .dfr = apic->dfr,
+        .esr = apic->esr,
+        .esr_pending = apic->esr_pending,
+        .icr = apic->icr,
+        .lint = {apic->lint[0], apic->lint[1]},
+        .extint_latched = apic->extint_latched,
+        .timer_initial = apic->timer.initial,
+        .timer_divide = apic->timer.divide,
+        .timer_running = apic->timer.running,
+        .timer_deadline_ns = apic->timer.deadline_ns,
+        .tsc_deadline = apic->timer.tsc_deadline,
+    };
+    memcpy(state.irr, apic->irr, sizeof(state.irr));
+    memcpy(state.isr, apic->isr, sizeof(state.isr));
+    memcpy(state.tmr, apic->tmr, sizeof(state.tmr));
+    memcpy(state.lvt, apic->lvt, sizeof(state.lvt));
+    return state;
 }
 
 static void save(void *device, struct save *stream)
 {
     struct lapics *all = device;
-    save_u32(stream, all->config.vcpu_count);
+    struct lapic_state states[LAPIC_MAX_VCPUS];
     for (unsigned i = 0; i < all->config.vcpu_count; i++) {
         pthread_mutex_lock(&all->apic[i].lock);
-        save_one(&all->apic[i], stream);
+        states[i] = state_of(&all->apic[i]);
         pthread_mutex_unlock(&all->apic[i].lock);
     }
+    lapic_state_save(states, all->config.vcpu_count, stream);
 }
 
 static void load_vectors(struct load *stream, uint64_t bits[4])
@@ -475,50 +510,83 @@ static uint32_t load_masked(struct load *stream, uint32_t allowed)
     return value;
 }
 
-static void load_base(struct lapic *apic, struct load *stream)
+static uint64_t load_base(struct load *stream, bool is_bsp)
 {
     uint64_t base = load_u64(stream), bits = base & (BASE_ENABLED | BASE_X2APIC);
-    if ((base & ~(bits | BASE_ADDRESS)) != (apic->id ? 0 : BASE_BSP) || bits == BASE_X2APIC)
+    if ((base & ~(bits | BASE_ADDRESS)) != (is_bsp ? BASE_BSP : 0) || bits == BASE_X2APIC)
         load_fail(stream);
-    lapic_set_xapic_id(apic, load_u8(stream));
-    if (!stream->failed)
-        lapic_set_base(apic, base);
+    return base;
 }
 
-static void load_timer(struct lapic *apic, struct load *stream)
+static void load_timer(struct lapic_state *state, struct load *stream)
 {
-    struct lapic_timer *timer = &apic->timer;
-    timer->initial = load_u32(stream);
-    timer->divide = load_masked(stream, DIVIDE_BITS);
-    timer->running = load_bool(stream);
-    timer->deadline_ns = load_u64(stream);
-    timer->tsc_deadline = load_u64(stream);
-    bool counts = (apic->lvt[LVT_TIMER] & LVT_TIMER_MODE) >> LVT_TIMER_MODE_SHIFT <= TIMER_PERIODIC;
-    if (timer->running && (counts ? !timer->initial : !timer->tsc_deadline))
+    state->timer_initial = load_u32(stream);
+    state->timer_divide = load_masked(stream, DIVIDE_BITS);
+    state->timer_running = load_bool(stream);
+    state->timer_deadline_ns = load_u64(stream);
+    state->tsc_deadline = load_u64(stream);
+    bool counts =
+        (state->lvt[LVT_TIMER] & LVT_TIMER_MODE) >> LVT_TIMER_MODE_SHIFT <= TIMER_PERIODIC;
+    if (state->timer_running && (counts ? !state->timer_initial : !state->tsc_deadline))
         load_fail(stream);
 }
 
-static void load_one(struct lapic *apic, struct load *stream)
+static void load_one(struct lapic_state *state, struct load *stream, bool is_bsp)
 {
-    load_base(apic, stream);
-    load_vectors(stream, apic->irr);
-    load_vectors(stream, apic->isr);
-    load_vectors(stream, apic->tmr);
-    apic->tpr = load_masked(stream, 0xff);
-    apic->svr = load_masked(stream, SVR_BITS);
-    apic->ldr = load_masked(stream, 0xff000000);
-    apic->dfr = load_u32(stream) | 0x0fffffff;
+    state->base = load_base(stream, is_bsp);
+    state->xapic_id = load_u8(stream);
+    load_vectors(stream, state->irr);
+    load_vectors(stream, state->isr);
+    load_vectors(stream, state->tmr);
+    state->tpr = load_masked(stream, 0xff);
+    state->svr = load_masked(stream, SVR_BITS);
+    state->ldr = load_masked(stream, 0xff000000);
+    state->dfr = load_u32(stream) | 0x0fffffff;
     for (int i = 0; i < LVT_COUNT; i++) {
         uint32_t remote_irr = i == LVT_LINT0 || i == LVT_LINT1 ? LVT_REMOTE_IRR : 0;
-        apic->lvt[i] = load_masked(stream, lvt_bits(i) | remote_irr);
+        state->lvt[i] = load_masked(stream, lvt_bits(i) | remote_irr);
     }
-    apic->esr = load_masked(stream, ESR_BITS);
-    apic->esr_pending = load_masked(stream, ESR_BITS);
-    apic->icr = load_u64(stream);
-    apic->lint[0] = load_bool(stream);
-    apic->lint[1] = load_bool(stream);
-    apic->extint_latched = load_bool(stream);
-    load_timer(apic, stream);
+    state->esr = load_masked(stream, ESR_BITS);
+    state->esr_pending = load_masked(stream, ESR_BITS);
+    state->icr = load_u64(stream);
+    state->lint[0] = load_bool(stream);
+    state->lint[1] = load_bool(stream);
+    state->extint_latched = load_bool(stream);
+    load_timer(state, stream);
+}
+
+bool lapic_state_load(struct lapic_state *states, unsigned count, struct load *stream)
+{
+    if (load_u32(stream) != count)
+        load_fail(stream);
+    for (unsigned i = 0; i < count; i++)
+        load_one(&states[i], stream, i == 0);
+    return !stream->failed;
+}
+
+static void take_state(struct lapic *apic, const struct lapic_state *state)
+{
+    lapic_set_xapic_id(apic, state->xapic_id);
+    lapic_set_base(apic, state->base);
+    memcpy(apic->irr, state->irr, sizeof(apic->irr));
+    memcpy(apic->isr, state->isr, sizeof(apic->isr));
+    memcpy(apic->tmr, state->tmr, sizeof(apic->tmr));
+    memcpy(apic->lvt, state->lvt, sizeof(apic->lvt));
+    apic->tpr = state->tpr;
+    apic->svr = state->svr;
+    apic->ldr = state->ldr;
+    apic->dfr = state->dfr;
+    apic->esr = state->esr;
+    apic->esr_pending = state->esr_pending;
+    apic->icr = state->icr;
+    apic->lint[0] = state->lint[0];
+    apic->lint[1] = state->lint[1];
+    apic->extint_latched = state->extint_latched;
+    apic->timer.initial = state->timer_initial;
+    apic->timer.divide = state->timer_divide;
+    apic->timer.running = state->timer_running;
+    apic->timer.deadline_ns = state->timer_deadline_ns;
+    apic->timer.tsc_deadline = state->tsc_deadline;
 }
 
 /* Whatever the processor was told before, it is told the level anew. */
@@ -534,20 +602,21 @@ static void resume_one(struct lapic *apic)
 static bool load(void *device, struct load *stream, uint32_t stream_version)
 {
     struct lapics *all = device;
-    if (stream_version != lapic_ops.version || load_u32(stream) != all->config.vcpu_count)
-        load_fail(stream);
-    for (unsigned i = 0; i < all->config.vcpu_count && !stream->failed; i++) {
+    struct lapic_state states[LAPIC_MAX_VCPUS];
+    if (stream_version != lapic_ops.version ||
+        !lapic_state_load(states, all->config.vcpu_count, stream)) {
+        reset(all);
+        return false;
+    }
+    for (unsigned i = 0; i < all->config.vcpu_count; i++) {
         struct lapic *apic = &all->apic[i];
         pthread_mutex_lock(&apic->lock);
         lapic_timer_stop(apic);
-        load_one(apic, stream);
-        if (!stream->failed)
-            resume_one(apic);
+        take_state(apic, &states[i]);
+        resume_one(apic);
         pthread_mutex_unlock(&apic->lock);
     }
-    if (stream->failed)
-        reset(all);
-    return !stream->failed;
+    return true;
 }
 
 const struct device_ops lapic_ops = {

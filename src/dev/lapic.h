@@ -16,11 +16,12 @@
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/device.h"
+#include "bus/irqchip.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LAPIC_MAX_VCPUS = 64 };
+enum { LAPIC_MAX_VCPUS = IRQCHIP_MAX_VCPUS };
 #define LAPIC_DEFAULT_BASE UINT64_C(0xfee00000)
 #define LAPIC_DEFAULT_HZ   UINT64_C(1000000000)
 
@@ -95,6 +96,11 @@ bool lapic_write_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_
 /* The guest's TSC jumped (IA32_TSC or IA32_TSC_ADJUST written, state loaded): a TSC deadline that
  * is armed is measured anew. */
 void lapic_tsc_changed(struct lapics *lapics, unsigned vcpu);
+
+/* What lapic_ops saves, and its reading back: false and failed when a value is out of range, or it
+ * is of another number of processors. */
+void lapic_state_save(const struct lapic_state *states, unsigned count, struct save *stream);
+bool lapic_state_load(struct lapic_state *states, unsigned count, struct load *stream);
 
 /* `self` is the struct lapics. After reset, LINT0 of the bootstrap processor is in ExtINT mode, as
  * firmware would leave it (virtual wire), so that the 8259 works without a firmware. load() re-arms

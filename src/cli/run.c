@@ -587,6 +587,15 @@ static bool store_rtc(void *target, const char *value, struct error *err)
     return error_hint(err, "it is utc (the default) or local, which Windows and DOS expect");
 }
 
+static bool store_cpu(void *target, const char *value, struct error *err)
+{
+    struct machine_config *machine = &((struct request *)target)->vm.machine;
+    if (machine_cpu_find(value, &machine->cpu_level))
+        return true;
+    error_usage(err, "cannot take the processor", value, "there is no such level");
+    return error_hint(err, "it is host (the default), x86-64-v3 or x86-64");
+}
+
 static bool store_no_balloon(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.no_balloon = true;
@@ -776,6 +785,11 @@ static const struct option_spec options[] = {
      "of N ends skep with status 2N+1; testdev, as QEMU's",
      store_device},
     {"exit-port", 0, NULL, "the same as --device debug-exit", store_exit_port},
+    {"cpu", 0, "LEVEL",
+     "what the processors offer: host, all that the engine has here\n"
+     "(the default), x86-64-v3 or x86-64, which a saved machine\n"
+     "finds on other engines, too",
+     store_cpu},
     {"rtc", 0, "TIME", "what the clock shows: utc (the default) or local", store_rtc},
     {"no-reboot", 0, NULL, "a reboot of the guest ends skep", store_no_reboot},
     {"no-balloon", 0, NULL, "no memory balloon", store_no_balloon},

@@ -13,10 +13,11 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "bus/irq.h"
+#include "bus/irqchip.h"
 #include "bus/physmap.h"
 #include "bus/ram.h"
-#include "bus/stream.h"
 #include "cpu/debug.h"
+#include "cpu/level.h"
 #include "cpu/state.h"
 #include "cpu/stats.h"
 
@@ -59,6 +60,7 @@ struct engine_config {
      * 0: as the host's. */
     uint64_t tsc_hz;
     const char *options;      /* what follows the engine's name in --engine NAME,…; may be NULL */
+    enum cpu_level cpu_level; /* what CPUID tells of */
     bool counts_instructions; /* at some cost; else engine_stats.instructions is of some only */
 };
 
@@ -99,8 +101,18 @@ struct engine_probe {
 struct engine_irqchip {
     struct irq_line (*gsi)(struct engine_vm *vm, unsigned gsi); /* a line into it */
     struct msi_sink (*msi)(struct engine_vm *vm);
+    /* While it is raised, the 8254 does not drive interrupt 0. */
+    struct irq_line (*pit_taken)(struct engine_vm *vm);
     /* As after power-up, local APICs included; while no vCPU runs, before set_state(). */
     void (*reset)(struct engine_vm *vm);
+    /* All of it, at time `now_ns` of the machine's clock, while time is stopped; set() after
+     * set_state(). What the caller has to add to what get() tells: levels of the I/O APIC's inputs
+     * that are edge-triggered, and what follows from the rest: the 8254's line and its next rise,
+     * the slave's input of the master, the LINT pins. */
+    bool (*get)(struct engine_vm *vm, uint64_t now_ns, struct irqchip_state *state,
+                struct error *err);
+    bool (*set)(struct engine_vm *vm, uint64_t now_ns, const struct irqchip_state *state,
+                struct error *err);
 };
 
 struct engine {
@@ -167,9 +179,10 @@ struct engine {
 
     void (*stats)(struct engine_vm *vm, struct engine_stats *stats);
 
-    /* The engine's own irqchip and clock, as an opaque section; NULL where there is none. */
-    void (*save)(struct engine_vm *vm, struct save *save);
-    bool (*load)(struct engine_vm *vm, struct load *load);
+    /* KVM's paravirtual clock, as the guest would read it, while time is stopped. Setting it comes
+     * after set_state() of all vCPUs. */
+    uint64_t (*paravirtual_ns)(struct engine_vm *vm);
+    void (*set_paravirtual_ns)(struct engine_vm *vm, uint64_t ns);
 };
 
 extern const struct engine engine_soft;

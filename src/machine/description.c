@@ -80,6 +80,17 @@ bool machine_input_find(const char *name, enum machine_input *kind)
     return false;
 }
 
+static const char *const cpu_levels[CPU_LEVELS] = {
+    [CPU_LEVEL_HOST] = "host", [CPU_LEVEL_1] = "x86-64", [CPU_LEVEL_3] = "x86-64-v3"};
+
+bool machine_cpu_find(const char *name, enum cpu_level *level)
+{
+    for (*level = 0; *level < CPU_LEVELS; (*level)++)
+        if (!strcmp(name, cpu_levels[*level]))
+            return true;
+    return false;
+}
+
 const char *machine_disk_bus_name(enum machine_disk_bus bus)
 {
     return disk_buses[bus];
@@ -286,11 +297,13 @@ char *description_text(const struct machine_config *config)
 {
     struct machine_config copy = *config;
     json_t *root = json_pack(
-        "{s:i, s:[i,i,i], s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:o, s:o, "
+        "{s:i, s:[i,i,i], s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:o, "
+        "s:o, "
         "s:o}",
         "cpus", config->vcpu_count, "topology", config->topology.sockets, config->topology.cores,
-        config->topology.threads, "memory", (json_int_t)config->memory_bytes, "uuid",
-        uuid_of(config), "kernel", path_of(config->kernel), "rom", path_of(config->rom), "initrds",
+        config->topology.threads, "cpu", cpu_levels[config->cpu_level], "memory",
+        (json_int_t)config->memory_bytes, "uuid", uuid_of(config), "kernel",
+        path_of(config->kernel), "rom", path_of(config->rom), "initrds",
         list_of(config->initrds, config->initrd_count, initrd_of), "disks", disks_of(config),
         "nets", nets_of(config), "serials",
         list_of(config->serials, config->serial_count, where_of), "consoles", consoles_of(config),
@@ -497,6 +510,12 @@ static bool take_input(struct machine_config *config, const json_t *root)
     return kind && machine_input_find(kind, &config->input);
 }
 
+static bool take_cpu(struct machine_config *config, const json_t *root)
+{
+    const char *level = json_string_value(json_object_get(root, "cpu"));
+    return level && machine_cpu_find(level, &config->cpu_level);
+}
+
 static bool take_uuid(struct machine_config *config, const json_t *root)
 {
     const char *text = json_string_value(json_object_get(root, "uuid"));
@@ -528,7 +547,7 @@ static bool take_shape(struct machine_config *config, const json_t *root)
     if (!take_number(json_object_get(root, "exit_port"), 0, UINT16_MAX, &number))
         return false;
     config->exit_port = (uint16_t)number;
-    return take_uuid(config, root);
+    return take_cpu(config, root) && take_uuid(config, root);
 }
 
 static bool take_plain(struct machine_config *config, const json_t *root)
@@ -548,7 +567,7 @@ static bool take_plain(struct machine_config *config, const json_t *root)
 /* A machine that says more than this skep reads would be made as another one. */
 static bool knows_all(json_t *root, struct error *err)
 {
-    const size_t own = 19; /* those of take_all() that are not plain */
+    const size_t own = 20; /* those of take_all() that are not plain */
     if (json_object_size(root) == own + COUNT(strings) + COUNT(places) + COUNT(flags))
         return true;
     error_set(err, what_parse, NULL, "it has options that this skep does not know");

@@ -200,8 +200,6 @@ static bool restart(struct machine *machine, struct error *err)
     if (machine->config.kernel_from_disk && !kernel_read_disk(machine, err))
         return false;
     q35_reset(machine->board);
-    if (machine->engine->irqchip)
-        machine->engine->irqchip->reset(machine->vm);
     ram_clear(machine->ram);
     if (!boot(machine, err))
         return false;
@@ -459,6 +457,7 @@ static bool open_engine(struct machine *machine, struct error *err)
         .log = machine->log,
         .tsc_hz = snapshot_tsc_hz(machine),
         .options = options,
+        .cpu_level = config->cpu_level,
         .counts_instructions = config->counts_instructions,
     };
     machine->vm = machine->engine->vm_open(&engine, err);

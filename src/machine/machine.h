@@ -181,9 +181,10 @@ struct machine_config {
     bool tpm_is_tis; /* its interface is a FIFO (TIS), not a command and response buffer */
 
     bool no_balloon, no_rng;
-    uint8_t rng_devfn; /* as of a disk */
-    bool rtc_is_local; /* the RTC starts with the host's local time instead of UTC */
-    bool no_reboot;    /* a reboot ends the machine */
+    uint8_t rng_devfn;        /* as of a disk */
+    enum cpu_level cpu_level; /* what CPUID tells of */
+    bool rtc_is_local;        /* the RTC starts with the host's local time instead of UTC */
+    bool no_reboot;           /* a reboot ends the machine */
     bool has_exit_port;
     uint16_t exit_port; /* 0: 0xf4 */
     bool has_testdev;
@@ -230,6 +231,7 @@ const char *machine_vga_name(enum machine_vga vga);
 bool machine_vga_find(const char *name, enum machine_vga *vga); /* false: there is none */
 const char *machine_input_name(enum machine_input kind);
 bool machine_input_find(const char *name, enum machine_input *kind); /* false: there is none */
+bool machine_cpu_find(const char *name, enum cpu_level *level);      /* false: there is none */
 const char *machine_disk_bus_name(enum machine_disk_bus bus);
 const char *machine_boot_name(enum machine_boot boot);
 bool machine_boot_find(const char *name, enum machine_boot *boot);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * The Q35 board: 82Q35 host bridge, ICH9, and what hangs on them. It reads like the schematic. With
- * an engine that has an irqchip the local APICs, I/O APIC, 8259 pair and 8254 are left out.
+ * an engine that has an irqchip, the local APICs, I/O APIC, 8259 pair and 8254 are the engine's.
  */
 #include "machine/q35_internal.h"
 
@@ -164,6 +164,10 @@ static bool make_interrupts(struct q35 *board, struct error *err)
         for (unsigned i = 0; i < IOAPIC_PINS; i++)
             board->gsi[i] = irqchip->gsi(board->config.vm, i);
         board->msi = irqchip->msi(board->config.vm);
+        if (!q35_irqchip_open(board, err))
+            return false;
+        for (unsigned i = 0; i < Q35_IRQCHIPS; i++)
+            add(board, &board->irqchip_ops[i], board);
         return true;
     }
     if (!make_lapics(board, err))
@@ -219,6 +223,8 @@ struct hpet_config q35_hpet_config(struct q35 *board)
     };
     if (board->i8254)
         config.legacy_taken[0] = (struct irq_line){i8254_disconnect_irq, board->i8254, 0};
+    else
+        config.legacy_taken[0] = board->config.engine->irqchip->pit_taken(board->config.vm);
     return config;
 }
 
@@ -719,6 +725,7 @@ void q35_destroy(struct q35 *board)
     }
     if (board->pci)
         pci_bus_destroy(board->pci);
+    q35_irqchip_close(board);
     fw_tables_free(board->fw_tables);
     bytes_free(&board->acpi);
     bytes_free(&board->smbios);

@@ -134,6 +134,8 @@ enum { DEVICE_LABEL_BYTES = 32 };
 enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 enum { CMOS_CPUS_BUT_ONE = 0x5f };
 
+enum { Q35_IRQCHIPS = 4 };
+
 struct q35 {
     struct q35_config config;
     struct device device[DEVICES_MAX];
@@ -147,6 +149,9 @@ struct q35 {
     struct i8259 *i8259;
     struct i8254 *i8254;
     struct irq_line gsi[IOAPIC_PINS]; /* with an engine's irqchip: its inputs */
+    _Atomic uint32_t gsi_levels;      /* and their levels */
+    struct irqchip_state *irqchip;    /* and its state, while it is saved or loaded */
+    struct device_ops irqchip_ops[Q35_IRQCHIPS];
     struct msi_sink msi;
     struct acpi_pm *acpi_pm;
     struct mc146818 *rtc;
@@ -183,6 +188,21 @@ struct irq_line q35_route_pci(void *opaque, unsigned slot, unsigned pin);
 void q35_pirq_changed(void *opaque, unsigned pirq, unsigned irq);
 uint8_t q35_interrupt_line(void *opaque, unsigned slot, unsigned pin);
 unsigned q35_slot_pirq(unsigned slot, unsigned pin);
+
+/* Levels of the I/O APIC's inputs as the sources have them, all but HPET's own; input 2 as 0. */
+uint32_t q35_wired_gsis(const struct q35 *board);
+/* The line of the 8254, where it is the engine's, as one of the sources of interrupt 0. */
+void q35_set_pit_source(struct q35 *board, bool level);
+
+/* ---- q35_irqchip.c ---- */
+
+/* The engine's interrupt controllers as devices: their ops to irqchip_ops, for the board itself. */
+bool q35_irqchip_open(struct q35 *board, struct error *err);
+void q35_irqchip_close(struct q35 *board);
+/* Around the saving of all devices; and behind their loading. */
+void q35_irqchip_save_begin(struct q35 *board, struct save *save);
+void q35_irqchip_save_end(struct q35 *board);
+bool q35_irqchip_load_end(struct q35 *board, struct error *err);
 
 /* ---- q35.c ---- */
 

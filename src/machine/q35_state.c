@@ -112,6 +112,7 @@ static bool check_devices(const struct q35 *board, struct load *load, struct err
 
 void q35_save(struct q35 *board, struct save *save)
 {
+    q35_irqchip_save_begin(board, save);
     save_devices(board, save);
     save_wiring(board, save);
     for (unsigned i = 0; i < board->device_count; i++) {
@@ -120,6 +121,7 @@ void q35_save(struct q35 *board, struct save *save)
         device->ops->save(device->self, save);
         save_end(save);
     }
+    q35_irqchip_save_end(board);
 }
 
 /* The wires first: a device that drives its line while it is loaded then changes nothing. */
@@ -138,7 +140,7 @@ bool q35_load(struct q35 *board, struct load *load, struct error *err)
                              "the state of its device '%s' is not as it should be",
                              device->ops->name);
     }
-    return true;
+    return q35_irqchip_load_end(board, err);
 }
 
 void q35_kick_all(struct q35 *board)

@@ -5,6 +5,7 @@
 #include "machine/q35_internal.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 
 /* Sources of an ISA interrupt: the devices on it and the PIRQs that are routed to it. */
 enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT, SOURCE_TEST = 16 };
@@ -18,9 +19,15 @@ static void drive_pic(struct q35 *board, unsigned irq)
 
 void q35_drive_gsi(struct q35 *board, unsigned gsi, bool level)
 {
-    if (board->ioapic)
+    if (board->ioapic) {
         ioapic_set_irq(board->ioapic, gsi, level);
-    else
+        return;
+    }
+    /* An engine may take a level that it is told again for another edge. */
+    uint32_t bit = UINT32_C(1) << gsi;
+    uint32_t before = level ? atomic_fetch_or(&board->gsi_levels, bit)
+                            : atomic_fetch_and(&board->gsi_levels, ~bit);
+    if (!(before & bit) == level)
         irq_set(&board->gsi[gsi], level);
 }
 
@@ -80,6 +87,11 @@ static void set_pirq(void *opaque, unsigned pirq, bool level)
     pthread_mutex_unlock(&board->irq_lock);
 }
 
+void q35_set_pit_source(struct q35 *board, bool level)
+{
+    set_source(board, IRQ_PIT, SOURCE_DEVICE, level);
+}
+
 /* The test device raises any input of the I/O APIC, and with those of ISA interrupts the 8259
  * pair's. It is one source beside the devices. */
 void q35_set_test_gsi(void *opaque, unsigned gsi, bool level)
@@ -117,6 +129,14 @@ void q35_pirq_changed(void *opaque, unsigned pirq, unsigned irq)
         drive_pic(board, irq);
     }
     pthread_mutex_unlock(&board->irq_lock);
+}
+
+uint32_t q35_wired_gsis(const struct q35 *board)
+{
+    uint32_t levels = board->test_levels | (uint32_t)board->pirq_levels << GSI_PCI;
+    for (unsigned irq = 0; irq < ISA_IRQS; irq++)
+        levels |= board->isa_sources[irq] >> SOURCE_DEVICE ? UINT32_C(1) << irq : 0;
+    return levels;
 }
 
 uint8_t q35_interrupt_line(void *opaque, unsigned slot, unsigned pin)

@@ -18,7 +18,9 @@
 
 static const char description_section[] = "description", shape_section[] = "machine";
 static const char features_section[] = "cpuid", disks_section[] = "disks";
-enum { SECTION_VERSION = 1 }; /* of each of these */
+/* Of each of these but two: version 2 of the machine has the paravirtual clock, and is read in
+ * version 1 as well; version 2 of features has a word more. */
+enum { SECTION_VERSION = 1, SHAPE_VERSION = 2, FEATURES_VERSION = 2 };
 
 static const char what_load[] = "cannot restore the machine";
 
@@ -29,22 +31,29 @@ struct machine_saved {
     struct load load; /* behind the sections that are read at once */
     char engine[16];
     bool has_irqchip;
-    uint64_t clock_ns, tsc_hz;
+    uint64_t clock_ns, tsc_hz, paravirtual_ns;
+    bool has_paravirtual;
     uint32_t reboots;
     uint64_t rom_bytes; /* 0: no ROM */
     uint32_t rom_sum;
 };
 
-/* Opens a section of `load` in the one version that there is so far. */
+/* Opens a section of `load`, of a version up to `*version`, which becomes the one that it has. */
+static bool begin_version(struct load *load, const char *name, uint32_t *version, struct error *err)
+{
+    uint32_t newest = *version;
+    if (!load_begin(load, name, version))
+        return error_set(err, what_load, NULL, "it has no part '%s' where one belongs", name);
+    if (*version >= 1 && *version <= newest)
+        return true;
+    error_set(err, what_load, NULL, "its part '%s' is of version %" PRIu32, name, *version);
+    return error_hint(err, "use the version of skep that saved it");
+}
+
 static bool begin(struct load *load, const char *name, struct error *err)
 {
-    uint32_t version;
-    if (!load_begin(load, name, &version))
-        return error_set(err, what_load, NULL, "it has no part '%s' where one belongs", name);
-    if (version == SECTION_VERSION)
-        return true;
-    error_set(err, what_load, NULL, "its part '%s' is of version %" PRIu32, name, version);
-    return error_hint(err, "use the version of skep that saved it");
+    uint32_t version = SECTION_VERSION;
+    return begin_version(load, name, &version, err);
 }
 
 static bool end(struct load *load, const char *name, struct error *err)
@@ -89,7 +98,7 @@ static void save_shape(struct machine *machine, struct save *save)
 {
     char engine[sizeof(((struct machine_saved *)0)->engine)] = {0};
     snprintf(engine, sizeof(engine), "%s", machine->engine->name);
-    save_begin(save, shape_section, SECTION_VERSION);
+    save_begin(save, shape_section, SHAPE_VERSION);
     save_bytes(save, engine, sizeof(engine));
     save_bool(save, machine->engine->irqchip);
     save_u64(save, clock_now_ns(machine->clock));
@@ -97,12 +106,14 @@ static void save_shape(struct machine *machine, struct save *save)
     save_u32(save, machine->reboots);
     save_u64(save, machine->rom.size_bytes);
     save_u32(save, rom_sum(machine));
+    save_u64(save, machine->engine->paravirtual_ns(machine->vm));
     save_end(save);
 }
 
 static bool load_shape(struct machine_saved *saved, struct load *load, struct error *err)
 {
-    if (!begin(load, shape_section, err))
+    uint32_t version = SHAPE_VERSION;
+    if (!begin_version(load, shape_section, &version, err))
         return false;
     load_bytes(load, saved->engine, sizeof(saved->engine));
     saved->engine[sizeof(saved->engine) - 1] = '\0';
@@ -112,6 +123,9 @@ static bool load_shape(struct machine_saved *saved, struct load *load, struct er
     saved->reboots = load_u32(load);
     saved->rom_bytes = load_u64(load);
     saved->rom_sum = load_u32(load);
+    saved->has_paravirtual = version >= 2;
+    if (saved->has_paravirtual)
+        saved->paravirtual_ns = load_u64(load);
     return end(load, shape_section, err);
 }
 
@@ -133,9 +147,10 @@ static const struct feature_word {
     {0xd, 0, 0, EAX, "EAX"},
     {0xd, 1, 0, EAX, "EAX"},
     {0x40000001, 0, 0, EAX, "EAX"},
-    {0x80000001, 0, 0, ECX, "ECX"},
+    {0x80000001, 0, 1 << 1 /* CMP_LEGACY */, ECX, "ECX"},
     {0x80000001, 0, 1 << 9 /* APIC */, EDX, "EDX"},
     {0x80000008, 0, 0, EBX, "EBX"},
+    {7, 1, 0, EAX, "EAX"}, /* from version 2 on */
 };
 enum { FEATURE_WORDS = sizeof(feature_words) / sizeof(feature_words[0]), VENDOR_BYTES = 12 };
 
@@ -159,7 +174,7 @@ static void save_features(struct machine *machine, struct save *save)
 {
     uint8_t vendor[VENDOR_BYTES];
     vendor_of(machine, vendor);
-    save_begin(save, features_section, SECTION_VERSION);
+    save_begin(save, features_section, FEATURES_VERSION);
     save_bytes(save, vendor, sizeof(vendor));
     for (unsigned i = 0; i < FEATURE_WORDS; i++)
         save_u32(save, features_of(machine, &feature_words[i]));
@@ -172,20 +187,23 @@ static bool lacks(const struct feature_word *word, uint32_t missing, struct erro
               "its processors have features that those here lack (CPUID %#" PRIx32 ", %s: %#" PRIx32
               ")",
               word->leaf, word->name, missing);
-    return error_hint(err, "restore it on a host with such a processor");
+    return error_hint(err, "restore it with the engine and on a host that has them; a machine "
+                           "started with --cpu x86-64-v3 or x86-64 goes to others, too");
 }
 
 static bool load_features(struct machine *machine, struct load *load, struct error *err)
 {
     uint8_t vendor[VENDOR_BYTES], wanted[VENDOR_BYTES];
-    if (!begin(load, features_section, err))
+    uint32_t version = FEATURES_VERSION;
+    if (!begin_version(load, features_section, &version, err))
         return false;
     vendor_of(machine, vendor);
     load_bytes(load, wanted, sizeof(wanted));
     if (!load->failed && memcmp(vendor, wanted, sizeof(vendor)) != 0)
         return error_set(err, what_load, NULL, "its processors are %.12s, not %.12s",
                          (const char *)wanted, (const char *)vendor);
-    for (unsigned i = 0; i < FEATURE_WORDS; i++) {
+    unsigned words = version >= 2 ? FEATURE_WORDS : FEATURE_WORDS - 1;
+    for (unsigned i = 0; i < words; i++) {
         uint32_t missing = load_u32(load) & ~features_of(machine, &feature_words[i]);
         if (missing)
             return lacks(&feature_words[i], missing, err);
@@ -267,8 +285,6 @@ static bool save_state(struct machine *machine, struct save *save, struct error 
             return false;
         state_save(&state, save);
     }
-    if (machine->engine->save)
-        machine->engine->save(machine->vm, save);
     q35_save(machine->board, save);
     return !save->failed || error_set(err, "cannot save the machine", NULL,
                                       "out of memory, or the engine does not give its state");
@@ -352,6 +368,7 @@ bool snapshot_take_shape(struct machine *machine, struct error *err)
     config->vcpu_count = saved->vcpu_count;
     config->topology = saved->topology;
     config->memory_bytes = saved->memory_bytes;
+    config->cpu_level = saved->cpu_level;
     memcpy(config->uuid, saved->uuid, sizeof(config->uuid));
     return true;
 }
@@ -380,15 +397,15 @@ uint64_t snapshot_tsc_hz(const struct machine *machine)
     return machine->config.saved ? machine->config.saved->tsc_hz : 0;
 }
 
+/* The first version had KVM's own form of what is in its interrupt controllers. */
 bool snapshot_check_engine(const struct machine *machine, struct error *err)
 {
     const struct machine_saved *saved = machine->config.saved;
-    if (saved->has_irqchip == (machine->engine->irqchip != NULL))
+    if (saved->has_paravirtual || !saved->has_irqchip)
         return true;
-    error_set(err, what_load, NULL,
-              "it ran on the engine %s, whose interrupt controllers %s does not have",
-              saved->engine, machine->engine->name);
-    return error_hint(err, "add --engine %s", saved->engine);
+    error_set(err, what_load, NULL, "it was saved on the engine %s in a form that is read no more",
+              saved->engine);
+    return error_hint(err, "use the version of skep that saved it");
 }
 
 static bool load_processors(struct machine *machine, struct load *load, struct error *err)
@@ -414,8 +431,8 @@ bool snapshot_load(struct machine *machine, struct error *err)
     if (!load_features(machine, &load, err) || !load_disks(machine, &load, err) ||
         !load_processors(machine, &load, err))
         return false;
-    if (machine->engine->load && !machine->engine->load(machine->vm, &load))
-        return error_set(err, what_load, NULL, "the state of its engine is not as it should be");
+    if (saved->has_paravirtual)
+        machine->engine->set_paravirtual_ns(machine->vm, saved->paravirtual_ns);
     if (!q35_load(machine->board, &load, err))
         return false;
     if (load.offset != load.size_bytes)

@@ -195,6 +195,19 @@ static void set_features(struct engine_vm *vm, struct kvm_cpuid_table *table)
     e->ecx &= ~BIT(27); /* OSXSAVE follows CR4; KVM sets it */
 }
 
+static void limit_level(struct kvm_cpuid_table *table, enum cpu_level level)
+{
+    for (unsigned i = 0; i < table->nent; i++) {
+        struct kvm_cpuid_entry2 *e = &table->entries[i];
+        uint32_t registers[4] = {e->eax, e->ebx, e->ecx, e->edx};
+        cpu_level_mask(level, e->function, e->index, registers);
+        e->eax = registers[REG_EAX];
+        e->ebx = registers[REG_EBX];
+        e->ecx = registers[REG_ECX];
+        e->edx = registers[REG_EDX];
+    }
+}
+
 static const char what[] = "cannot describe the processor to the guest";
 
 bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_table *table,
@@ -208,6 +221,7 @@ bool kvm_cpuid_compose(struct engine_vm *vm, unsigned index, struct kvm_cpuid_ta
     set_features(vm, table);
     set_topology(table, &vm->topology, index);
     set_caches(table, &vm->topology);
+    limit_level(table, vm->cpu_level);
     return true;
 }
 

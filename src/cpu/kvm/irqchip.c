@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * The interrupt controllers, timer and clock inside KVM: lines and messages into them, their reset,
- * save and load. Lines and messages come from this process, so KVM_IRQ_LINE and KVM_SIGNAL_MSI are
- * as short as an irqfd would be. Lines and messages: any thread; the rest: the machine's.
+ * The interrupt controllers and timer inside KVM: lines and messages into them, their reset; their
+ * state as KVM has it. Lines and messages come from this process, so KVM_IRQ_LINE and
+ * KVM_SIGNAL_MSI are as short as an irqfd would be. Lines and messages: any thread; the rest: the
+ * machine's.
  */
 #include "cpu/kvm/kvm.h"
 
@@ -11,8 +12,6 @@
 
 enum { ISA_GSIS = 16, GSIS = 24, PIC_PINS = 8, PIT_PIN = 2 };
 enum { MSR_TSC_DEADLINE = 0x6e0, MSR_APIC_BASE = 0x1b };
-enum { SECTION_VERSION = 1 };
-static const char section[] = "kvm";
 
 static void route(struct kvm_irq_routing *routing, unsigned gsi, unsigned chip, unsigned pin)
 {
@@ -44,7 +43,7 @@ static bool set_routes(struct engine_vm *vm, struct error *err)
     return true;
 }
 
-static bool get_chips(struct engine_vm *vm, struct kvm_vm_irq *irq)
+bool kvm_vm_irq_get(struct engine_vm *vm, struct kvm_vm_irq *irq)
 {
     memset(irq, 0, sizeof(*irq));
     for (unsigned i = 0; i < KVM_IRQCHIPS; i++) {
@@ -55,7 +54,7 @@ static bool get_chips(struct engine_vm *vm, struct kvm_vm_irq *irq)
     return kvm_ioctl(vm->vm_fd, KVM_GET_PIT2, &irq->pit) >= 0;
 }
 
-static bool set_chips(struct engine_vm *vm, struct kvm_vm_irq *irq)
+bool kvm_vm_irq_set(struct engine_vm *vm, struct kvm_vm_irq *irq)
 {
     for (unsigned i = 0; i < KVM_IRQCHIPS; i++) {
         irq->chip[i].chip_id = i;
@@ -75,12 +74,12 @@ bool kvm_irqchip_create(struct engine_vm *vm, struct error *err)
         return error_errno(err, what, "KVM_CREATE_PIT2", errno);
     if (!set_routes(vm, err))
         return false;
-    if (!get_chips(vm, &vm->irq_at_reset))
+    if (!kvm_vm_irq_get(vm, &vm->irq_at_reset))
         return error_errno(err, what, "KVM_GET_IRQCHIP", errno);
     return true;
 }
 
-static bool get_vcpu(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
+bool kvm_vcpu_irq_get(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
 {
     kvm_msr_get(vcpu, MSR_TSC_DEADLINE, &irq->tsc_deadline);
     return kvm_msr_get(vcpu, MSR_APIC_BASE, &irq->apic_base) &&
@@ -89,7 +88,7 @@ static bool get_vcpu(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
 
 /* The base first, since it says how the registers are to be read; the deadline last, since the
  * LVT's mode decides whether it counts. */
-static bool set_vcpu(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
+bool kvm_vcpu_irq_set(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
 {
     return kvm_msr_set(vcpu, MSR_APIC_BASE, irq->apic_base) &&
            kvm_ioctl(vcpu->fd, KVM_SET_LAPIC, &irq->lapic) >= 0 &&
@@ -98,11 +97,11 @@ static bool set_vcpu(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq)
 
 bool kvm_irqchip_vcpu_opened(struct engine_vcpu *vcpu, struct error *err)
 {
-    if (!get_vcpu(vcpu, &vcpu->irq_at_reset))
+    if (!kvm_vcpu_irq_get(vcpu, &vcpu->irq_at_reset))
         return error_errno(err, "cannot read the local APIC", "KVM_GET_LAPIC", errno);
     struct kvm_vcpu_irq irq = vcpu->irq_at_reset;
     /* KVM's map of destinations does not know a new vCPU until its local APIC is set. */
-    if (!set_vcpu(vcpu, &irq))
+    if (!kvm_vcpu_irq_set(vcpu, &irq))
         return error_errno(err, "cannot set the local APIC", "KVM_SET_LAPIC", errno);
     return true;
 }
@@ -110,11 +109,11 @@ bool kvm_irqchip_vcpu_opened(struct engine_vcpu *vcpu, struct error *err)
 static bool reset(struct engine_vm *vm)
 {
     struct kvm_vm_irq chips = vm->irq_at_reset;
-    bool good = set_chips(vm, &chips);
+    bool good = kvm_vm_irq_set(vm, &chips);
     for (unsigned i = 0; i < vm->vcpu_count; i++)
         if (vm->vcpus[i]) {
             struct kvm_vcpu_irq irq = vm->vcpus[i]->irq_at_reset;
-            good &= set_vcpu(vm->vcpus[i], &irq);
+            good &= kvm_vcpu_irq_set(vm->vcpus[i], &irq);
         }
     return good;
 }
@@ -157,58 +156,33 @@ static struct msi_sink msi(struct engine_vm *vm)
     return (struct msi_sink){.send = send_message, .opaque = vm};
 }
 
-const struct engine_irqchip kvm_engine_irqchip = {.gsi = gsi, .msi = msi, .reset = reset_irqchip};
-
-/* KVM's structures as they are: the section is for KVM on x86-64 only. A failure to read leaves
- * out the rest, which load() finds. */
-void kvm_save(struct engine_vm *vm, struct save *save)
+/* HPET's legacy replacement takes interrupt 0 from the 8254. A setting that it has changes nothing,
+ * since KVM would start the counters anew. */
+static void take_pit(void *opaque, unsigned number, bool is_taken)
 {
-    struct kvm_vm_irq chips;
-    struct kvm_clock_data clock = {0};
-    kvm_doorbells_drain(vm->doorbells);
-    save_begin(save, section, SECTION_VERSION);
-    save_u32(save, vm->vcpu_count);
-    bool good = get_chips(vm, &chips) && kvm_ioctl(vm->vm_fd, KVM_GET_CLOCK, &clock) >= 0;
-    if (good) {
-        save_bytes(save, &chips, sizeof(chips));
-        save_u64(save, vm->time_is_stopped ? vm->stopped_clock_ns : clock.clock);
+    struct engine_vm *vm = opaque;
+    struct kvm_pit_state2 pit;
+    uint32_t flag = KVM_PIT_FLAGS_HPET_LEGACY;
+    bool done = kvm_ioctl(vm->vm_fd, KVM_GET_PIT2, &pit) >= 0;
+    if (done && !(pit.flags & flag) == is_taken) {
+        pit.flags ^= flag;
+        done = kvm_ioctl(vm->vm_fd, KVM_SET_PIT2, &pit) >= 0;
     }
-    for (unsigned i = 0; i < vm->vcpu_count && good; i++) {
-        struct kvm_vcpu_irq irq = {0};
-        good = vm->vcpus[i] && get_vcpu(vm->vcpus[i], &irq);
-        if (good)
-            save_bytes(save, &irq, sizeof(irq));
-    }
-    save_end(save);
-    save->failed |= !good;
+    if (!done)
+        log_limited(vm->log, &vm->log_limit, LOG_WARNING, "kvm", "interrupt line of the 8254: %s",
+                    strerror(errno));
 }
 
-static bool load_all(struct engine_vm *vm, struct load *load)
+static struct irq_line pit_taken(struct engine_vm *vm)
 {
-    struct kvm_vm_irq chips;
-    load_bytes(load, &chips, sizeof(chips));
-    struct kvm_clock_data clock = {.clock = load_u64(load)};
-    vm->stopped_clock_ns = clock.clock;
-    if (load->failed || !set_chips(vm, &chips) || kvm_ioctl(vm->vm_fd, KVM_SET_CLOCK, &clock) < 0)
-        return false;
-    for (unsigned i = 0; i < vm->vcpu_count; i++) {
-        struct kvm_vcpu_irq irq;
-        load_bytes(load, &irq, sizeof(irq));
-        if (load->failed || !vm->vcpus[i] || !set_vcpu(vm->vcpus[i], &irq))
-            return false;
-    }
-    return true;
+    return (struct irq_line){.set = take_pit, .opaque = vm};
 }
 
-bool kvm_load(struct engine_vm *vm, struct load *load)
-{
-    uint32_t version;
-    if (!load_begin(load, section, &version))
-        return false;
-    if (version != SECTION_VERSION || load_u32(load) != vm->vcpu_count || !load_all(vm, load)) {
-        load_fail(load);
-        reset_irqchip(vm);
-        return false;
-    }
-    return load_end(load);
-}
+const struct engine_irqchip kvm_engine_irqchip = {
+    .gsi = gsi,
+    .msi = msi,
+    .pit_taken = pit_taken,
+    .reset = reset_irqchip,
+    .get = kvm_irqchip_get,
+    .set = kvm_irqchip_set,
+};

@@ -3,8 +3,8 @@
  * What the files of the KVM engine share: probe.c (what the host offers), vm.c (memory, life
  * cycle, the engine's table), vcpu.c (running), inject.c (NMI, INIT, SIPI),
  * slots.c (memory), exits.c (what ends a run), debug.c (breakpoints and steps), state.c and msr.c
- * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts, save and load),
- * doorbell.c (ioeventfd).
+ * (processor state), time.c (clocks that stop), cpuid.c, irqchip.c (interrupts), irqchip_state.c
+ * and pit_state.c (their state), doorbell.c (ioeventfd).
  */
 #ifndef SKEP_CPU_KVM_KVM_H
 #define SKEP_CPU_KVM_KVM_H
@@ -27,7 +27,7 @@ enum { KVM_SLOTS = PHYSMAP_MAX_RANGES, KVM_MSRS = 96, KVM_IRQCHIPS = 3, KVM_CPUI
 struct kvm_doorbells;
 struct kvm_debug;
 
-/* The interrupt controllers' state beyond x86_state, raw as KVM gives it. */
+/* The interrupt controllers' state, raw as KVM gives it. */
 struct kvm_vcpu_irq {
     uint64_t apic_base, tsc_deadline;
     struct kvm_lapic_state lapic;
@@ -59,10 +59,12 @@ struct engine_vm {
     unsigned physical_bits;          /* as CPUID tells the guest; 0: no vCPU is open yet */
     struct kvm_doorbells *doorbells; /* NULL: the host can't; writes exit instead */
     struct kvm_vm_irq irq_at_reset;
+    enum cpu_level cpu_level;
     uint64_t wanted_tsc_hz; /* 0: as the host's */
     uint64_t tsc_khz;       /* 0: KVM doesn't tell */
     bool time_is_stopped;
     uint64_t stopped_clock_ns; /* the paravirtual clock, while it is */
+    uint64_t stopped_monotonic_ns;
 };
 
 struct engine_vcpu {
@@ -78,6 +80,7 @@ struct engine_vcpu {
     struct kvm_debug *debug; /* NULL: no debugger */
     struct kvm_vcpu_irq irq_at_reset;
     uint64_t stopped_tsc, stopped_deadline; /* while the machine's time is stopped */
+    uint32_t stopped_count;                 /* of the local APIC's timer */
 };
 
 /* ioctl() that is tried again on EINTR. */
@@ -120,6 +123,8 @@ uint64_t kvm_tsc_hz(struct engine_vm *vm);
 bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err); /* as the machine wants it */
 void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns);
 void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns);
+uint64_t kvm_paravirtual_ns(struct engine_vm *vm);
+void kvm_set_paravirtual_ns(struct engine_vm *vm, uint64_t ns);
 
 struct engine_vcpu *kvm_vcpu_open(struct engine_vm *vm, unsigned index, struct error *err);
 void kvm_vcpu_close(struct engine_vcpu *vcpu);
@@ -144,8 +149,22 @@ bool kvm_debug_exit(struct engine_vcpu *vcpu, struct engine_exit *exit);
 /* Makes irqchip, PIT and interrupt routes; before vCPUs. */
 bool kvm_irqchip_create(struct engine_vm *vm, struct error *err);
 bool kvm_irqchip_vcpu_opened(struct engine_vcpu *vcpu, struct error *err);
-void kvm_save(struct engine_vm *vm, struct save *save);
-bool kvm_load(struct engine_vm *vm, struct load *load);
+/* False: errno tells. */
+bool kvm_vm_irq_get(struct engine_vm *vm, struct kvm_vm_irq *irq);
+bool kvm_vm_irq_set(struct engine_vm *vm, struct kvm_vm_irq *irq);
+bool kvm_vcpu_irq_get(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq);
+bool kvm_vcpu_irq_set(struct engine_vcpu *vcpu, struct kvm_vcpu_irq *irq);
+/* As in struct engine_irqchip. */
+bool kvm_irqchip_get(struct engine_vm *vm, uint64_t now_ns, struct irqchip_state *state,
+                     struct error *err);
+bool kvm_irqchip_set(struct engine_vm *vm, uint64_t now_ns, const struct irqchip_state *state,
+                     struct error *err);
+/* The 8254 to and from the state of irqchips, `now_ns` of the machine's clock; what follows from
+ * counter 0 (line, next rise) is left out. */
+void kvm_pit_from(const struct engine_vm *vm, const struct kvm_pit_state2 *pit, uint64_t now_ns,
+                  struct i8254_state *state);
+void kvm_pit_to(const struct i8254_state *state, uint64_t now_ns, struct kvm_pit_state2 *pit);
+uint32_t kvm_lapic_count(struct engine_vcpu *vcpu); /* what the timer still has to count */
 extern const struct engine_irqchip kvm_engine_irqchip;
 
 /* Turns the bus's doorbells into ioeventfds, served by a thread of its own. NULL: `err`. */

@@ -234,7 +234,8 @@ static void events_from(struct x86_pending *pending, const struct kvm_vcpu_event
         pending->vector = events->exception.nr;
         pending->has_error_code = events->exception.has_error_code;
         pending->error_code = events->exception.error_code;
-    } else if (events->interrupt.injected) {
+    } else if (events->interrupt.injected && !events->interrupt.soft) {
+        /* Of INT n nothing is left to do: RIP is still at it. */
         pending->exception = true;
         pending->vector = events->interrupt.nr;
     }

@@ -47,20 +47,51 @@ bool kvm_set_tsc_hz(struct engine_vcpu *vcpu, struct error *err)
                      (unsigned long long)host_hz / 1000, (unsigned long long)hz / 1000);
 }
 
+/* The paravirtual clock at that moment. Of some tries the shortest counts, since a thread may lose
+ * the processor between the two readings. */
+static uint64_t clock_at(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    enum { TRIES = 8 };
+    uint64_t best_ns = UINT64_MAX, result = 0;
+    for (int i = 0; i < TRIES; i++) {
+        struct kvm_clock_data clock = {0};
+        uint64_t before_ns = now_ns();
+        kvm_ioctl(vm->vm_fd, KVM_GET_CLOCK, &clock);
+        uint64_t took_ns = now_ns() - before_ns;
+        if (took_ns >= best_ns)
+            continue;
+        best_ns = took_ns;
+        result = clock.clock - (before_ns + took_ns / 2 - monotonic_ns);
+    }
+    return result;
+}
+
+/* Counters that agree to within a millisecond, which is what reading them one after another takes,
+ * are one counter: another engine would keep the difference. */
+static void stop_counters(struct engine_vm *vm, uint64_t monotonic_ns)
+{
+    uint64_t near = vm->tsc_khz, first = 0;
+    for (unsigned i = 0; i < vm->vcpu_count; i++) {
+        struct engine_vcpu *vcpu = vm->vcpus[i];
+        kvm_msr_get(vcpu, MSR_TSC_DEADLINE, &vcpu->stopped_deadline);
+        vcpu->stopped_count = kvm_lapic_count(vcpu);
+        kvm_msr_get(vcpu, MSR_TSC, &vcpu->stopped_tsc);
+        vcpu->stopped_tsc -= ticks_since(vm, monotonic_ns);
+        if (i == 0)
+            first = vcpu->stopped_tsc;
+        else if (vcpu->stopped_tsc - first + near < 2 * near)
+            vcpu->stopped_tsc = first;
+    }
+}
+
 void kvm_stop_time(struct engine_vm *vm, uint64_t monotonic_ns)
 {
     if (vm->time_is_stopped)
         return;
     kvm_tsc_hz(vm);
-    for (unsigned i = 0; i < vm->vcpu_count; i++) {
-        struct engine_vcpu *vcpu = vm->vcpus[i];
-        kvm_msr_get(vcpu, MSR_TSC_DEADLINE, &vcpu->stopped_deadline);
-        kvm_msr_get(vcpu, MSR_TSC, &vcpu->stopped_tsc);
-        vcpu->stopped_tsc -= ticks_since(vm, monotonic_ns);
-    }
-    struct kvm_clock_data clock = {0};
-    kvm_ioctl(vm->vm_fd, KVM_GET_CLOCK, &clock);
-    vm->stopped_clock_ns = clock.clock - (now_ns() - monotonic_ns);
+    stop_counters(vm, monotonic_ns);
+    vm->stopped_clock_ns = clock_at(vm, monotonic_ns);
+    vm->stopped_monotonic_ns = monotonic_ns;
     vm->time_is_stopped = true;
 }
 
@@ -79,4 +110,14 @@ void kvm_start_time(struct engine_vm *vm, uint64_t monotonic_ns)
     struct kvm_clock_data clock = {.clock = vm->stopped_clock_ns + (now_ns() - monotonic_ns)};
     if (kvm_ioctl(vm->vm_fd, KVM_SET_CLOCK, &clock) < 0)
         log_write(vm->log, LOG_WARNING, "kvm", "cannot set the guest's clock: %s", strerror(errno));
+}
+
+uint64_t kvm_paravirtual_ns(struct engine_vm *vm)
+{
+    return vm->stopped_clock_ns;
+}
+
+void kvm_set_paravirtual_ns(struct engine_vm *vm, uint64_t ns)
+{
+    vm->stopped_clock_ns = ns;
 }

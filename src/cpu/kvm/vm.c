@@ -103,6 +103,7 @@ static struct engine_vm *vm_open(const struct engine_config *config, struct erro
     vm->ram = config->ram;
     vm->vcpu_count = config->vcpu_count;
     vm->wanted_tsc_hz = config->tsc_hz;
+    vm->cpu_level = config->cpu_level;
     vm->topology = config->topology;
     vm->kvm_fd = kvm_open(err);
     if (vm->kvm_fd < 0 || !kvm_install_signal(err) || !create(vm, err) ||
@@ -154,6 +155,6 @@ const struct engine engine_kvm = {
     .start_time = kvm_start_time,
     .cpuid = kvm_cpuid,
     .stats = stats,
-    .save = kvm_save,
-    .load = kvm_load,
+    .paravirtual_ns = kvm_paravirtual_ns,
+    .set_paravirtual_ns = kvm_set_paravirtual_ns,
 };

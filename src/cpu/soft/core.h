@@ -379,5 +379,8 @@ void tsc_write_adjust(struct cpu *cpu, uint64_t value);
 enum { KVM_CLOCK_ENABLE = 1 };
 bool kvmclock_write_msr(struct cpu *cpu, uint32_t msr, uint64_t value);
 void kvmclock_update(struct cpu *cpu);
+/* The clock as the guest reads it; and setting it, with all states set and time stopped. */
+uint64_t kvmclock_ns(const struct cpu *cpu);
+void kvmclock_set_ns(struct soft_system *system, uint64_t ns);
 
 #endif

@@ -376,7 +376,8 @@ static bool is_state_possible(const struct cpu *cpu, const struct x86_state *sta
     bool is_xcr0_sound =
         (state->xcr0 & 1) && !(state->xcr0 & ~(vector_xcr0_supported(cpu) | UINT64_C(3)));
     bool is_v86_sound = !(state->rflags & RFLAGS_VM) || ((state->cr0 & CR0_PE) && !is_long);
-    bool is_exception_sound = !state->pending.exception || state->pending.vector < 32;
+    bool is_exception_sound = !state->pending.exception || !state->pending.has_error_code ||
+                              state->pending.vector < VECTOR_FIRST_EXTERNAL;
     bool is_pdpte_sound = !state->has_pdptes || paging_are_pdptes_good(cpu, state->pdpte);
     return is_paging_sound && is_long_sound && is_pdpte_sound && is_v86_sound && is_xcr0_sound &&
            is_exception_sound && state->run_state <= X86_WAIT_FOR_SIPI &&

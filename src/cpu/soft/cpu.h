@@ -79,6 +79,7 @@ enum x86_vector {
     VECTOR_AC = 17,
     VECTOR_MC = 18,
     VECTOR_XM = 19,
+    VECTOR_FIRST_EXTERNAL = 32, /* those below are the architecture's */
 };
 
 /* A page as the TLB knows it for one kind of access: the tag is its linear address, or 1 when the

@@ -173,6 +173,10 @@ uint64_t cpuid_cr4_allowed(const struct cpu *cpu)
     uint64_t allowed = CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE |
                        CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE |
                        CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE;
+    if (cpu->system->cpu_level != CPU_LEVEL_HOST)
+        allowed &= ~(uint64_t)(CR4_PCIDE | CR4_PKE);
+    if (cpu->system->cpu_level == CPU_LEVEL_1)
+        allowed &= ~(uint64_t)(CR4_UMIP | CR4_FSGSBASE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP);
     return allowed;
 }
 
@@ -437,13 +441,21 @@ static struct cpuid_result extended(const struct cpu *cpu, uint32_t leaf, uint32
     return (struct cpuid_result){0};
 }
 
-struct cpuid_result cpuid_leaf(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
+static struct cpuid_result whole_leaf(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
 {
     if (leaf >= 0x80000000u)
         return extended(cpu, leaf, subleaf);
     if (leaf >= HYPERVISOR_BASE)
         return hypervisor(cpu, leaf);
     return standard(cpu, leaf, subleaf);
+}
+
+struct cpuid_result cpuid_leaf(const struct cpu *cpu, uint32_t leaf, uint32_t subleaf)
+{
+    struct cpuid_result r = whole_leaf(cpu, leaf, subleaf);
+    uint32_t registers[4] = {r.eax, r.ebx, r.ecx, r.edx};
+    cpu_level_mask(cpu->system->cpu_level, leaf, subleaf, registers);
+    return (struct cpuid_result){registers[0], registers[1], registers[2], registers[3]};
 }
 
 static void cpuid(struct cpu *cpu, const struct op *op)

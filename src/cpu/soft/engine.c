@@ -215,6 +215,7 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
     vm->ram = config->ram;
     vm->hooks = config->hooks;
     vm->system.log = config->log;
+    vm->system.cpu_level = config->cpu_level;
     vm->system.sockets = config->topology.sockets;
     vm->system.cores = config->topology.cores;
     vm->system.threads = config->topology.threads;
@@ -364,6 +365,16 @@ static void soft_start_time(struct engine_vm *vm, uint64_t monotonic_ns)
     tsc_start(&vm->system, monotonic_ns);
 }
 
+static uint64_t soft_paravirtual_ns(struct engine_vm *vm)
+{
+    return kvmclock_ns(vm->system.cpu[0]);
+}
+
+static void soft_set_paravirtual_ns(struct engine_vm *vm, uint64_t ns)
+{
+    kvmclock_set_ns(&vm->system, ns);
+}
+
 static void soft_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
     struct cpuid_result r = cpuid_leaf(vm->system.cpu[0], leaf, subleaf);
@@ -410,4 +421,6 @@ const struct engine engine_soft = {
     .start_time = soft_start_time,
     .cpuid = soft_cpuid,
     .stats = soft_get_stats,
+    .paravirtual_ns = soft_paravirtual_ns,
+    .set_paravirtual_ns = soft_set_paravirtual_ns,
 };

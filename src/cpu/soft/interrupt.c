@@ -253,10 +253,12 @@ void interrupt_deliver_pending(struct cpu *cpu)
     /* The delivery ends shadows, and HLT when a trap of it is due. */
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
     cpu->run_state = X86_RUNNING;
-    cpu->delivering = pending->vector;
+    /* From KVM's state there may be an external interrupt that has been acknowledged. */
+    bool is_external = pending->vector >= VECTOR_FIRST_EXTERNAL;
+    cpu->delivering = is_external ? DELIVERING_BENIGN : pending->vector;
     cpu->stats.exceptions++;
-    interrupt_deliver(cpu, pending->vector, EVENT_EXCEPTION, cpu->rip,
-                      has_error_code ? &error_code : NULL);
+    interrupt_deliver(cpu, pending->vector, is_external ? EVENT_EXTERNAL : EVENT_EXCEPTION,
+                      cpu->rip, has_error_code ? &error_code : NULL);
     cpu->delivering = DELIVERING_NONE;
 }
 

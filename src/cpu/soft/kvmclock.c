@@ -2,7 +2,8 @@
  *
  * KVM's paravirtual clock: a page that tells how to get nanoseconds from the TSC, the same for all
  * processors and valid for good, since the TSC is invariant (Documentation/virt/kvm/x86/msr.rst).
- * It reads what the TSC would if the guest never wrote it, so it goes on where a saved state ended.
+ * It reads what the TSC would if the guest never wrote it, so it goes on where a saved state ended;
+ * in a machine that was saved on KVM with a distance, which stays.
  * Not offered: steal time, asynchronous page faults, paravirtual EOI.
  */
 #include "cpu/soft/core.h"
@@ -77,6 +78,7 @@ void kvmclock_update(struct cpu *cpu)
     version = (version | 1) + 2;
     info.version = version;
     info.tsc_timestamp = cpu->tsc_adjust;
+    info.system_time = cpu->system->kvmclock_base_ns;
     info.flags = FLAG_TSC_STABLE;
     scale(cpu->system->tsc_khz, &info.tsc_to_system_mul, &info.tsc_shift);
     memcpy(at, &info, sizeof(info)); /* odd: being written */
@@ -86,6 +88,24 @@ void kvmclock_update(struct cpu *cpu)
     code_page_written(cpu, at, sizeof(info));
 }
 
+/* As the guest computes it. */
+uint64_t kvmclock_ns(const struct cpu *cpu)
+{
+    uint32_t mul;
+    int8_t shift;
+    uint64_t ticks = tsc_guest(cpu) - cpu->tsc_adjust;
+    scale(cpu->system->tsc_khz, &mul, &shift);
+    ticks = shift < 0 ? ticks >> -shift : ticks << shift;
+    return cpu->system->kvmclock_base_ns + (uint64_t)((unsigned __int128)ticks * mul >> 32);
+}
+
+void kvmclock_set_ns(struct soft_system *system, uint64_t ns)
+{
+    system->kvmclock_base_ns += ns - kvmclock_ns(system->cpu[0]);
+    for (unsigned i = 0; i < system->cpu_count; i++)
+        kvmclock_update(system->cpu[i]);
+}
+
 static void write_wall_clock(struct cpu *cpu)
 {
     uint8_t *at = ram_at(cpu, cpu->kvm_wall_clock, sizeof(struct wall_clock));
@@ -93,9 +113,7 @@ static void write_wall_clock(struct cpu *cpu)
         return;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    uint64_t clock_ns = (uint64_t)((unsigned __int128)(tsc_guest(cpu) - cpu->tsc_adjust) * 1000000 /
-                                   cpu->system->tsc_khz);
-    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - clock_ns;
+    uint64_t ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec - kvmclock_ns(cpu);
     struct wall_clock wall = {2, (uint32_t)(ns / 1000000000), (uint32_t)(ns % 1000000000)};
     memcpy(at, &wall, sizeof(wall));
     code_page_written(cpu, at, sizeof(wall));

@@ -7,6 +7,7 @@
 #define SKEP_CPU_SOFT_SYSTEM_H
 
 #include "base/log.h"
+#include "cpu/level.h"
 #include "cpu/stats.h"
 
 #include <pthread.h>
@@ -132,6 +133,8 @@ struct soft_system {
      * is near: their states are taken and set one after another. Under shootdown_lock. */
     bool has_tsc_offset;
     uint64_t tsc_offset, tsc_adjust;
+    uint64_t kvmclock_base_ns; /* KVM's clock when the TSC was 0; not 0 in a machine from KVM */
+    enum cpu_level cpu_level;
     struct cpuid_features features;
 };
 

@@ -263,16 +263,17 @@ static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
-    {"loader", test_loader},   {"devices", test_devices}, {"apic", test_apic},
-    {"timers", test_timers},   {"nmi", test_nmi},         {"ioapic", test_ioapic},
-    {"ids", test_ids},         {"smp", test_smp},         {"init", test_init},
-    {"clock", test_clock},     {"lock", test_lock},       {"barrier", test_barrier},
-    {"message", test_message}, {"store", test_store},     {"iriw", test_iriw},
-    {"mmio", test_mmio},       {"paging", test_paging},   {"compare", test_compare},
+    {"loader", test_loader},     {"devices", test_devices}, {"apic", test_apic},
+    {"timers", test_timers},     {"nmi", test_nmi},         {"ioapic", test_ioapic},
+    {"ids", test_ids},           {"smp", test_smp},         {"init", test_init},
+    {"clock", test_clock},       {"lock", test_lock},       {"barrier", test_barrier},
+    {"message", test_message},   {"store", test_store},     {"iriw", test_iriw},
+    {"mmio", test_mmio},         {"paging", test_paging},   {"compare", test_compare},
+    {"crossing", test_crossing},
 };
 
 /* Whether the words behind the first, the kernel's name, have this one; or there is none, which is
- * all cases but that which waits for input. */
+ * all cases but those which wait for input. */
 static bool is_wanted(const char *name)
 {
     const char *at = (const char *)(uintptr_t)boot->cmdline;
@@ -291,7 +292,7 @@ static bool is_wanted(const char *name)
         while (*at && *at != ' ')
             at++;
     }
-    return !any && !text_equal(name, "compare");
+    return !any && !text_equal(name, "compare") && !text_equal(name, "crossing");
 }
 
 void kernel_main(uint32_t magic, uint32_t info)

@@ -194,7 +194,9 @@ void test_devices(void);
 void test_clock(void);
 void test_mmio(void);
 void test_paging(void);
-void test_compare(void); /* only when it is named: waits for input */
+/* Only when they are named, since they wait for input. */
+void test_compare(void);
+void test_crossing(void);
 /* litmus.c: only with four processors or more */
 void test_lock(void);
 void test_barrier(void);

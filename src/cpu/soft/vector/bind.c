@@ -37,7 +37,8 @@ uint32_t vector_host_features(void)
 
 uint64_t vector_xcr0_supported(const struct cpu *cpu)
 {
-    return XCR0_X87 | XCR0_SSE | XCR0_PKRU | (vector_host_features() & HOST_AVX ? XCR0_AVX : 0);
+    return XCR0_X87 | XCR0_SSE | (cpu->system->cpu_level != CPU_LEVEL_HOST ? 0 : XCR0_PKRU) |
+           (vector_host_features() & HOST_AVX ? XCR0_AVX : 0);
 }
 
 bool vector_open(struct cpu *cpu, struct error *err)

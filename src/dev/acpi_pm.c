@@ -3,8 +3,9 @@
  * ACPI fixed hardware (ACPI 6.5, 4.8.3 and 4.8.4), laid out as ICH9's PMBASE block (ICH9 data
  * sheet, 13.8.3): PM1a event and control, the power management timer of 3.579545 MHz, GPE0.
  *
- * Left out: sleep states but S5; the sleep button; SMI. ACPI is always enabled (SCI_EN is fixed),
- * so there is no SMI_CMD; SMI_EN reads with APMC_EN set, by which firmware takes SMM as set up.
+ * Left out: sleep states but S3 and S5; the sleep button; SMI. ACPI is always enabled (SCI_EN is
+ * fixed), so there is no SMI_CMD; SMI_EN reads with APMC_EN set, by which firmware takes SMM as set
+ * up.
  *
  * vCPU threads use the ports, any thread presses buttons, the clock's the timer's overflow; one
  * lock, not held when power_off is called.
@@ -59,6 +60,7 @@ struct acpi_pm {
     uint64_t gpe_status, gpe_enable, gpe_lines;
     uint64_t seen_half; /* halves of the timer's range that TMR_STS has told */
     bool rtc_line, sci;
+    bool is_asleep;
 };
 
 static uint64_t pm_ticks(const struct acpi_pm *pm)
@@ -79,6 +81,18 @@ static unsigned pm_half_shift(const struct acpi_pm *pm)
     return pm->config.timer_is_32_bit ? 31 : 23;
 }
 
+/* 4.8.3.1.1: the button needs no enabling to wake. */
+static void pm_wake_if_due(struct acpi_pm *pm)
+{
+    bool is_due = (pm->status & (PM1_POWER_BUTTON | (pm->enable & PM1_RTC))) ||
+                  (pm->gpe_status & pm->gpe_enable);
+    if (!pm->is_asleep || !is_due)
+        return;
+    pm->is_asleep = false;
+    pm->status |= PM1_WAKE;
+    pm->config.wake(pm->config.opaque);
+}
+
 static void pm_update(struct acpi_pm *pm)
 {
     uint64_t half = pm_ticks(pm) >> pm_half_shift(pm);
@@ -91,6 +105,7 @@ static void pm_update(struct acpi_pm *pm)
         pm->sci = sci;
         irq_set(&pm->config.sci, sci);
     }
+    pm_wake_if_due(pm);
 }
 
 /* Waits for the overflow only when it would interrupt. */
@@ -165,6 +180,11 @@ static bool pm_write_control(struct acpi_pm *pm, unsigned index, uint8_t value)
     unsigned type = (pm->control & CONTROL_SLEEP_TYPE) >> CONTROL_SLEEP_TYPE_SHIFT;
     if (type == pm->config.sleep_type_s5)
         return true;
+    if (pm->config.sleep && type == pm->config.sleep_type_s3) {
+        pm->is_asleep = true;
+        pm->config.sleep(pm->config.opaque);
+        return false;
+    }
     log_limited(pm->config.log, &pm->log_limit, LOG_WARNING, "acpi_pm",
                 "the guest asks for sleep type %u, which there is not", type);
     return false;
@@ -213,6 +233,14 @@ static void pm_raise(struct acpi_pm *pm, uint16_t event)
     pm_update(pm);
 }
 
+bool acpi_pm_is_asleep(struct acpi_pm *pm)
+{
+    pthread_mutex_lock(&pm->lock);
+    bool is_asleep = pm->is_asleep;
+    pthread_mutex_unlock(&pm->lock);
+    return is_asleep;
+}
+
 void acpi_pm_press_power_button(struct acpi_pm *pm)
 {
     pthread_mutex_lock(&pm->lock);
@@ -250,7 +278,7 @@ static void pm_clear(struct acpi_pm *pm)
     pm->gpe_enable = 0;
     pm->gpe_status = pm->gpe_lines;
     pm->seen_half = pm_ticks(pm) >> pm_half_shift(pm);
-    pm->sci = false;
+    pm->sci = pm->is_asleep = false;
     clock_timer_cancel(pm->timer);
     irq_set(&pm->config.sci, false);
 }
@@ -327,6 +355,7 @@ static void acpi_pm_save(void *device, struct save *save)
     save_u64(save, pm->seen_half);
     save_bool(save, pm->rtc_line);
     save_bool(save, pm->sci);
+    save_bool(save, pm->is_asleep);
     pthread_mutex_unlock(&pm->lock);
 }
 
@@ -336,9 +365,10 @@ static bool acpi_pm_load(void *device, struct load *load, uint32_t version)
     uint16_t status = load_u16(load), enable = load_u16(load), control = load_u16(load);
     uint64_t gpe_status = load_u64(load), gpe_enable = load_u64(load), gpe_lines = load_u64(load);
     uint64_t seen_half = load_u64(load);
-    bool rtc_line = load_bool(load), sci = load_bool(load);
+    bool rtc_line = load_bool(load), sci = load_bool(load), is_asleep = load_bool(load);
     if ((status & ~(PM1_EVENTS | PM1_WAKE)) || (enable & ~PM1_EVENTS) ||
-        (control & ~CONTROL_STORED) || seen_half > UINT64_MAX >> 32)
+        (control & ~CONTROL_STORED) || seen_half > UINT64_MAX >> 32 ||
+        (is_asleep && !pm->config.sleep))
         load_fail(load);
     bool ok = version == acpi_pm_ops.version && !load->failed;
     pthread_mutex_lock(&pm->lock);
@@ -351,6 +381,7 @@ static bool acpi_pm_load(void *device, struct load *load, uint32_t version)
         pm->gpe_lines = gpe_lines;
         pm->seen_half = seen_half;
         pm->rtc_line = rtc_line;
+        pm->is_asleep = is_asleep;
         pm->sci = sci; /* who receives the line saves its level */
         pm_arm(pm);
     } else {
@@ -369,7 +400,7 @@ static void acpi_pm_destroy(void *device)
 
 const struct device_ops acpi_pm_ops = {
     .name = "acpi_pm",
-    .version = 1,
+    .version = 2,
     .reset = acpi_pm_reset,
     .save = acpi_pm_save,
     .load = acpi_pm_load,

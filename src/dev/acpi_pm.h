@@ -32,9 +32,15 @@ struct acpi_pm;
 struct acpi_pm_config {
     uint16_t base;                   /* ACPI_PM_BLOCK_BYTES ports */
     uint8_t sleep_type_s5;           /* SLP_TYP of \_S5, 0 to 7 */
+    uint8_t sleep_type_s3;           /* of \_S3, which is there if `sleep` is */
     bool timer_is_32_bit;            /* TMR_VAL_EXT; otherwise 24 bits */
     struct irq_line sci;             /* a level */
     void (*power_off)(void *opaque); /* S5 entered; on a vCPU thread, no lock held; may be NULL */
+    /* S3 entered, and left again: the power button, the RTC's alarm or a general-purpose event
+     * that is enabled. With the device's lock held; sleep on a vCPU's thread, wake on any, which
+     * may be the same at once. */
+    void (*sleep)(void *opaque);
+    void (*wake)(void *opaque);
     void *opaque;
     const struct log *log; /* may be NULL */
 };
@@ -58,6 +64,9 @@ void acpi_pm_set_rtc_alarm(void *pm, unsigned number, bool level);
 /* Drives input `gpe` (0 to 63) of GPE0; its status stays set as long as the level does. `pm` is a
  * struct acpi_pm; the signature is that of irq_line.set. Any thread. */
 void acpi_pm_set_gpe(void *pm, unsigned gpe, bool level);
+
+/* In S3. Any thread. A wake-up doesn't reset this device: it tells why. */
+bool acpi_pm_is_asleep(struct acpi_pm *pm);
 
 extern const struct device_ops acpi_pm_ops;
 

@@ -250,6 +250,7 @@ static void rtc_update_irq(struct mc146818 *rtc)
         rtc->irq = level;
         irq_set(&rtc->config.irq, level);
     }
+    irq_set(&rtc->config.alarm, *c & rtc->cmos[REG_B] & B_ALARM);
 }
 
 /* Sets the flags of what has happened since the last look. */

@@ -19,6 +19,7 @@ struct mc146818;
 struct mc146818_config {
     uint16_t base; /* four ports (index, data, extended index and data): 0x70 on a PC */
     struct irq_line irq;
+    struct irq_line alarm; /* its interrupt of the alarm alone, which nobody takes away */
     /* Guest memory below and above 4 GiB, told in the usual CMOS bytes. */
     uint64_t low_memory_bytes, high_memory_bytes;
     int32_t utc_offset_s; /* what it shows at first is so far ahead of UTC */

@@ -107,7 +107,6 @@ enum {
     FADT_WBINVD = 1 << 0,
     FADT_PROC_C1 = 1 << 2,
     FADT_NO_SLEEP_BUTTON = 1 << 5,
-    FADT_NO_RTC_WAKE = 1 << 6,
     FADT_TIMER_32 = 1 << 8,
     FADT_RESET_REGISTER = 1 << 10,
     BOOT_LEGACY_DEVICES = 1 << 0,
@@ -171,7 +170,7 @@ static void put_fadt(struct tables *tables)
     bytes_u8(out, config->rtc_century);
     bytes_u16(out, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_ASPM);
     bytes_u8(out, 0);
-    bytes_u32(out, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON | FADT_NO_RTC_WAKE |
+    bytes_u32(out, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLEEP_BUTTON |
                        (config->pm.timer_is_32_bits ? FADT_TIMER_32 : 0) | FADT_RESET_REGISTER);
     put_port(out, config->reset_port, 1);
     bytes_u8(out, config->reset_value);

@@ -27,6 +27,8 @@ struct acpi_pm_ports {
     uint8_t gpe_size_bytes; /* of both; 0: there is none */
     bool timer_is_32_bits;
     uint8_t sleep_type_s5; /* SLP_TYP of soft off */
+    bool has_s3;
+    uint8_t sleep_type_s3; /* of suspend to memory */
     uint8_t sci_irq;
     uint16_t all_base, all_size_bytes; /* the whole block, reserved */
 };

@@ -10,15 +10,22 @@
 
 #include <stdio.h>
 
-static void put_sleep_states(const struct acpi_config *config, struct bytes *aml)
+static void put_sleep_state(struct bytes *aml, const char *name, uint8_t sleep_type)
 {
-    aml_name(aml, "\\_S5");
+    aml_name(aml, name);
     size_t package = aml_package_begin(aml, 4);
-    aml_integer(aml, config->pm.sleep_type_s5);
-    aml_integer(aml, config->pm.sleep_type_s5);
+    aml_integer(aml, sleep_type);
+    aml_integer(aml, sleep_type);
     aml_integer(aml, 0);
     aml_integer(aml, 0);
     aml_end(aml, package);
+}
+
+static void put_sleep_states(const struct acpi_config *config, struct bytes *aml)
+{
+    if (config->pm.has_s3)
+        put_sleep_state(aml, "\\_S3", config->pm.sleep_type_s3);
+    put_sleep_state(aml, "\\_S5", config->pm.sleep_type_s5);
 }
 
 static void put_processors(const struct acpi_config *config, struct bytes *aml)

@@ -298,7 +298,7 @@ void machine_debug_stopped(struct machine *machine)
     bool found = d && (take_shutdown(machine, &vcpu, &stop) ||
                        collect_stops(machine, &vcpu, &stop) || take_access(machine, &vcpu, &stop));
     if (!found) {
-        vcpus_resume(machine->vcpus);
+        machine_resume_vcpus(machine);
         return;
     }
     machine_pause(machine);

@@ -48,6 +48,16 @@ static void board_power_off(void *opaque)
     request_and_stop(opaque, REQUEST_POWER_OFF);
 }
 
+static void board_sleep(void *opaque)
+{
+    request_and_stop(opaque, REQUEST_SLEEP);
+}
+
+static void board_wake(void *opaque)
+{
+    machine_request(opaque, REQUEST_WAKE);
+}
+
 static void board_exit(void *opaque, uint32_t value)
 {
     struct machine *machine = opaque;
@@ -137,6 +147,7 @@ static bool set_states(struct machine *machine, struct x86_state *bsp, struct er
     struct x86_state ap;
     unsigned physical_bits = machine->engine->physical_bits(machine->vm);
     x86_state_reset(&ap, false);
+    ap.tsc = bsp->tsc;
     if (!machine->rom.bytes) {
         mtrr_fill(&ap, physical_bits);
         mtrr_fill(bsp, physical_bits);
@@ -203,9 +214,43 @@ static bool restart(struct machine *machine, struct error *err)
     ram_clear(machine->ram);
     if (!boot(machine, err))
         return false;
+    machine->is_asleep = false;
     machine_debug_restarted(machine);
     machine->reboots++;
     return true;
+}
+
+/* Out of S3 (ACPI 6.4, 16.3.1.2): everything is as after a reset but memory, and the first
+ * processor goes on in real mode where the guest has said. The time-stamp counters have gone on:
+ * KVM's clock is read by them. With all vCPUs paused. */
+static bool wake(struct machine *machine, struct error *err)
+{
+    struct x86_state bsp, old;
+    uint32_t vector = q35_waking_vector(machine->board);
+    if (!vector) {
+        log_write(machine->log, LOG_WARNING, "machine",
+                  "the guest woke up without saying where to go on: it starts again");
+        return restart(machine, err);
+    }
+    backends_drain(machine);
+    if (!vcpus_get_state(machine->vcpus, 0, &old, err) || !q35_wake(machine->board, err))
+        return false;
+    x86_state_reset(&bsp, true);
+    bsp.tsc = old.tsc - old.tsc_adjust;
+    bsp.segment[SEG_CS].selector = (uint16_t)(vector >> 4);
+    bsp.segment[SEG_CS].base = vector & 0xffff0;
+    bsp.rip = vector & 0xf;
+    if (!set_states(machine, &bsp, err))
+        return false;
+    machine->is_asleep = false;
+    machine_debug_restarted(machine);
+    return true;
+}
+
+void machine_resume_vcpus(struct machine *machine)
+{
+    if (!machine->is_asleep)
+        vcpus_resume(machine->vcpus);
 }
 
 /* ---- the loop's side of requests ---- */
@@ -244,7 +289,24 @@ static void reset_now(struct machine *machine)
               machine->disk_files.summary ? ": " : "",
               machine->disk_files.summary ? machine->disk_files.summary : "");
     if (machine->is_running)
-        vcpus_resume(machine->vcpus);
+        machine_resume_vcpus(machine);
+}
+
+/* A wake-up that comes at once is served with the request to sleep. */
+static void sleep_or_wake(struct machine *machine, unsigned requests)
+{
+    struct error err = {0};
+    if (requests & REQUEST_SLEEP)
+        machine->is_asleep = true;
+    if ((requests & REQUEST_WAKE) && machine->is_asleep && !wake(machine, &err)) {
+        machine->failure = err;
+        finish(machine, MACHINE_FAILED);
+        return;
+    }
+    log_write(machine->log, LOG_INFO, "machine",
+              machine->is_asleep ? "the guest sleeps" : "the guest is awake");
+    if (machine->is_running)
+        machine_resume_vcpus(machine);
 }
 
 void machine_serve_requests(struct machine *machine)
@@ -264,6 +326,8 @@ void machine_serve_requests(struct machine *machine)
         finish(machine, MACHINE_POWERED_OFF);
     else if (requests & REQUEST_RESET)
         reset_now(machine);
+    else if (requests & (REQUEST_SLEEP | REQUEST_WAKE))
+        sleep_or_wake(machine, requests);
     else
         machine_debug_stopped(machine);
 }
@@ -528,7 +592,7 @@ static bool make_board(struct machine *machine, struct error *err)
         .has_exit_port = config->has_exit_port,
         .exit_port = config->exit_port,
         .has_testdev = config->has_testdev,
-        .callbacks = {board_reset, board_power_off, board_exit, machine},
+        .callbacks = {board_reset, board_power_off, board_sleep, board_wake, board_exit, machine},
     };
     board.rtc_is_local = config->rtc_is_local;
     board.tpm = machine->backends.tpm.close ? &machine->backends.tpm : NULL;
@@ -668,7 +732,7 @@ void machine_resume(struct machine *machine)
     machine->needs_kick = false;
     machine_debug_running(machine);
     if (!atomic_load(&machine->requests))
-        vcpus_resume(machine->vcpus);
+        machine_resume_vcpus(machine);
 }
 
 void machine_start(struct machine *machine)
@@ -700,7 +764,11 @@ unsigned machine_vcpu_count(const struct machine *machine)
 
 const char *machine_state(const struct machine *machine)
 {
-    return machine->is_finished ? "ended" : machine->is_running ? "running" : "paused";
+    if (machine->is_finished)
+        return "ended";
+    if (!machine->is_running)
+        return "paused";
+    return machine->is_asleep ? "asleep" : "running";
 }
 
 const struct machine_config *machine_configuration(const struct machine *machine)

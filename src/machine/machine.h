@@ -268,7 +268,8 @@ size_t machine_info(struct machine *machine, char *text, size_t size_bytes);
 void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
 unsigned machine_vcpu_count(const struct machine *machine);
-const char *machine_state(const struct machine *machine); /* "running", "paused" or "ended" */
+const char *
+machine_state(const struct machine *machine); /* "running", "asleep", "paused", "ended" */
 const struct machine_config *machine_configuration(const struct machine *machine);
 
 /* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */

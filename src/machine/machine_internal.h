@@ -51,6 +51,8 @@ enum machine_request {
     REQUEST_POWER_OFF = 1 << 3,
     REQUEST_RESET = 1 << 4,
     REQUEST_DEBUG = 1 << 5, /* a vCPU has stopped for the debugger */
+    REQUEST_SLEEP = 1 << 6, /* ACPI's S3 */
+    REQUEST_WAKE = 1 << 7,
 };
 
 struct machine_debug;
@@ -101,6 +103,7 @@ struct machine {
     struct machine_debug *debug; /* NULL: nobody debugs the guest */
 
     bool is_running; /* started and not paused */
+    bool is_asleep;  /* in ACPI's S3: no vCPU runs until it wakes */
     bool is_finished;
     bool needs_kick; /* loaded: queues are to be looked at when it starts */
     unsigned reboots;
@@ -156,6 +159,9 @@ void display_close(struct machine *machine);
 
 /* What was asked for before the machine was paused: it is then done, or the machine has ended. */
 void machine_serve_requests(struct machine *machine);
+
+/* Those of a machine that runs, unless it is asleep. */
+void machine_resume_vcpus(struct machine *machine);
 
 uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not known */
 /* Steps of making a machine that was saved, in this order; snapshot.c. */

@@ -185,12 +185,20 @@ static int32_t local_offset_s(void)
     return localtime_r(&now, &local) ? (int32_t)local.tm_gmtoff : 0;
 }
 
+static void set_rtc_alarm(void *opaque, unsigned number, bool level)
+{
+    struct q35 *board = opaque;
+    if (board->acpi_pm)
+        acpi_pm_set_rtc_alarm(board->acpi_pm, number, level);
+}
+
 static bool make_rtc(struct q35 *board, struct error *err)
 {
     uint64_t low_bytes = ram_region(board->config.ram, 0)->size_bytes;
     const struct mc146818_config config = {
         .base = RTC_PORT,
         .irq = q35_isa_line(board, IRQ_RTC),
+        .alarm = {set_rtc_alarm, board, 0},
         .low_memory_bytes = low_bytes,
         .high_memory_bytes = ram_size_bytes(board->config.ram) - low_bytes,
         .utc_offset_s = board->config.rtc_is_local ? local_offset_s() : 0,
@@ -240,14 +248,22 @@ static bool make_hpet(struct q35 *board, struct error *err)
 
 /* ---- power, reset, and what a test program uses ---- */
 
+bool q35_has_sleep(const struct q35 *board)
+{
+    return !board->config.firmware.rom;
+}
+
 static bool make_acpi_pm(struct q35 *board, struct error *err)
 {
     const struct acpi_pm_config config = {
         .base = PM_PORT,
         .sleep_type_s5 = SLEEP_TYPE_S5,
+        .sleep_type_s3 = SLEEP_TYPE_S3,
         .timer_is_32_bit = true,
         .sci = q35_isa_line(board, IRQ_SCI),
         .power_off = board->config.callbacks.power_off,
+        .sleep = q35_has_sleep(board) ? board->config.callbacks.sleep : NULL,
+        .wake = board->config.callbacks.wake,
         .opaque = board->config.callbacks.opaque,
         .log = board->config.log,
     };

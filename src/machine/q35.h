@@ -62,6 +62,8 @@ struct q35_place {
 struct q35_callbacks {
     void (*reset)(void *opaque);
     void (*power_off)(void *opaque);
+    void (*sleep)(void *opaque); /* ACPI's S3: all but memory goes off; then wake, when it ends */
+    void (*wake)(void *opaque);
     void (*exit)(void *opaque, uint32_t value);
     void *opaque;
 };
@@ -176,6 +178,13 @@ struct input *q35_input(struct q35 *board);
 bool q35_change_floppy(struct q35 *board, unsigned drive, const struct block_backend *medium);
 
 void q35_press_power_button(struct q35 *board); /* any thread */
+
+/* Of ACPI's S3, with all vCPUs stopped. */
+bool q35_is_asleep(struct q35 *board);
+/* The board as firmware leaves it when it wakes, memory kept. False: BARs can't be placed. */
+bool q35_wake(struct q35 *board, struct error *err);
+/* Where in real mode the guest goes on, which it has written into the FACS; 0: it has not. */
+uint32_t q35_waking_vector(const struct q35 *board);
 
 void q35_save(struct q35 *board, struct save *save);
 /* Devices are told apart by their names, in the order in which they were made. */

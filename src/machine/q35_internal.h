@@ -131,7 +131,7 @@ enum {
 enum { SLOT_HOST = 0, SLOT_LPC = 31, DEVICES_MAX = 80 };
 
 enum { DEVICE_LABEL_BYTES = 32 };
-enum { SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
+enum { SLEEP_TYPE_S3 = 1, SLEEP_TYPE_S5 = 7, RESET_VALUE = 6, IOAPIC_ID = 0, RTC_CENTURY = 0x32 };
 enum { CMOS_CPUS_BUT_ONE = 0x5f };
 
 enum { Q35_IRQCHIPS = 4 };
@@ -204,7 +204,14 @@ void q35_irqchip_save_begin(struct q35 *board, struct save *save);
 void q35_irqchip_save_end(struct q35 *board);
 bool q35_irqchip_load_end(struct q35 *board, struct error *err);
 
+/* ---- q35_state.c ---- */
+
+void q35_reset_but_power(struct q35 *board);
+
 /* ---- q35.c ---- */
+
+/* Whether there is S3: behind a ROM the way back from it would be the ROM's. */
+bool q35_has_sleep(const struct q35 *board);
 
 /* What the HPET is made with, and ACPI tells of. */
 struct hpet_config q35_hpet_config(struct q35 *board);

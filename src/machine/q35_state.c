@@ -12,6 +12,19 @@ void q35_reset(struct q35 *board)
         board->device[i].ops->reset(board->device[i].self);
 }
 
+/* The power management tells the guest why it woke. */
+void q35_reset_but_power(struct q35 *board)
+{
+    for (unsigned i = 0; i < board->device_count; i++)
+        if (board->device[i].self != board->acpi_pm)
+            board->device[i].ops->reset(board->device[i].self);
+}
+
+bool q35_is_asleep(struct q35 *board)
+{
+    return acpi_pm_is_asleep(board->acpi_pm);
+}
+
 void q35_press_power_button(struct q35 *board)
 {
     acpi_pm_press_power_button(board->acpi_pm);

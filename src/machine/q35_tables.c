@@ -4,6 +4,8 @@
  */
 #include "machine/q35_internal.h"
 
+#include "machine/bytes.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -14,7 +16,7 @@ static void describe_wiring(struct acpi_config *acpi)
             acpi->pci_gsi[slot][pin] = (uint8_t)(GSI_PCI + q35_slot_pirq(slot, pin));
 }
 
-static struct acpi_pm_ports pm_ports(void)
+static struct acpi_pm_ports pm_ports(const struct q35 *board)
 {
     return (struct acpi_pm_ports){
         .event = PM_PORT + ACPI_PM_EVENT_OFFSET,
@@ -24,6 +26,8 @@ static struct acpi_pm_ports pm_ports(void)
         .gpe_size_bytes = ACPI_PM_GPE0_BYTES,
         .timer_is_32_bits = true,
         .sleep_type_s5 = SLEEP_TYPE_S5,
+        .has_s3 = q35_has_sleep(board),
+        .sleep_type_s3 = SLEEP_TYPE_S3,
         .sci_irq = IRQ_SCI,
         .all_base = PM_PORT,
         .all_size_bytes = ACPI_PM_BLOCK_BYTES,
@@ -110,7 +114,7 @@ static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t 
         .mmio64_first = layout->mmio64.base,
         .mmio64_last = last_of(&layout->mmio64),
         .lpc_slot = SLOT_LPC,
-        .pm = pm_ports(),
+        .pm = pm_ports(board),
         .reset_port = RESET_PORT,
         .reset_value = RESET_VALUE,
         .uart_count = board->config.uart_count,
@@ -194,7 +198,7 @@ void q35_memory_map(const struct q35 *board, struct memory_map *map)
         memory_map_add(map, RAM_HIGH_BASE, high_memory_end(board) - RAM_HIGH_BASE, MEMORY_USABLE);
 }
 
-bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err)
+static bool place_bars(struct q35 *board, struct error *err)
 {
     const struct layout layout = own_layout(board);
     const struct pci_windows windows = {
@@ -203,7 +207,34 @@ bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, str
         .io = {PCI_IO_BASE, PCI_IO_BYTES},
         .interrupt_line = q35_interrupt_line,
     };
-    if (!pci_assign_bars(board->pci, &windows, err))
+    return pci_assign_bars(board->pci, &windows, err);
+}
+
+bool q35_wake(struct q35 *board, struct error *err)
+{
+    q35_reset_but_power(board);
+    return place_bars(board, err);
+}
+
+/* The FACS is where 64 divides its address (ACPI 6.4, 5.2.10). */
+uint32_t q35_waking_vector(const struct q35 *board)
+{
+    enum { FACS_BYTES = 64, WAKING_VECTOR_AT = 12, REAL_MODE_END = 0x100000 };
+    const struct bytes *acpi = &board->acpi;
+    for (size_t at = 0; at + FACS_BYTES <= acpi->size_bytes; at += FACS_BYTES) {
+        uint8_t vector[4];
+        if (memcmp(acpi->data + at, "FACS", 4) != 0)
+            continue;
+        if (!ram_read(board->config.ram, ACPI_GPA + at + WAKING_VECTOR_AT, vector, sizeof(vector)))
+            return 0;
+        return le32_get(vector) < REAL_MODE_END ? le32_get(vector) : 0;
+    }
+    return 0;
+}
+
+bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, struct error *err)
+{
+    if (!place_bars(board, err))
         return false;
     bool is_ram =
         ram_write(board->config.ram, ACPI_GPA, board->acpi.data, board->acpi.size_bytes) &&

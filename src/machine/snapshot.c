@@ -438,5 +438,6 @@ bool snapshot_load(struct machine *machine, struct error *err)
     if (load.offset != load.size_bytes)
         return error_set(err, what_load, NULL, "it has more parts than this skep knows");
     machine->needs_kick = true;
+    machine->is_asleep = q35_is_asleep(machine->board);
     return true;
 }

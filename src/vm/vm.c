@@ -82,7 +82,7 @@ static const struct vm_save_on *find_save(const struct vm *vm, int signal)
 bool vm_save(struct vm *vm, const char *path, bool stops, machine_progress_fn *progress,
              void *opaque, struct error *err)
 {
-    bool was_running = !strcmp(machine_state(vm->machine), "running");
+    bool was_running = strcmp(machine_state(vm->machine), "paused") != 0;
     if (stops)
         machine_pause(vm->machine); /* what it did after it was saved would be done twice */
     bool done = machine_save(vm->machine, path, progress, opaque, err);

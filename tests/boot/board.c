@@ -40,7 +40,7 @@ struct world {
     struct q35 *board;
     struct memory_map map;
     uint64_t rsdp_gpa;
-    unsigned resets, power_offs, exits;
+    unsigned resets, power_offs, exits, sleeps, wakes;
     uint32_t exit_value;
 };
 
@@ -98,6 +98,15 @@ static void on_power_off(void *opaque)
     ((struct world *)opaque)->power_offs++;
 }
 
+static void on_sleep(void *opaque)
+{
+    ((struct world *)opaque)->sleeps++;
+}
+static void on_wake(void *opaque)
+{
+    ((struct world *)opaque)->wakes++;
+}
+
 static void on_exit_port(void *opaque, uint32_t value)
 {
     struct world *world = opaque;
@@ -119,7 +128,7 @@ static void make_board(struct world *world)
         .clock = world->clock,
         .uart_count = 4,
         .has_exit_port = true,
-        .callbacks = {on_reset, on_power_off, on_exit_port, world},
+        .callbacks = {on_reset, on_power_off, on_sleep, on_wake, on_exit_port, world},
     };
     struct error err = {0};
     world->board = q35_create(&config, &err);
@@ -205,6 +214,34 @@ static void test_tables_in_memory(void **state)
     assert_memory_equal(xsdt, "XSDT", 4);
     assert_int_equal(bytes_checksum(xsdt, le32_get(xsdt + 4)), 0);
     assert_memory_equal(ram_hva(world->ram, 0xf0000, 24), "_SM3_", 5);
+    close_world(world);
+}
+
+/* S3: the vector is where the guest finds the FACS; memory stays, the power management tells why.
+ */
+static void test_sleep(void **state)
+{
+    struct world *world = open_world(64 * MIB);
+    struct error err = {0};
+    const uint8_t *rsdp = ram_hva(world->ram, world->rsdp_gpa, 36);
+    const uint8_t *xsdt = ram_hva(world->ram, le64_get(rsdp + 24), 4096);
+    const uint8_t *fadt = ram_hva(world->ram, le64_get(xsdt + 36), 276);
+    uint8_t *facs = ram_hva(world->ram, le32_get(fadt + 36), 64);
+    unsigned event = le32_get(fadt + 56), control = le32_get(fadt + 64);
+    assert_memory_equal(facs, "FACS", 4);
+    out(world, control, 1u << 13 | 1u << 10, 2);
+    assert_int_equal(world->sleeps, 1);
+    assert_true(q35_is_asleep(world->board));
+    assert_int_equal(q35_waking_vector(world->board), 0);
+    le32_put(facs + 12, 0x9a5f3);
+    assert_int_equal(q35_waking_vector(world->board), 0x9a5f3);
+    q35_press_power_button(world->board);
+    assert_int_equal(world->wakes, 1);
+    assert_true(q35_wake(world->board, &err));
+    assert_int_equal(in(world, event, 2), 0x8100);
+    assert_int_equal(q35_waking_vector(world->board), 0x9a5f3);
+    le32_put(facs + 12, 0x100000); /* not in real mode */
+    assert_int_equal(q35_waking_vector(world->board), 0);
     close_world(world);
 }
 
@@ -419,17 +456,12 @@ static void test_damaged_load(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_map),
-        cmocka_unit_test(test_tables_in_memory),
-        cmocka_unit_test(test_fadt_agrees),
-        cmocka_unit_test(test_other_ends),
-        cmocka_unit_test(test_pci),
-        cmocka_unit_test(test_uarts),
-        cmocka_unit_test(test_interrupt_path),
-        cmocka_unit_test(test_pic_path),
-        cmocka_unit_test(test_ipi),
-        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_memory_map),   cmocka_unit_test(test_tables_in_memory),
+        cmocka_unit_test(test_fadt_agrees),  cmocka_unit_test(test_sleep),
+        cmocka_unit_test(test_other_ends),   cmocka_unit_test(test_pci),
+        cmocka_unit_test(test_uarts),        cmocka_unit_test(test_interrupt_path),
+        cmocka_unit_test(test_pic_path),     cmocka_unit_test(test_ipi),
+        cmocka_unit_test(test_reset),        cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_damaged_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

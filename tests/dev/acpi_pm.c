@@ -10,7 +10,7 @@ struct fixture {
     struct bus *bus;
     struct clock *clock;
     struct wire sci;
-    unsigned power_offs;
+    unsigned power_offs, sleeps, wakes;
     struct acpi_pm *pm;
 };
 
@@ -21,6 +21,16 @@ static void power_off(void *opaque)
     bus_read(f->bus, BUS_PORT, BASE, 2); /* would hang with the lock held */
 }
 
+static void count_sleep(void *opaque)
+{
+    ((struct fixture *)opaque)->sleeps++;
+}
+
+static void count_wake(void *opaque)
+{
+    ((struct fixture *)opaque)->wakes++;
+}
+
 static struct acpi_pm *create(struct fixture *f, uint16_t base, bool is_32_bit)
 {
     struct acpi_pm_config config = {.base = base,
@@ -28,6 +38,9 @@ static struct acpi_pm *create(struct fixture *f, uint16_t base, bool is_32_bit)
                                     .timer_is_32_bit = is_32_bit,
                                     .sci = wire_line(&f->sci, 9),
                                     .power_off = power_off,
+                                    .sleep_type_s3 = 1,
+                                    .sleep = count_sleep,
+                                    .wake = count_wake,
                                     .opaque = f};
     return acpi_pm_create(&config, f->bus, f->clock, NULL);
 }
@@ -159,6 +172,41 @@ static void test_power_off(void **state)
     assert_int_equal(f->power_offs, 2);
 }
 
+/* ACPI 6.4, 4.8.3.1.1, 16.1.3. */
+static void test_sleep(void **state)
+{
+    struct fixture *f = *state;
+    out(f, 4, 1 << 10 | 1 << 13, 2);
+    assert_int_equal(f->sleeps, 1);
+    assert_true(acpi_pm_is_asleep(f->pm));
+    acpi_pm_set_rtc_alarm(f->pm, 0, true); /* is not enabled */
+    acpi_pm_set_gpe(f->pm, 3, true);
+    assert_int_equal(f->wakes, 0);
+    acpi_pm_press_power_button(f->pm);
+    assert_int_equal(f->wakes, 1);
+    assert_false(acpi_pm_is_asleep(f->pm));
+    assert_int_equal(in(f, 0, 2), 0x8500); /* woken, by the button; the RTC's alarm was there */
+    acpi_pm_press_power_button(f->pm);
+    assert_int_equal(f->wakes, 1);
+    out(f, 0, 0x8500, 2);
+    assert_int_equal(in(f, 0, 2), 0);
+    out(f, 2, 0x400, 2);
+    out(f, 4, 1 << 10 | 1 << 13, 2);
+    save_and_load(&acpi_pm_ops, f->pm, f->pm);
+    assert_true(acpi_pm_is_asleep(f->pm));
+    acpi_pm_set_rtc_alarm(f->pm, 0, false);
+    acpi_pm_set_rtc_alarm(f->pm, 0, true);
+    assert_int_equal(f->wakes, 2);
+    assert_int_equal(in(f, 0, 2), 0x8400);
+    out(f, 4, 1 << 10 | 1 << 13, 2); /* the cause is still there: at once */
+    assert_int_equal(f->sleeps, 3);
+    assert_int_equal(f->wakes, 3);
+    out(f, 0, 0xffff, 2);
+    out(f, 4, 1 << 10 | 1 << 13, 2);
+    acpi_pm_ops.reset(f->pm);
+    assert_false(acpi_pm_is_asleep(f->pm));
+}
+
 static void test_set_base(void **state)
 {
     struct fixture *f = *state;
@@ -208,6 +256,7 @@ int main(void)
         T(test_power_button),  T(test_rtc),       T(test_gpe),
         T(test_timer),         T(test_power_off), T(test_timer_overflow),
         T(test_save_and_load), T(test_hostile),   T(test_set_base),
+        T(test_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

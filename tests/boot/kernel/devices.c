@@ -59,9 +59,9 @@ void test_loader(void)
     }
 }
 
-/* ---- ACPI's MADT, found as a kernel does that knows only the first ACPI ---- */
+/* ---- ACPI's tables, found as a kernel does that knows only the first ACPI ---- */
 
-static const uint8_t *find_table(const char *signature)
+const uint8_t *find_table(const char *signature)
 {
     for (const char *at = (const char *)0xe0000; at < (const char *)0x100000; at += 16) {
         if (!starts_with(at, "RSD PTR "))

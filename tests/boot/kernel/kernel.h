@@ -118,6 +118,7 @@ struct multiboot {
 };
 extern const struct multiboot *boot;
 bool text_equal(const char *a, const char *b);
+const uint8_t *find_table(const char *signature); /* of ACPI; NULL: there is none */
 
 /* ---- smp.c ---- */
 
@@ -194,6 +195,7 @@ void test_devices(void);
 void test_clock(void);
 void test_mmio(void);
 void test_paging(void);
+void test_sleep(void);
 /* Only when they are named, since they wait for input. */
 void test_compare(void);
 void test_crossing(void);

@@ -63,6 +63,7 @@ copy_trampoline:
     rep movsb
     ret
 
+    .globl enter_long_mode
 enter_long_mode:
     mov %cr4, %eax
     or $0x620, %eax /* PAE, OSFXSR, OSXMMEXCPT */
@@ -90,6 +91,7 @@ trampoline:
     or $1, %eax
     mov %eax, %cr0
     ljmpl $0x10, $ap_32
+    .globl trampoline_gdt
 trampoline_gdt:
     .word gdt_end - gdt - 1
     .long gdt

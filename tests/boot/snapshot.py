@@ -169,30 +169,34 @@ class SnapshotTest:
             expect_equal(checked.returncode, 0, f"status of e2fsck: {checked.stdout}")
 
     def connections(self):
-        """Of two transfers both sides see a reset; then new connections work."""
+        """Of two transfers both sides see a reset, each time; then new connections work."""
         port = free_port()
         with Machine(self.skep, ENGINES[0], port=port, disk=False) as machine, \
                 socket.create_server(("127.0.0.1", 0)) as server:
             machine.ready()
-            guest = machine.guest
-            back = server.getsockname()[1]
-            guest.send("(nc -l -p 5000 </dev/zero; echo listener''-ended) &\n")
-            guest.send(f"(nc 10.0.2.2 {back} </dev/zero; echo client''-ended) &\n")
-            server.settimeout(60)
-            outgoing, _ = server.accept()
-            forwarded = self.connect_retrying(port)
-            for connection in (outgoing, forwarded):
-                connection.settimeout(60)
-                expect(len(connection.recv(65536)) > 0, "nothing came before the save")
-            machine.save()
-            for connection in (outgoing, forwarded):
-                self.expect_reset(connection)
-            machine.restore(ENGINES[1])
-            guest = machine.guest
-            guest.wait_for(re.compile(rb"(listener|client)-ended"), 60)
-            guest.wait_for(re.compile(rb"(listener|client)-ended"), 60)
+            for number in range(self.rounds if self.rounds > 10 else 3):
+                self.broken_transfers(machine, port, server, ENGINES[(number + 1) % 2])
             self.transfer(machine, port)
             machine.end()
+
+    def broken_transfers(self, machine, port, server, engine):
+        """Saves and restores in the middle of one from the guest's listener and one of its own."""
+        guest = machine.guest
+        back = server.getsockname()[1]
+        guest.send("(nc -l -p 5000 </dev/zero; echo listener''-ended) &\n")
+        guest.send(f"(nc 10.0.2.2 {back} </dev/zero; echo client''-ended) &\n")
+        server.settimeout(60)
+        outgoing, _ = server.accept()
+        forwarded = self.connect_retrying(port)
+        for connection in (outgoing, forwarded):
+            connection.settimeout(60)
+            expect(len(connection.recv(65536)) > 0, "nothing came before the save")
+        machine.save()
+        for connection in (outgoing, forwarded):
+            self.expect_reset(connection)
+        machine.restore(engine)
+        for _ in range(2):
+            machine.guest.wait_for(re.compile(rb"(listener|client)-ended"), 60)
 
     def connect_retrying(self, port):
         """The guest's listener may not be there yet: the user network then closes at once."""

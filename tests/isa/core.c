@@ -575,6 +575,31 @@ static void halted_until_interrupt(void **test)
     assert_int_equal(cpu_run(h->cpu[0]), CPU_KICKED);
 }
 
+/* A state of KVM's may hold an interrupt that was acknowledged and not yet delivered: it comes
+ * before the next instruction, whatever IF is by then, as an interrupt with no error code; its
+ * frame has no RF, and a missing gate is a fault with EXT. */
+static void acknowledged_interrupt(void **test)
+{
+    struct harness *h = *test;
+    struct x86_state state;
+    harness_long_mode(h, &state);
+    LOAD(h, nmi);
+    state.pending = (struct x86_pending){.exception = true, .vector = 0x41};
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), 0x41);
+    assert_int_equal(harness_frame(h, &state, 0), CODE);
+    assert_int_equal(harness_frame(h, &state, 2) & RFLAGS_RF, 0);
+    harness_long_mode(h, &state);
+    uint64_t gate = harness_get64(h, IDT + 0x41 * 16);
+    harness_put64(h, IDT + 0x41 * 16, gate & ~(UINT64_C(0x8000) << 32));
+    state.pending = (struct x86_pending){.exception = true, .vector = 0x41};
+    assert_int_equal(harness_run(h, &state), CPU_HALTED);
+    assert_int_equal(harness_vector(&state), VECTOR_NP);
+    assert_int_equal(harness_frame(h, &state, 0), 0x41 * 8 + 3);
+    state.pending = (struct x86_pending){.exception = true, .vector = 0x41, .has_error_code = true};
+    assert_false(cpu_set_state(h->cpu[0], &state));
+}
+
 /* A second NMI waits for the IRET of the first. */
 static void nmi_blocking(void **test)
 {
@@ -982,6 +1007,7 @@ int main(void)
         TEST(interrupt_shadows),
         TEST(halt_after_sti),
         TEST(halted_until_interrupt),
+        TEST(acknowledged_interrupt),
         TEST(nmi_blocking),
         TEST(double_fault),
         TEST(triple_fault),

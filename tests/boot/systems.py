@@ -179,8 +179,7 @@ class Systems:
     def extlinux(self):
         """A disk with EXTLINUX in an ext4 file system, installed by a guest; then it boots itself."""
         folder, partition = self.put_linux("linux"), self.path("ext")
-        os.rename(self.put("linux/extlinux.conf", self.syslinux_config()),
-                  os.path.join(folder, "extlinux.conf"))
+        self.put("linux/extlinux.conf", self.syslinux_config())
         tool("mkfs.ext4", "-q", "-O", "^64bit,^metadata_csum", "-d", folder, partition, "100M")
         image = self.disk_image(partition)
         drivers = guest_folder(ROOT, "drivers.sh")

@@ -139,9 +139,9 @@ static void operation(struct machine *m, struct input *in)
         if (code & 8)
             begin(m);
         else
-            require(m->input.is_listening(m->input.opaque) || !(virtio_status(m->device) & 4) ||
-                        virtio_status(m->device) & 0x40,
-                    "it listens while it is live");
+            require(m->input.is_listening(m->input.opaque) ==
+                        ((virtio_status(m->device) & (4 | 0x40 | 0x80)) == 4),
+                    "it listens while it is live, and only then");
         break;
     }
 }

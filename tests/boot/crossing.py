@@ -54,9 +54,9 @@ class CrossingTest:
 
     def cross(self, engines):
         """From the first to the second, back, and so on; all checks of the kernel pass."""
-        guest = self.start(engines[0], ["--cpu", "x86-64", "--kernel", self.kernel, "-m", "64M",
-                                        "--net", "none", "--device", "debug-exit", "--device",
-                                        "testdev", "--cmdline", "crossing"])
+        guest = self.start(engines[0], ["--cpu", "x86-64", "-c", "2", "--kernel", self.kernel,
+                                        "-m", "64M", "--net", "none", "--device", "debug-exit",
+                                        "--device", "testdev", "--cmdline", "crossing"])
         crossings, text = 0, ""
         try:
             while True:

@@ -7,6 +7,8 @@
 
 #include "cpu/soft/cpu.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 uint64_t random_next(struct random *random)
@@ -550,4 +552,12 @@ bool aim_all(struct random *random, struct instruction *instruction, struct isa_
             !is_harmless(instruction, state, &instruction->operands[i]))
             return false;
     return true;
+}
+
+void isa_tell_progress(uint64_t cases, uint64_t differences)
+{
+    if (cases % 100000 != 0)
+        return;
+    printf("%" PRIu64 " cases, %" PRIu64 " differences so far\n", cases, differences);
+    fflush(stdout);
 }

@@ -34,6 +34,10 @@ void random_instruction(struct random *random, struct instruction *instruction);
  * they matter. The instruction stands at ISA_CODE. False: an operand went astray. */
 bool aim_all(struct random *random, struct instruction *instruction, struct isa_state *state);
 
+/* Prints how far a long run is, every hundred thousand cases; one that is ended early has told it.
+ */
+void isa_tell_progress(uint64_t cases, uint64_t differences);
+
 bool is_masked_store(const ZydisDecodedInstruction *info);
 
 #endif

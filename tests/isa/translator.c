@@ -347,8 +347,10 @@ int main(int argc, char **argv)
         return 77;
     }
     random.state = seed;
-    for (uint64_t i = 0; i < cases; i++)
+    for (uint64_t i = 0; i < cases; i++) {
         run_case(&test, i == 0 ? seed : random_next(&random) | 1);
+        isa_tell_progress(i + 1, test.differences);
+    }
     machine_close(test.interpreter);
     machine_close(test.exact);
     machine_close(test.fast);

@@ -865,6 +865,7 @@ int main(int argc, char **argv)
         uint64_t of_case = i == 0 ? seed : random_next(&random) | 1;
         enum mode mode = argc > 3 ? (enum mode)strtoul(argv[3], NULL, 0) : (enum mode)(i % MODES);
         run_case(&test, mode, of_case);
+        isa_tell_progress(i + 1, test.differences);
     }
     for (unsigned i = 0; i < MODES; i++)
         printf("%s: %" PRIu64 " cases, %" PRIu64 " of them faults\n", mode_names[i], test.cases[i],

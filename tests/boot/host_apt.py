@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import subprocess
+import urllib.request
 
 DEBIAN = "http://deb.debian.org/debian"
 # What a guest reaches at the host's loopback address, by the user network.
@@ -27,6 +28,7 @@ def apt_mirror(release="bookworm"):
     return DEBIAN
 
 
+@functools.cache
 def apt_proxy():
     """The proxy of the host's apt for HTTP, or an empty text."""
     told = re.match(r"proxy='(.*)'", output("apt-config", "shell", "proxy", "Acquire::http::Proxy"))
@@ -37,3 +39,10 @@ def apt_proxy():
 def guest_proxy():
     """The same as a guest in the user network reaches it."""
     return re.sub(r"(//|@)(localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", rf"\g<1>{HOST}", apt_proxy())
+
+
+def open_url(url):
+    """What is at a URL of the mirror, by the host's way; as urllib's urlopen()."""
+    proxy = apt_proxy()
+    handler = urllib.request.ProxyHandler({"http": proxy} if proxy else {})
+    return urllib.request.build_opener(handler).open(url)

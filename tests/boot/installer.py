@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Debian's installer from a CD to an empty disk, unattended, under SeaBIOS or OVMF; the installed
+system boots by its own GRUB, apt-get installs another kernel in it, and a reboot comes up in that.
+
+    installer.py SKEP bios|uefi
+
+It prints what is done, with seconds since the start, and keeps the serial console in
+installer-bios.log or installer-uefi.log. Where the mirror lacks components of the installer it is
+skipped, and says which.
+"""
+
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+from check import Checks, expect
+from debian import BOOT_LIMIT_S, ROOT
+from debian_disk import DiskTest
+from host_apt import apt_mirror, guest_proxy, open_url
+
+DISK_BYTES = 6 << 30
+INSTALL_LIMIT_S = 4 * 3600      # only ends a hang
+CMDLINE = ("auto=true priority=critical preseed/file=/preseed.cfg DEBIAN_FRONTEND=text TERM=dumb "
+           "console=ttyS0 --- console=ttyS0")
+# What the installer says on its way, in its order; the text before the dots.
+STAGES = ("Checking the Debian archive mirror", "Loading additional components",
+          "Starting up the partitioner", "Installing the base system",
+          "Installing GRUB boot loader", "Finishing the installation")
+QUESTION = r"Prompt: '\?' for help|\[Press enter to continue\]"
+
+
+def kernel_version(path):
+    """The release that a bzImage tells of itself (Linux' x86 boot protocol, kernel_version)."""
+    with open(path, "rb") as file:
+        data = file.read(0x10000)
+    place = int.from_bytes(data[0x20e:0x210], "little") + 0x200
+    return data[place:].split(b" ", 1)[0].decode()
+
+
+def components(release, kernel):
+    """The installer's own list of what it downloads without being asked, by the mirror's index."""
+    base = f"{apt_mirror()}/dists/{release}/main/debian-installer/binary-amd64/Packages.xz"
+    with open_url(base) as answer:
+        index = lzma.decompress(answer.read()).decode()
+    for entry in index.split("\n\n"):
+        fields = dict(re.findall(r"^([\w-]+): *(.*)$", entry, re.MULTILINE))
+        if fields.get("Priority") == "standard" and fields.get("Kernel-Version", kernel) == kernel:
+            yield fields["Filename"]
+
+
+def missing_components(release, kernel):
+    """Those of them that the mirror has in its index only."""
+    for path in components(release, kernel):
+        request = urllib.request.Request(f"{apt_mirror()}/{path}", method="HEAD")
+        try:
+            open_url(request).close()
+        except urllib.error.HTTPError:
+            yield os.path.basename(path)
+
+
+class InstallerTest(DiskTest):
+    """One installation."""
+
+    name = "installer"
+    release = "bookworm"
+    other_kernel_package = "linux-image-cloud-amd64"
+    mounted = {"bios": ["/dev/vda1"], "uefi": ["/dev/vda2", "/dev/vda1"]}
+
+    def answers(self):
+        """The preseed file."""
+        with open(os.path.join(ROOT, "tests", "boot", "preseed.cfg"), encoding="ascii") as file:
+            text = file.read()
+        host, _, folder = apt_mirror().partition("://")[2].partition("/")
+        return text + (f"d-i mirror/http/hostname string {host}\n"
+                       f"d-i mirror/http/directory string /{folder}\n"
+                       f"d-i mirror/http/proxy string {guest_proxy()}\n"
+                       f"d-i mirror/suite string {self.release}\n")
+
+    def fetch(self):
+        """The folder with the installer's kernel and initrd, and more initrds for it."""
+        made = subprocess.run([os.path.join(ROOT, "guest", "installer.sh")],
+                              stdout=subprocess.PIPE, check=True, text=True)
+        return made.stdout.strip(), []
+
+    def make_cdrom(self):
+        """GRUB for both firmwares, and what it starts."""
+        files, more = self.fetch()
+        folder = os.path.join(self.folder, "cd")
+        os.makedirs(f"{folder}/boot/grub")
+        initrds = [f"{files}/initrd.gz", *more, f"{self.folder}/answers.cpio"]
+        with open(f"{self.folder}/preseed.cfg", "w", encoding="ascii") as file:
+            file.write(self.answers())
+        packed = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=self.folder,
+                                input=b"preseed.cfg\n", stdout=subprocess.PIPE, check=True)
+        with open(initrds[-1], "wb") as file:
+            file.write(packed.stdout)
+        for source in (f"{files}/linux", *initrds):
+            shutil.copy(source, folder)
+        names = " ".join("/" + os.path.basename(initrd) for initrd in initrds)
+        with open(f"{folder}/boot/grub/grub.cfg", "w", encoding="ascii") as file:
+            file.write(f"echo grub: $grub_platform\nlinux /linux {CMDLINE}\ninitrd {names}\nboot\n")
+        image = os.path.join(self.folder, "cd.iso")
+        subprocess.run(["grub-mkrescue", "-o", image, folder], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return image
+
+    def install(self):
+        """Until the installed system's first login, in the same machine."""
+        self.step("making the CD")
+        cdrom = self.make_cdrom()
+        with open(self.disk, "wb") as file:
+            file.truncate(DISK_BYTES)
+        self.step("starting it")
+        self.guest = self.run_skep("--firmware", self.firmware, "--boot", "disk,cdrom",
+                                   "--cdrom", cdrom)
+        self.guest.wait_for("grub: " + {"bios": "pc", "uefi": "efi"}[self.firmware])
+        for stage in STAGES:
+            self.wait_stage(stage)
+        self.guest.wait_for("skep login: ", INSTALL_LIMIT_S)
+        self.step("login of the installed system")
+        self.log_in()
+
+    def wait_stage(self, stage):
+        """A stage, or a question: nobody is there to answer one."""
+        either = re.compile(f"{re.escape(stage)}|{QUESTION}".encode())
+        found = self.guest.wait_for(either, INSTALL_LIMIT_S)
+        expect(found.endswith(stage), f"the installer asks:\n{found[-1500:]}")
+        self.step(stage)
+
+
+def main():
+    """Runs the cases when the mirror has what the installer wants."""
+    test = InstallerTest(*sys.argv[1:3])
+    checks = Checks()
+    try:
+        missing = list(missing_components(test.release, kernel_version(test.fetch()[0] + "/linux")))
+        if missing:
+            print(f"the mirror lacks {len(missing)} components of the installer that are in its "
+                  "index: " + " ".join(missing))
+            sys.exit(77)
+        for name in ("install", "came_through_grub", "finished_boot", "own_entry",
+                     "other_kernel", "kernel_is_content", "power_off"):
+            if not checks.failed:
+                checks.case(name.replace("_", " "), getattr(test, name))
+    finally:
+        test.close()
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()

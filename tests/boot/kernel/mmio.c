@@ -65,9 +65,8 @@ CODE(conditional,
 CODE(push_memory, "pushq (%rdi); popq 8(%rdi); pushw 16(%rdi); popw 18(%rdi)")
 CODE(stack, "mov %rsp, %r8; lea 132(%rdi), %rsp; push %rax; pushq $-7; pushw $9; pushq 200(%rdi);"
             "pop %rcx; popw %dx; pop %rbx; pushf; popq (%rdi); mov %rsp, %rsi; mov %r8, %rsp")
-CODE(calls, "mov %rsp, %r8; lea 64(%rdi), %rsp; call 1f; mov %rsp, %rsi; mov %r8, %rsp; jmp 2f;"
-            "1: movq $0, 56(%rdi); lea 3f(%rip), %rax; xchg %rax, 56(%rdi); xor %eax, %eax; ret;"
-            "3: movq $0, 56(%rdi); mov %rsp, %rsi; mov %r8, %rsp; 2:")
+CODE(calls, "mov %rsp, %r8; lea 64(%rdi), %rsp; call 1f;"
+            "1: lea 2f(%rip), %rax; xchg %rax, 56(%rdi); ret; 2: mov %rsp, %rsi; mov %r8, %rsp")
 CODE(frames, "mov %rsp, %r8; mov %rbp, %r9; lea 96(%rdi), %rsp; mov $0x1234, %ebp; enter $24, $0;"
              "mov %rsp, %rcx; leave; mov %rbp, %rdx; mov %rsp, %rsi; mov %r8, %rsp; mov %r9, %rbp")
 CODE(far_jump, "lea 1f(%rip), %rax; mov %rax, (%rdi); mov %cs, 8(%rdi); xor %eax, %eax;"

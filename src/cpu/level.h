@@ -17,7 +17,10 @@ enum cpu_level {
     CPU_LEVELS
 };
 
-enum { CPU_LEVEL_PHYSICAL_BITS = 46 };
+/* MAXPHYADDR at most, at every level, as QEMU's processors have it. OVMF maps all that can be
+ * addressed, by pages of 2 MiB: 46 bits are a quarter of a gigabyte of tables, which took it nine
+ * seconds to fill. */
+enum { CPU_PHYSICAL_BITS_MAX = 40 };
 
 static inline void cpu_level_mask(enum cpu_level level, uint32_t leaf, uint32_t subleaf,
                                   uint32_t registers[4])
@@ -52,13 +55,13 @@ static inline void cpu_level_mask(enum cpu_level level, uint32_t leaf, uint32_t 
         /* LFENCE serialises, null selectors clear the base */
         {0x80000021, 0, 0, {0, 1 << 2 | 1 << 6, 1 << 2 | 1 << 6}},
     };
+    if (leaf == 0x80000008 && (registers[0] & 0xff) > CPU_PHYSICAL_BITS_MAX)
+        registers[0] = (registers[0] & ~UINT32_C(0xff)) | CPU_PHYSICAL_BITS_MAX;
     if (level == CPU_LEVEL_HOST)
         return;
     for (size_t i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
         if (masks[i].leaf == leaf && masks[i].subleaf == subleaf)
             registers[masks[i].reg] &= masks[i].keep[level];
-    if (leaf == 0x80000008 && (registers[0] & 0xff) > CPU_LEVEL_PHYSICAL_BITS)
-        registers[0] = (registers[0] & ~UINT32_C(0xff)) | CPU_LEVEL_PHYSICAL_BITS;
 }
 
 #endif

@@ -116,9 +116,7 @@ enum {
     EDXE_LM = 1 << 29,
 };
 
-/* OVMF maps all that can be addressed, by pages of 2 MiB: 46 bits are a quarter of a gigabyte of
- * tables, which took it nine seconds to fill. */
-enum { MAX_LEAF_INTEL = 0x1f, MAX_LEAF_AMD = 0x10, MAX_PHYSICAL_BITS = 40 };
+enum { MAX_LEAF_INTEL = 0x1f, MAX_LEAF_AMD = 0x10 };
 #define MAX_EXTENDED_INTEL   0x80000008u
 #define MAX_EXTENDED_AMD     0x80000021u
 #define SIGNATURE_INTEL      0x000806f8u /* family 6, model 8fH */
@@ -164,8 +162,8 @@ void cpuid_open(struct soft_system *system)
         f->extended_edx |= EDX_REPEATED;
     }
     f->physical_bits = sizes.eax & 0xff;
-    if (f->physical_bits > MAX_PHYSICAL_BITS || f->physical_bits < 36)
-        f->physical_bits = MAX_PHYSICAL_BITS;
+    if (f->physical_bits > CPU_PHYSICAL_BITS_MAX || f->physical_bits < 36)
+        f->physical_bits = CPU_PHYSICAL_BITS_MAX;
 }
 
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu)

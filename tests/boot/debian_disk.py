@@ -17,13 +17,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 from check import Checks, expect, expect_equal
 from debian import BOOT_LIMIT_S, ROOT, TOOLS_PATH, WORK_LIMIT_S, DebianTest
 from guest import Guest
-from host_apt import guest_proxy
+from host_apt import apt_proxy, as_guest
 
 MIB = 1 << 20
 SECTOR = 512
@@ -157,7 +156,7 @@ class DiskTest(DebianTest):
         """The guest's apt goes out as the host's does."""
         self.succeeds("for i in $(seq 300); do ip route | grep -q default && break; sleep 1; done",
                       900)
-        proxy = guest_proxy()
+        proxy = as_guest(apt_proxy())
         if proxy:
             self.succeeds(f"echo 'Acquire::http::Proxy \"{proxy}\";' >/etc/apt/apt.conf.d/10proxy")
         self.succeeds("apt-get update -q")

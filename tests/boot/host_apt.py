@@ -36,9 +36,9 @@ def apt_proxy():
     return "" if proxy == "DIRECT" else proxy
 
 
-def guest_proxy():
-    """The same as a guest in the user network reaches it."""
-    return re.sub(r"(//|@)(localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", rf"\g<1>{HOST}", apt_proxy())
+def as_guest(url):
+    """A URL of the host's as a guest in the user network reaches it."""
+    return re.sub(r"(//|@)(localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)", rf"\g<1>{HOST}", url)
 
 
 def open_url(url):

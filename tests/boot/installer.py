@@ -20,9 +20,9 @@ import urllib.error
 import urllib.request
 
 from check import Checks, expect
-from debian import BOOT_LIMIT_S, ROOT
+from debian import ROOT
 from debian_disk import DiskTest
-from host_apt import apt_mirror, guest_proxy, open_url
+from host_apt import apt_mirror, apt_proxy, as_guest, open_url
 
 DISK_BYTES = 6 << 30
 INSTALL_LIMIT_S = 4 * 3600      # only ends a hang
@@ -76,24 +76,24 @@ class InstallerTest(DiskTest):
         """The preseed file."""
         with open(os.path.join(ROOT, "tests", "boot", "preseed.cfg"), encoding="ascii") as file:
             text = file.read()
-        host, _, folder = apt_mirror().partition("://")[2].partition("/")
+        host, _, folder = as_guest(apt_mirror()).partition("://")[2].partition("/")
         return text + (f"d-i mirror/http/hostname string {host}\n"
                        f"d-i mirror/http/directory string /{folder}\n"
-                       f"d-i mirror/http/proxy string {guest_proxy()}\n"
+                       f"d-i mirror/http/proxy string {as_guest(apt_proxy())}\n"
                        f"d-i mirror/suite string {self.release}\n")
 
     def fetch(self):
-        """The folder with the installer's kernel and initrd, and more initrds for it."""
+        """The folder with the installer's kernel and initrd."""
         made = subprocess.run([os.path.join(ROOT, "guest", "installer.sh")],
                               stdout=subprocess.PIPE, check=True, text=True)
-        return made.stdout.strip(), []
+        return made.stdout.strip()
 
     def make_cdrom(self):
         """GRUB for both firmwares, and what it starts."""
-        files, more = self.fetch()
+        files = self.fetch()
         folder = os.path.join(self.folder, "cd")
         os.makedirs(f"{folder}/boot/grub")
-        initrds = [f"{files}/initrd.gz", *more, f"{self.folder}/answers.cpio"]
+        initrds = [f"{files}/initrd.gz", f"{self.folder}/answers.cpio"]
         with open(f"{self.folder}/preseed.cfg", "w", encoding="ascii") as file:
             file.write(self.answers())
         packed = subprocess.run(["cpio", "-o", "-H", "newc", "--quiet"], cwd=self.folder,
@@ -139,7 +139,7 @@ def main():
     test = InstallerTest(*sys.argv[1:3])
     checks = Checks()
     try:
-        missing = list(missing_components(test.release, kernel_version(test.fetch()[0] + "/linux")))
+        missing = list(missing_components(test.release, kernel_version(test.fetch() + "/linux")))
         if missing:
             print(f"the mirror lacks {len(missing)} components of the installer that are in its "
                   "index: " + " ".join(missing))

@@ -296,8 +296,7 @@ static void reset_now(struct machine *machine)
 static void sleep_or_wake(struct machine *machine, unsigned requests)
 {
     struct error err = {0};
-    if (requests & REQUEST_SLEEP)
-        machine->is_asleep = true;
+    machine->is_asleep |= (requests & REQUEST_SLEEP) != 0;
     if ((requests & REQUEST_WAKE) && machine->is_asleep && !wake(machine, &err)) {
         machine->failure = err;
         finish(machine, MACHINE_FAILED);
@@ -305,7 +304,9 @@ static void sleep_or_wake(struct machine *machine, unsigned requests)
     }
     log_write(machine->log, LOG_INFO, "machine",
               machine->is_asleep ? "the guest sleeps" : "the guest is awake");
-    if (machine->is_running)
+    if (requests & REQUEST_DEBUG)
+        machine_debug_stopped(machine);
+    else if (machine->is_running)
         machine_resume_vcpus(machine);
 }
 

@@ -147,10 +147,13 @@ static bool is_x87_area(const ZydisDecodedInstruction *info)
     }
 }
 
-/* Whether both RSI and RDI are outside of scratch memory, so far as CMPS and MOVS look at them. */
-static bool operands_fault(const struct isa_state *state)
+/* Whether both RSI and RDI are outside of scratch memory, so far as CMPS and MOVS look at them. By
+ * FS or GS, RSI may be anywhere. */
+static bool operands_fault(const struct instruction *instruction, const struct isa_state *state)
 {
-    return state->gpr[RSI] - ISA_SCRATCH > ISA_WRITABLE_BYTES - 8 &&
+    bool has_base =
+        instruction->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS);
+    return (has_base || state->gpr[RSI] - ISA_SCRATCH > ISA_WRITABLE_BYTES - 8) &&
            state->gpr[RDI] - ISA_SCRATCH > ISA_WRITABLE_BYTES - 8;
 }
 
@@ -159,7 +162,8 @@ static bool faults_are_equal(const struct instruction *instruction, const struct
 {
     /* Of two operands that both fault, either may be told. */
     if (instruction->info.meta.category == ZYDIS_CATEGORY_STRINGOP && host->fault != ISA_NO_FAULT &&
-        soft->fault != ISA_NO_FAULT && (operands_fault(soft) || (soft->rflags & RFLAGS_AC)))
+        soft->fault != ISA_NO_FAULT &&
+        (operands_fault(instruction, soft) || (soft->rflags & RFLAGS_AC)))
         return true;
     /* ENTER reads and writes the stack many times, in no order that the manual tells. */
     if (instruction->info.mnemonic == ZYDIS_MNEMONIC_ENTER)

@@ -58,6 +58,7 @@ void start_processors(void)
     check(cpu_count >= 1 && cpu_count <= CPUS_MAX, "fw_cfg tells the number of processors");
     handle(WORK_VECTOR, on_work);
     apic_enable();
+    processors_online = 0; /* behind a sleep they start once more */
     if (cpu_count > 1) {
         apic_send(ICR_OTHERS | ICR_INIT | ICR_ASSERT, 0);
         apic_send(ICR_OTHERS | ICR_SIPI, 0);

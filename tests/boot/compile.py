@@ -244,9 +244,8 @@ def main():
             if not checks.failed:
                 checks.case(name.replace("_", " "), getattr(test, name))
         if not checks.failed:
-            for name in ("compile_and_compare", "memory_is_bounded", "write_file",
-                         "kernel_is_content", "power_off", "file_system_is_clean"):
-                checks.case(name.replace("_", " "), getattr(test, name))
+            checks.methods(test, ("compile_and_compare", "memory_is_bounded", "write_file",
+                                  "kernel_is_content", "power_off", "file_system_is_clean"))
     finally:
         test.close()
     checks.finish()

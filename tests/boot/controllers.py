@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -154,16 +154,8 @@ class Controllers:
 
 
 def main():
-    checks = Checks()
-    test = Controllers(sys.argv[1], sys.argv[2])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("nvme", "nvme_reset_while_busy", "scsi", "floppy", "tpm", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(Controllers(sys.argv[1], sys.argv[2]),
+                   ("nvme", "nvme_reset_while_busy", "scsi", "floppy", "tpm", "power_off"))
 
 
 if __name__ == "__main__":

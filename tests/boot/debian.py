@@ -244,15 +244,12 @@ def main():
     checks = Checks()
     try:
         # Nothing can be asked of a guest that nobody is logged in to.
-        for name in ("boot", "log_in"):
-            if not checks.failed:
-                checks.case(name.replace("_", " "), getattr(test, name))
+        checks.steps(test, ("boot", "log_in"))
         if not checks.failed:
-            for name in ("finished_boot", "release", "root_file_system", "all_processors",
-                         "address", "packages_are_whole", "archives_agree", "compression_returns",
-                         "arithmetic", "write_file", "kernel_is_content", "power_off",
-                         "file_system_is_clean"):
-                checks.case(name.replace("_", " "), getattr(test, name))
+            checks.methods(test, ("finished_boot", "release", "root_file_system", "all_processors",
+                                  "address", "packages_are_whole", "archives_agree",
+                                  "compression_returns", "arithmetic", "write_file",
+                                  "kernel_is_content", "power_off", "file_system_is_clean"))
     finally:
         test.close()
     checks.finish()

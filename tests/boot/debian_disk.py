@@ -223,9 +223,7 @@ def main():
     names = ["make_disk", "boot", "came_through_grub", "finished_boot"]
     names += ["own_entry", "other_kernel"] if "upgrade" in sys.argv[3:] else []
     try:
-        for name in names + ["kernel_is_content", "power_off"]:
-            if not checks.failed:
-                checks.case(name.replace("_", " "), getattr(test, name))
+        checks.steps(test, names + ["kernel_is_content", "power_off"])
     finally:
         test.close()
     checks.finish()

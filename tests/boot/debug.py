@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -87,17 +87,9 @@ class DebugTest:
 
 
 def main():
-    checks = Checks()
-    test = DebugTest(*sys.argv[1:4])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("breakpoints", "single_step", "branch_step", "protection_keys",
-                         "alignment_check", "memory_types", "registers", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(DebugTest(*sys.argv[1:4]),
+                   ("breakpoints", "single_step", "branch_step", "protection_keys",
+                    "alignment_check", "memory_types", "registers", "power_off"))
 
 
 if __name__ == "__main__":

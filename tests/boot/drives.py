@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -188,17 +188,9 @@ class DrivesTest:
 
 
 def main():
-    checks = Checks()
-    test = DrivesTest(sys.argv[1], sys.argv[2])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("write_and_read", "trim", "reset_while_busy", "driver_again",
-                         "change_media", "save_and_restore", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(DrivesTest(sys.argv[1], sys.argv[2]),
+                   ("write_and_read", "trim", "reset_while_busy", "driver_again", "change_media",
+                    "save_and_restore", "power_off"))
 
 
 if __name__ == "__main__":

@@ -144,10 +144,8 @@ def main():
             print(f"the mirror lacks {len(missing)} components of the installer that are in its "
                   "index: " + " ".join(missing))
             sys.exit(77)
-        for name in ("install", "came_through_grub", "finished_boot", "own_entry",
-                     "other_kernel", "kernel_is_content", "power_off"):
-            if not checks.failed:
-                checks.case(name.replace("_", " "), getattr(test, name))
+        checks.steps(test, ("install", "came_through_grub", "finished_boot", "own_entry",
+                            "other_kernel", "kernel_is_content", "power_off"))
     finally:
         test.close()
     checks.finish()

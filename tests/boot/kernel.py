@@ -176,8 +176,8 @@ def main():
                         lambda t=topology: test.run_kernel("soft", t, "ids"))
         checks.case("ELF of 64 bits",
                     lambda: test.run_kernel("soft", 2, "", test.kernel_64))
-        for name in ("modules", "failure_is_told", "exit_port", "pinned", "post_and_device_options", "rom", "bad_roms"):
-            checks.case(name.replace("_", " "), getattr(test, name))
+        checks.methods(test, ("modules", "failure_is_told", "exit_port", "pinned",
+                              "post_and_device_options", "rom", "bad_roms"))
     finally:
         test.close()
         checks.finish()

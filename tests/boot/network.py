@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -165,17 +165,9 @@ class NetworkTest:
 
 def main():
     """Runs the cases."""
-    checks = Checks()
-    test = NetworkTest(*sys.argv[1:4])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("address", "receive", "transmit", "down_and_up", "ethtool", "tftp", "http", "quiet",
-                         "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(NetworkTest(*sys.argv[1:4]),
+                   ("address", "receive", "transmit", "down_and_up", "ethtool", "tftp", "http",
+                    "quiet", "power_off"))
 
 
 if __name__ == "__main__":

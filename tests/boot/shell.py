@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -164,17 +164,9 @@ class ShellTest:
 
 def main():
     skep, engine, processors = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    checks = Checks()
-    test = ShellTest(skep, engine, processors)
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("uname", "all_processors", "write_disk", "address", "name_service",
-                         "transfer", "reboot", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(ShellTest(skep, engine, processors),
+                   ("uname", "all_processors", "write_disk", "address", "name_service", "transfer",
+                    "reboot", "power_off"))
 
 
 if __name__ == "__main__":

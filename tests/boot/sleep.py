@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -143,17 +143,9 @@ class Sleep:
 
 
 def main():
-    checks = Checks()
-    test = Sleep(sys.argv[1])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("woken_by_the_clock", "woken_by_the_button", "paused_asleep",
-                         "saved_asleep", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(Sleep(sys.argv[1]),
+                   ("woken_by_the_clock", "woken_by_the_button", "paused_asleep", "saved_asleep",
+                    "power_off"))
 
 
 if __name__ == "__main__":

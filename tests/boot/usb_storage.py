@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from check import Checks, expect, expect_equal
+from check import expect, expect_equal, run_guest_test
 from guest import Guest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -159,17 +159,9 @@ class UsbStorage:
 
 
 def main():
-    checks = Checks()
-    test = UsbStorage(sys.argv[1])
-    try:
-        checks.case("boots to a prompt", test.start)
-        if not checks.failed:
-            for name in ("read_and_write", "another_medium", "taken_away_while_busy",
-                         "save_and_restore", "power_off"):
-                checks.case(name.replace("_", " "), getattr(test, name))
-    finally:
-        test.close()
-    checks.finish()
+    run_guest_test(UsbStorage(sys.argv[1]),
+                   ("read_and_write", "another_medium", "taken_away_while_busy", "save_and_restore",
+                    "power_off"))
 
 
 if __name__ == "__main__":

@@ -206,9 +206,8 @@ def main():
     checks = Checks()
     test = ConsoleTest(sys.argv[1], sys.argv[2])
     try:
-        for name in ("escape_keys", "killed_terminal", "no_reboot", "input_ends", "other_ports",
-                     "memory_given_back", "statistics"):
-            checks.case(name.replace("_", " "), getattr(test, name))
+        checks.methods(test, ("escape_keys", "killed_terminal", "no_reboot", "input_ends",
+                              "other_ports", "memory_given_back", "statistics"))
     finally:
         test.close()
     checks.finish()

@@ -327,9 +327,9 @@ def main():
     try:
         checks.case("start", test.start)
         if not checks.failed:
-            for name in ("second_of_a_name", "status", "pause_and_resume", "protocol", "long_line",
-                         "many_peers", "save", "rom", "debugger", "no_machine", "stop"):
-                checks.case(name.replace("_", " "), getattr(test, name))
+            checks.methods(test, ("second_of_a_name", "status", "pause_and_resume", "protocol",
+                                  "long_line", "many_peers", "save", "rom", "debugger",
+                                  "no_machine", "stop"))
     finally:
         test.close()
     checks.finish()

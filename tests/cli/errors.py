@@ -187,9 +187,9 @@ def main():
     checks = Checks()
     errors = Errors(sys.argv[1])
     try:
-        for name in ("usage", "help_and_version", "doctor", "kernels", "memory", "processors",
-                     "test_devices", "disks", "ports", "places", "debuggers"):
-            checks.case(name.replace("_", " "), getattr(errors, name))
+        checks.methods(errors, ("usage", "help_and_version", "doctor", "kernels", "memory",
+                                "processors", "test_devices", "disks", "ports", "places",
+                                "debuggers"))
     finally:
         errors.close()
     checks.finish()

@@ -206,8 +206,8 @@ def main():
     try:
         checks.case("a guest with a screen", desk.start)
         if not checks.failed:
-            for name in ("wrong_password", "right_password", "picture", "keys", "click", "leave"):
-                checks.case(name.replace("_", " "), getattr(desk, name))
+            checks.methods(desk, ("wrong_password", "right_password", "picture", "keys", "click",
+                                  "leave"))
     finally:
         desk.close()
     checks.finish()

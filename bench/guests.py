@@ -141,6 +141,17 @@ def needs_guest(rows):
     return any(row.program or row.key in boot or row.unit == "MiB" for row in rows)
 
 
+def seconds_to(mark, name, command, limit_s):
+    """Seconds of a guest from start to the text `mark`; None if it fails, which is told."""
+    try:
+        with Guest(command, limit_s) as guest:
+            guest.wait_for(mark)
+            return time.monotonic() - guest.started
+    except BROKEN as error:
+        print(f"bench: {name}: {mark!r}: {error}", file=sys.stderr)
+        return None
+
+
 def debian_to_login(name, make, files, folder):
     """Seconds of a Debian from start to its login prompt, on a copy of its image; None if it fails.
     `make` gives the command line for a machine."""
@@ -149,12 +160,7 @@ def debian_to_login(name, make, files, folder):
     machine = {"memory_mib": DEBIAN_MIB, "kernel": f"{files}/vmlinuz", "disk": disk,
                "initrd": f"{files}/initrd.img", "cmdline": "console=ttyS0 root=LABEL=debian ro"}
     try:
-        with Guest(make(machine), DEBIAN_LIMIT_S) as guest:
-            guest.wait_for("skep login: ")
-            return time.monotonic() - guest.started
-    except BROKEN as error:
-        print(f"bench: {name}: Debian: {error}", file=sys.stderr)
-        return None
+        return seconds_to("skep login: ", name, make(machine), DEBIAN_LIMIT_S)
     finally:
         os.remove(disk)
 
@@ -163,13 +169,9 @@ def uefi_to_shell(name, make, folder):
     """Seconds of OVMF with nothing to boot from start to its own shell; None if it fails."""
     variables = os.path.join(folder, "variables.fd")
     shutil.copyfile(OVMF_VARIABLES, variables)
+    machine = {"memory_mib": MEMORY_MIB, "variables": variables}
     try:
-        with Guest(make({"memory_mib": MEMORY_MIB, "variables": variables}), BOOT_LIMIT_S) as guest:
-            guest.wait_for("BdsDxe: starting Boot")
-            return time.monotonic() - guest.started
-    except BROKEN as error:
-        print(f"bench: {name}: OVMF: {error}", file=sys.stderr)
-        return None
+        return seconds_to("BdsDxe: starting Boot", name, make(machine), BOOT_LIMIT_S)
     finally:
         os.remove(variables)
 

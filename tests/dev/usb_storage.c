@@ -555,23 +555,6 @@ static void test_cdrom(void **state)
 
 /* ---- saving ---- */
 
-static bool load_into(struct xhci *xhci, const struct save *save)
-{
-    struct load load;
-    uint32_t version;
-    load_init(&load, save->bytes, save->size_bytes);
-    return load_begin(&load, xhci_ops.name, &version) && xhci_ops.load(xhci, &load, version) &&
-           load_end(&load);
-}
-
-static void save_from(struct xhci *xhci, struct save *save)
-{
-    save_begin(save, xhci_ops.name, xhci_ops.version);
-    xhci_ops.save(xhci, save);
-    save_end(save);
-    assert_false(save->failed);
-}
-
 /* Saves, and goes on in a controller that was loaded. Back ends are drained before, as the machine
  * does. */
 static void go_on_elsewhere(struct fixture *f)
@@ -579,11 +562,11 @@ static void go_on_elsewhere(struct fixture *f)
     struct save save = {0}, again = {0};
     memory_disk_drain(&f->disk);
     clock_pause(f->x.clock);
-    save_from(f->xhci, &save);
+    xd_save(f->xhci, &save);
     xhci_ops.destroy(f->xhci);
     f->xhci = make(f, false);
-    assert_true(load_into(f->xhci, &save));
-    save_from(f->xhci, &again);
+    assert_true(xd_load(f->xhci, &save));
+    xd_save(f->xhci, &again);
     assert_int_equal(again.size_bytes, save.size_bytes);
     assert_memory_equal(again.bytes, save.bytes, save.size_bytes);
     clock_resume(f->x.clock);
@@ -643,16 +626,16 @@ static void test_load_checks(void **state)
             assert_int_equal(transfer(&f, OUT, f.data, 500, NULL), SUCCESS);
         }
         queue(&f, way ? IN : OUT, f.data, 256);
-        save_from(f.xhci, &save);
+        xd_save(f.xhci, &save);
         for (size_t at = save.size_bytes - 1200; at < save.size_bytes; at++) {
             uint8_t byte = save.bytes[at];
             save.bytes[at] ^= at % 2 ? 0xff : 1;
-            refused += !load_into(f.xhci, &save);
+            refused += !xd_load(f.xhci, &save);
             xd_ring_doorbell(&f.x, way ? IN : OUT);
             memory_disk_drain(&f.disk);
             save.bytes[at] = byte;
         }
-        assert_true(load_into(f.xhci, &save));
+        assert_true(xd_load(f.xhci, &save));
         save_free(&save);
         xd_put(&f.x, COMMAND, 2);
         xd_start(&f.x);

@@ -549,23 +549,6 @@ static void test_interrupts(void **state)
     teardown(&f);
 }
 
-static bool load_into(struct xhci *xhci, const struct save *save)
-{
-    struct load load;
-    uint32_t version;
-    load_init(&load, save->bytes, save->size_bytes);
-    return load_begin(&load, xhci_ops.name, &version) && xhci_ops.load(xhci, &load, version) &&
-           load_end(&load);
-}
-
-static void save_from(struct xhci *xhci, struct save *save)
-{
-    save_begin(save, xhci_ops.name, xhci_ops.version);
-    xhci_ops.save(xhci, save);
-    save_end(save);
-    assert_false(save->failed);
-}
-
 /* A transfer that waits for a key is answered by the controller that was loaded. */
 static void test_save_and_load(void **state)
 {
@@ -582,12 +565,12 @@ static void test_save_and_load(void **state)
     expect_report(&f, gpa, "\2\0\4\0\0\0\0\0", 8);
     gpa = ask(&f, 8);
     clock_pause(f.x.clock);
-    save_from(f.xhci, &save);
+    xd_save(f.xhci, &save);
     xhci_ops.destroy(f.xhci);
     f.keyboard_device = NULL;
     f.xhci = make(&f, &f.keyboard, &f.tablet, SLOT);
-    assert_true(load_into(f.xhci, &save));
-    save_from(f.xhci, &again);
+    assert_true(xd_load(f.xhci, &save));
+    xd_save(f.xhci, &again);
     assert_int_equal(again.size_bytes, save.size_bytes);
     assert_memory_equal(again.bytes, save.bytes, save.size_bytes);
     clock_resume(f.x.clock);
@@ -609,11 +592,11 @@ static void test_load_checks(void **state)
     xd_address(&f.x, KEYBOARD_PORT);
     configure(&f);
     ask(&f, 8);
-    save_from(f.xhci, &save);
+    xd_save(f.xhci, &save);
     for (size_t at = 48; at < save.size_bytes; at += 7) {
         uint8_t byte = save.bytes[at];
         save.bytes[at] ^= 0xff;
-        refused += !load_into(f.xhci, &save);
+        refused += !xd_load(f.xhci, &save);
         f.keyboard.key(f.keyboard.opaque, 30, at % 2);
         xd_put(&f.x, DOORBELLS, 0);
         xd_put(&f.x, DOORBELLS + 4, 3);
@@ -621,7 +604,7 @@ static void test_load_checks(void **state)
     }
     assert_true(refused > 50);
     save.bytes[save.size_bytes - 1] ^= 0;
-    assert_true(load_into(f.xhci, &save));
+    assert_true(xd_load(f.xhci, &save));
     save_free(&save);
     teardown(&f);
 }

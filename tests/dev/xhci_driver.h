@@ -9,6 +9,7 @@
 #include "dev/virtio_driver.h"
 
 #include "bus/clock.h"
+#include "dev/usb/xhci.h"
 
 enum {
     RING_TRBS = 64,
@@ -288,6 +289,25 @@ static inline unsigned xd_control(struct xd *f, const uint8_t request[8], uint64
         event = xd_expect(f, TRANSFER_EVENT);
     }
     return xd_code_of(&event);
+}
+
+/* ---- saving ---- */
+
+static inline bool xd_load(struct xhci *xhci, const struct save *save)
+{
+    struct load load;
+    uint32_t version;
+    load_init(&load, save->bytes, save->size_bytes);
+    return load_begin(&load, xhci_ops.name, &version) && xhci_ops.load(xhci, &load, version) &&
+           load_end(&load);
+}
+
+static inline void xd_save(struct xhci *xhci, struct save *save)
+{
+    save_begin(save, xhci_ops.name, xhci_ops.version);
+    xhci_ops.save(xhci, save);
+    save_end(save);
+    assert_false(save->failed);
 }
 
 #endif

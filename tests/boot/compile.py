@@ -240,9 +240,7 @@ def main():
     checks = Checks()
     try:
         # Nothing can be asked of a guest that nobody is logged in to.
-        for name in ("make_sources", "boot", "log_in", "prepare"):
-            if not checks.failed:
-                checks.case(name.replace("_", " "), getattr(test, name))
+        checks.steps(test, ("make_sources", "boot", "log_in", "prepare"))
         if not checks.failed:
             checks.methods(test, ("compile_and_compare", "memory_is_bounded", "write_file",
                                   "kernel_is_content", "power_off", "file_system_is_clean"))

@@ -83,9 +83,7 @@ def main():
     names = ["early"] if extent == "early" else ["prompt", "commands", "disk", "power_off",
                                                  "most_is_checked"]
     try:
-        for name in names:
-            if not checks.failed:
-                checks.case(name.replace("_", " "), getattr(test, name))
+        checks.steps(test, names)
     finally:
         test.close()
     checks.finish()

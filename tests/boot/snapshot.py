@@ -327,8 +327,8 @@ class SnapshotTest:
 def main():
     checks = Checks()
     test = SnapshotTest(sys.argv[1], int(sys.argv[2]))
-    for name in sys.argv[3:] or ("pause", "signals", "damage", "connections", "disk_write", "boot"):
-        checks.case(name.replace("_", " "), getattr(test, name))
+    checks.methods(test, sys.argv[3:] or ("pause", "signals", "damage", "connections",
+                                          "disk_write", "boot"))
     checks.finish()
 
 

@@ -328,8 +328,7 @@ def main():
     checks = Checks()
     systems = Systems(skep, program, engine)
     try:
-        for name in sys.argv[4:]:
-            checks.case(name.replace("_", " "), getattr(systems, name))
+        checks.methods(systems, sys.argv[4:])
     finally:
         systems.close()
     checks.finish()

@@ -6,6 +6,8 @@
  */
 #include "machine/net_rom.h"
 
+#include "machine/bytes.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,24 +38,18 @@ static const struct {
     [MACHINE_NET_E1000E] = {"/usr/lib/ipxe/qemu/efi-e1000e.rom", 0x10d3},
 };
 
-static unsigned get16(const uint8_t *at)
-{
-    return at[0] | (unsigned)at[1] << 8;
-}
-
 /* One image of at most `size_bytes`; gives its length, 0 when there is none or it is the last. */
 static size_t adapt_image(uint8_t *image, size_t size_bytes, uint16_t device)
 {
     if (size_bytes < IMAGE_HEADER_BYTES || image[0] != 0x55 || image[1] != 0xaa)
         return 0;
-    const size_t at = get16(image + IMAGE_DATA);
+    const size_t at = le16_get(image + IMAGE_DATA);
     if (at + DATA_BYTES > size_bytes || memcmp(image + at, "PCIR", 4) != 0)
         return 0;
     uint8_t *data = image + at;
-    const size_t length = (size_t)get16(data + DATA_LENGTH) * UNIT_BYTES;
+    const size_t length = (size_t)le16_get(data + DATA_LENGTH) * UNIT_BYTES;
     uint8_t before = (uint8_t)(data[DATA_DEVICE] + data[DATA_DEVICE + 1]);
-    data[DATA_DEVICE] = (uint8_t)device;
-    data[DATA_DEVICE + 1] = (uint8_t)(device >> 8);
+    le16_put(data + DATA_DEVICE, device);
     if (data[DATA_CODE] == CODE_PC && image[IMAGE_SIZE])
         image[IMAGE_SPARE] =
             (uint8_t)(image[IMAGE_SPARE] + before - data[DATA_DEVICE] - data[DATA_DEVICE + 1]);

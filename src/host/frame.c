@@ -259,14 +259,31 @@ void frame_raise_segment_size(uint8_t *frame, size_t size_bytes, uint16_t segmen
     update_checksum(frame + parts.ip_end + TCP_CHECKSUM, old_sum, new_sum);
 }
 
+static size_t address_at(const struct frame_address *where)
+{
+    return FRAME_ETHERNET_BYTES + (where->is_source ? 12 : 16);
+}
+
+static bool has_address(const uint8_t *frame, size_t size_bytes, const struct frame_address *where,
+                        struct frame_parts *parts)
+{
+    return frame_parse(frame, size_bytes, parts) && !parts->is_ipv6 && parts->tcp_payload &&
+           get32(frame + address_at(where)) == where->ipv4 &&
+           get16(frame + parts->ip_end + (where->is_source ? 0 : 2)) == where->port;
+}
+
+bool frame_has_address(const uint8_t *frame, size_t size_bytes, const struct frame_address *where)
+{
+    struct frame_parts parts;
+    return has_address(frame, size_bytes, where, &parts);
+}
+
 void frame_change_address(uint8_t *frame, size_t size_bytes, const struct frame_address *where,
                           uint32_t ipv4)
 {
     struct frame_parts parts;
-    const size_t at = FRAME_ETHERNET_BYTES + (where->is_source ? 12 : 16);
-    if (!frame_parse(frame, size_bytes, &parts) || parts.is_ipv6 || !parts.tcp_payload ||
-        get32(frame + at) != where->ipv4 ||
-        get16(frame + parts.ip_end + (where->is_source ? 0 : 2)) != where->port)
+    const size_t at = address_at(where);
+    if (!has_address(frame, size_bytes, where, &parts))
         return;
     for (unsigned i = 0; i < 4; i += 2) {
         const uint16_t after = (uint16_t)(ipv4 >> (16 - 8 * i)), before = get16(frame + at + i);

@@ -38,13 +38,15 @@ bool frame_complete(uint8_t *frame, size_t size_bytes, const struct net_offload 
 void frame_raise_segment_size(uint8_t *frame, size_t size_bytes, uint16_t segment_bytes,
                               bool needs_checksum);
 
-/* If the frame is TCP over IPv4 from (or to) this address and port, gives it another address
- * instead, and keeps its complete checksums right. */
+/* Where TCP over IPv4 is from, or to. */
 struct frame_address {
     uint32_t ipv4;
     uint16_t port;
     bool is_source;
 };
+bool frame_has_address(const uint8_t *frame, size_t size_bytes, const struct frame_address *where);
+/* If the frame has this address, gives it another one instead, and keeps its complete checksums
+ * right. */
 void frame_change_address(uint8_t *frame, size_t size_bytes, const struct frame_address *where,
                           uint32_t ipv4);
 

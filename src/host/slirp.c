@@ -184,8 +184,9 @@ static void deliver_large(struct slirp *slirp, const uint8_t *bytes, size_t size
 static ssize_t on_send_packet(const void *bytes, size_t size_bytes, void *opaque)
 {
     struct slirp *slirp = opaque;
-    if (slirp->http && size_bytes <= sizeof(slirp->answer)) {
-        static const struct frame_address http = {HTTP_IPV4, HTTP_PORT, true};
+    static const struct frame_address http = {HTTP_IPV4, HTTP_PORT, true};
+    if (slirp->http && size_bytes <= sizeof(slirp->answer) &&
+        frame_has_address(bytes, size_bytes, &http)) {
         memcpy(slirp->answer, bytes, size_bytes);
         bytes = slirp->answer;
         frame_change_address(slirp->answer, size_bytes, &http, HOST_IPV4);

@@ -6,18 +6,22 @@
 
 #include <string.h>
 
-void q35_reset(struct q35 *board)
+static void reset_but(struct q35 *board, const void *kept)
 {
     for (unsigned i = 0; i < board->device_count; i++)
-        board->device[i].ops->reset(board->device[i].self);
+        if (board->device[i].self != kept)
+            board->device[i].ops->reset(board->device[i].self);
+}
+
+void q35_reset(struct q35 *board)
+{
+    reset_but(board, NULL);
 }
 
 /* The power management tells the guest why it woke. */
 void q35_reset_but_power(struct q35 *board)
 {
-    for (unsigned i = 0; i < board->device_count; i++)
-        if (board->device[i].self != board->acpi_pm)
-            board->device[i].ops->reset(board->device[i].self);
+    reset_but(board, board->acpi_pm);
 }
 
 bool q35_is_asleep(struct q35 *board)

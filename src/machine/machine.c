@@ -652,8 +652,7 @@ static bool build(struct machine *machine, struct error *err)
     if (!open_engine(machine, err))
         return false;
     stop_time(machine);
-    return (!config->saved || snapshot_check_engine(machine, err)) && backends_open(machine, err) &&
-           make_board(machine, err) &&
+    return backends_open(machine, err) && make_board(machine, err) &&
            (config->saved ? snapshot_load(machine, err) : boot(machine, err));
 }
 

@@ -168,7 +168,6 @@ uint64_t snapshot_tsc_hz(const struct machine *machine); /* 0: booted, or not kn
 bool snapshot_take_shape(struct machine *machine, struct error *err);
 bool snapshot_check_rom(const struct machine *machine, struct error *err);
 bool snapshot_map_memory(struct machine *machine, struct error *err);
-bool snapshot_check_engine(const struct machine *machine, struct error *err);
 bool snapshot_load(struct machine *machine, struct error *err);
 
 #endif

@@ -18,9 +18,10 @@
 
 static const char description_section[] = "description", shape_section[] = "machine";
 static const char features_section[] = "cpuid", disks_section[] = "disks";
-/* Of each of these but two: version 2 of the machine has the paravirtual clock, and is read in
- * version 1 as well; version 2 of features has a word more. */
+/* Of each of these; machines whose shape and features are of version 1 have an older description.
+ */
 enum { SECTION_VERSION = 1, SHAPE_VERSION = 2, FEATURES_VERSION = 2 };
+enum { ENGINE_NAME_BYTES = 16 };
 
 static const char what_load[] = "cannot restore the machine";
 
@@ -29,31 +30,22 @@ struct machine_saved {
     struct saved_file file;
     struct description *description;
     struct load load; /* behind the sections that are read at once */
-    char engine[16];
-    bool has_irqchip;
     uint64_t clock_ns, tsc_hz, paravirtual_ns;
-    bool has_paravirtual;
     uint32_t reboots;
     uint64_t rom_bytes; /* 0: no ROM */
     uint32_t rom_sum;
 };
 
-/* Opens a section of `load`, of a version up to `*version`, which becomes the one that it has. */
-static bool begin_version(struct load *load, const char *name, uint32_t *version, struct error *err)
+/* Opens a section of `load` in the one version that is read. */
+static bool begin(struct load *load, const char *name, uint32_t wanted, struct error *err)
 {
-    uint32_t newest = *version;
-    if (!load_begin(load, name, version))
+    uint32_t version;
+    if (!load_begin(load, name, &version))
         return error_set(err, what_load, NULL, "it has no part '%s' where one belongs", name);
-    if (*version >= 1 && *version <= newest)
+    if (version == wanted)
         return true;
-    error_set(err, what_load, NULL, "its part '%s' is of version %" PRIu32, name, *version);
+    error_set(err, what_load, NULL, "its part '%s' is of version %" PRIu32, name, version);
     return error_hint(err, "use the version of skep that saved it");
-}
-
-static bool begin(struct load *load, const char *name, struct error *err)
-{
-    uint32_t version = SECTION_VERSION;
-    return begin_version(load, name, &version, err);
 }
 
 static bool end(struct load *load, const char *name, struct error *err)
@@ -77,7 +69,7 @@ static bool save_description(const struct machine *machine, struct save *save)
 
 static bool load_description(struct machine_saved *saved, struct load *load, struct error *err)
 {
-    if (!begin(load, description_section, err))
+    if (!begin(load, description_section, SECTION_VERSION, err))
         return false;
     size_t size_bytes = load->section_end - load->offset;
     char *text = malloc(size_bytes + 1);
@@ -96,7 +88,7 @@ static uint32_t rom_sum(const struct machine *machine)
 
 static void save_shape(struct machine *machine, struct save *save)
 {
-    char engine[sizeof(((struct machine_saved *)0)->engine)] = {0};
+    char engine[ENGINE_NAME_BYTES] = {0}; /* for people: any engine goes on with it */
     snprintf(engine, sizeof(engine), "%s", machine->engine->name);
     save_begin(save, shape_section, SHAPE_VERSION);
     save_bytes(save, engine, sizeof(engine));
@@ -112,20 +104,17 @@ static void save_shape(struct machine *machine, struct save *save)
 
 static bool load_shape(struct machine_saved *saved, struct load *load, struct error *err)
 {
-    uint32_t version = SHAPE_VERSION;
-    if (!begin_version(load, shape_section, &version, err))
+    char engine[ENGINE_NAME_BYTES];
+    if (!begin(load, shape_section, SHAPE_VERSION, err))
         return false;
-    load_bytes(load, saved->engine, sizeof(saved->engine));
-    saved->engine[sizeof(saved->engine) - 1] = '\0';
-    saved->has_irqchip = load_bool(load);
+    load_bytes(load, engine, sizeof(engine));
+    load_bool(load);
     saved->clock_ns = load_u64(load);
     saved->tsc_hz = load_u64(load);
     saved->reboots = load_u32(load);
     saved->rom_bytes = load_u64(load);
     saved->rom_sum = load_u32(load);
-    saved->has_paravirtual = version >= 2;
-    if (saved->has_paravirtual)
-        saved->paravirtual_ns = load_u64(load);
+    saved->paravirtual_ns = load_u64(load);
     return end(load, shape_section, err);
 }
 
@@ -150,7 +139,7 @@ static const struct feature_word {
     {0x80000001, 0, 1 << 1 /* CMP_LEGACY */, ECX, "ECX"},
     {0x80000001, 0, 1 << 9 /* APIC */, EDX, "EDX"},
     {0x80000008, 0, 0, EBX, "EBX"},
-    {7, 1, 0, EAX, "EAX"}, /* from version 2 on */
+    {7, 1, 0, EAX, "EAX"},
 };
 enum { FEATURE_WORDS = sizeof(feature_words) / sizeof(feature_words[0]), VENDOR_BYTES = 12 };
 
@@ -194,16 +183,14 @@ static bool lacks(const struct feature_word *word, uint32_t missing, struct erro
 static bool load_features(struct machine *machine, struct load *load, struct error *err)
 {
     uint8_t vendor[VENDOR_BYTES], wanted[VENDOR_BYTES];
-    uint32_t version = FEATURES_VERSION;
-    if (!begin_version(load, features_section, &version, err))
+    if (!begin(load, features_section, FEATURES_VERSION, err))
         return false;
     vendor_of(machine, vendor);
     load_bytes(load, wanted, sizeof(wanted));
     if (!load->failed && memcmp(vendor, wanted, sizeof(vendor)) != 0)
         return error_set(err, what_load, NULL, "its processors are %.12s, not %.12s",
                          (const char *)wanted, (const char *)vendor);
-    unsigned words = version >= 2 ? FEATURE_WORDS : FEATURE_WORDS - 1;
-    for (unsigned i = 0; i < words; i++) {
+    for (unsigned i = 0; i < FEATURE_WORDS; i++) {
         uint32_t missing = load_u32(load) & ~features_of(machine, &feature_words[i]);
         if (missing)
             return lacks(&feature_words[i], missing, err);
@@ -258,7 +245,7 @@ static bool check_disk(const struct machine *machine, unsigned index, struct loa
 
 static bool load_disks(const struct machine *machine, struct load *load, struct error *err)
 {
-    if (!begin(load, disks_section, err))
+    if (!begin(load, disks_section, SECTION_VERSION, err))
         return false;
     uint32_t count = load_u32(load);
     if (!load->failed && count != machine->config.disk_count)
@@ -397,17 +384,6 @@ uint64_t snapshot_tsc_hz(const struct machine *machine)
     return machine->config.saved ? machine->config.saved->tsc_hz : 0;
 }
 
-/* The first version had KVM's own form of what is in its interrupt controllers. */
-bool snapshot_check_engine(const struct machine *machine, struct error *err)
-{
-    const struct machine_saved *saved = machine->config.saved;
-    if (saved->has_paravirtual || !saved->has_irqchip)
-        return true;
-    error_set(err, what_load, NULL, "it was saved on the engine %s in a form that is read no more",
-              saved->engine);
-    return error_hint(err, "use the version of skep that saved it");
-}
-
 static bool load_processors(struct machine *machine, struct load *load, struct error *err)
 {
     for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
@@ -431,8 +407,7 @@ bool snapshot_load(struct machine *machine, struct error *err)
     if (!load_features(machine, &load, err) || !load_disks(machine, &load, err) ||
         !load_processors(machine, &load, err))
         return false;
-    if (saved->has_paravirtual)
-        machine->engine->set_paravirtual_ns(machine->vm, saved->paravirtual_ns);
+    machine->engine->set_paravirtual_ns(machine->vm, saved->paravirtual_ns);
     if (!q35_load(machine->board, &load, err))
         return false;
     if (load.offset != load.size_bytes)

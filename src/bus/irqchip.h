@@ -57,7 +57,9 @@ struct i8259_state {
     struct i8259_chip chips[2]; /* master, slave */
 };
 
-/* Ticks are those of 1.193182 MHz since the machine's clock was 0. */
+enum { I8254_HZ = 1193182 };
+
+/* Ticks are those of I8254_HZ since the machine's clock was 0. */
 struct i8254_counter {
     uint8_t mode, access;
     bool bcd, gate;
@@ -76,6 +78,24 @@ struct i8254_counter {
     bool write_high, read_high; /* word access: the high byte is next */
     uint8_t low_byte;
 };
+
+static inline bool i8254_is_periodic(const struct i8254_counter *counter)
+{
+    return counter->mode == 2 || counter->mode == 3;
+}
+
+/* By a rise of the gate. */
+static inline bool i8254_is_triggered(const struct i8254_counter *counter)
+{
+    return counter->mode == 1 || counter->mode == 5;
+}
+
+/* Whole and part seconds apart, so that nothing overflows in five hundred years. */
+static inline uint64_t i8254_tick_of_ns(uint64_t ns)
+{
+    const uint64_t ns_per_second = 1000000000;
+    return ns / ns_per_second * I8254_HZ + ns % ns_per_second * I8254_HZ / ns_per_second;
+}
 
 struct i8254_state {
     struct i8254_counter counters[IRQCHIP_PIT_COUNTERS];

@@ -27,7 +27,6 @@ enum { STATUS_OUT = 0x80, STATUS_NULL = 0x40 };
 enum { PORT_B_GATE = 0x01, PORT_B_SPEAKER = 0x02, PORT_B_STORED = 0x0f };
 enum { PORT_B_REFRESH = 0x10, PORT_B_OUT = 0x20 };
 
-static const uint64_t frequency_hz = 1193182;
 static const uint64_t ns_per_second = 1000000000;
 static const uint64_t refresh_ns = 15085;
 /* The host is not asked for interrupts faster than this. */
@@ -49,21 +48,16 @@ static uint64_t scale(uint64_t value, uint64_t to, uint64_t from)
     return value / from * to + value % from * to / from;
 }
 
-static uint64_t tick_of_ns(uint64_t ns)
-{
-    return scale(ns, frequency_hz, ns_per_second);
-}
-
 /* The first nanosecond that lies in `tick`. */
 static uint64_t ns_of_tick(uint64_t tick)
 {
-    uint64_t ns = scale(tick, ns_per_second, frequency_hz);
-    return tick_of_ns(ns) < tick ? ns + 1 : ns;
+    uint64_t ns = scale(tick, ns_per_second, I8254_HZ);
+    return i8254_tick_of_ns(ns) < tick ? ns + 1 : ns;
 }
 
 static uint64_t pit_now_tick(const struct i8254 *pit)
 {
-    return tick_of_ns(clock_now_ns(pit->clock));
+    return i8254_tick_of_ns(clock_now_ns(pit->clock));
 }
 
 static uint32_t counter_modulus(const struct i8254_counter *counter)
@@ -90,16 +84,6 @@ static uint16_t counter_to_register(const struct i8254_counter *counter, uint32_
                       count % 10);
 }
 
-static bool counter_is_periodic(const struct i8254_counter *counter)
-{
-    return counter->mode == 2 || counter->mode == 3;
-}
-
-static bool counter_is_triggered(const struct i8254_counter *counter)
-{
-    return counter->mode == 1 || counter->mode == 5;
-}
-
 /* Ticks of mode 3's high half. */
 static uint32_t counter_high_ticks(uint32_t count)
 {
@@ -109,9 +93,9 @@ static uint32_t counter_high_ticks(uint32_t count)
 /* How far it has counted since it was loaded. */
 static uint64_t counter_elapsed(const struct i8254_counter *counter, uint64_t now)
 {
-    if (!counter->loaded || (counter_is_triggered(counter) && !counter->triggered))
+    if (!counter->loaded || (i8254_is_triggered(counter) && !counter->triggered))
         return 0;
-    if (!counter->gate && !counter_is_triggered(counter))
+    if (!counter->gate && !i8254_is_triggered(counter))
         return counter->held_ticks;
     return now > counter->start_tick ? now - counter->start_tick : 0;
 }
@@ -162,10 +146,10 @@ static uint16_t counter_value(const struct i8254_counter *counter, uint64_t now)
 /* The next tick at which OUT rises after `now`; 0 when it does not. */
 static uint64_t counter_next_rise(const struct i8254_counter *counter, uint64_t now)
 {
-    if (!counter->loaded || !counter->gate || counter_is_triggered(counter))
+    if (!counter->loaded || !counter->gate || i8254_is_triggered(counter))
         return 0; /* counter 0's gate is tied high, so modes 1 and 5 never start */
     uint64_t elapsed = counter_elapsed(counter, now);
-    if (counter_is_periodic(counter)) {
+    if (i8254_is_periodic(counter)) {
         uint64_t rise = counter->start_tick + (elapsed / counter->count + 1) * counter->count;
         if (counter->next_loaded && counter->next_low)
             rise = counter->next_tick + counter->next_count / 2;
@@ -192,7 +176,8 @@ static void pit_arm(struct i8254 *pit, uint64_t now_ns)
     }
     uint64_t deadline_ns = ns_of_tick(pit->state.rise_tick);
     if (pit->state.owed) {
-        uint64_t half_ns = scale(pit->state.counters[0].count, ns_per_second, 2 * frequency_hz);
+        uint64_t half_ns =
+            scale(pit->state.counters[0].count, ns_per_second, 2 * (uint64_t)I8254_HZ);
         if (now_ns + half_ns < deadline_ns)
             deadline_ns = now_ns + half_ns;
     }
@@ -215,8 +200,8 @@ static void pit_restart(struct i8254 *pit, uint64_t now)
 static uint64_t pit_missed(const struct i8254 *pit, uint64_t now)
 {
     const struct i8254_counter *counter = &pit->state.counters[0];
-    if (!counter_is_periodic(counter) ||
-        scale(counter->count, ns_per_second, frequency_hz) < 4 * min_interval_ns)
+    if (!i8254_is_periodic(counter) ||
+        scale(counter->count, ns_per_second, I8254_HZ) < 4 * min_interval_ns)
         return 0;
     return (now - pit->state.rise_tick) / counter->count;
 }
@@ -225,7 +210,7 @@ static void pit_on_timer(void *opaque)
 {
     struct i8254 *pit = opaque;
     pthread_mutex_lock(&pit->lock);
-    uint64_t now_ns = clock_now_ns(pit->clock), now = tick_of_ns(now_ns);
+    uint64_t now_ns = clock_now_ns(pit->clock), now = i8254_tick_of_ns(now_ns);
     bool due = false;
     if (pit->state.rise_tick && now >= pit->state.rise_tick) {
         uint64_t owed = pit->state.owed + pit_missed(pit, now);
@@ -254,7 +239,7 @@ static void counter_set_gate(struct i8254_counter *counter, bool gate, uint64_t 
     counter->gate = gate;
     if (!gate) {
         counter->held_ticks = held;
-    } else if (counter_is_periodic(counter) || counter_is_triggered(counter)) {
+    } else if (i8254_is_periodic(counter) || i8254_is_triggered(counter)) {
         counter->start_tick = now + 1;
         counter->held_ticks = 0;
         counter->triggered = counter->loaded;
@@ -272,7 +257,7 @@ static void counter_load(struct i8254_counter *counter, uint16_t value, uint64_t
 {
     uint32_t count = counter_from_register(counter, value);
     counter_advance(counter, now);
-    if (counter->loaded && counter_is_periodic(counter) && counter->gate) {
+    if (counter->loaded && i8254_is_periodic(counter) && counter->gate) {
         uint64_t elapsed = counter_elapsed(counter, now);
         uint64_t in_period = elapsed % counter->count, high = counter_high_ticks(counter->count);
         bool ends_high = counter->mode == 3 && in_period < high;
@@ -282,7 +267,7 @@ static void counter_load(struct i8254_counter *counter, uint16_t value, uint64_t
         counter->next_tick = now + (ends_high ? high : counter->count) - in_period;
         return;
     }
-    if (counter->loaded && counter_is_triggered(counter) && counter->triggered) {
+    if (counter->loaded && i8254_is_triggered(counter) && counter->triggered) {
         counter->next_count = count; /* for the next trigger */
         counter->next_loaded = true;
         counter->next_tick = UINT64_MAX;
@@ -344,7 +329,7 @@ static void counter_latch_status(struct i8254_counter *counter, uint64_t now)
         return;
     counter_advance(counter, now);
     bool null = !counter->loaded || counter->next_loaded ||
-                (counter->gate && !counter_is_triggered(counter) && now < counter->start_tick);
+                (counter->gate && !i8254_is_triggered(counter) && now < counter->start_tick);
     counter->status_latch =
         (uint8_t)((counter_out(counter, now) ? STATUS_OUT : 0) | (null ? STATUS_NULL : 0) |
                   counter->access << 4 | counter->mode << 1 | counter->bcd);
@@ -419,7 +404,7 @@ static uint8_t port_b_read_byte(void *opaque, unsigned offset)
 {
     struct i8254 *pit = opaque;
     pthread_mutex_lock(&pit->lock);
-    uint64_t now_ns = clock_now_ns(pit->clock), now = tick_of_ns(now_ns);
+    uint64_t now_ns = clock_now_ns(pit->clock), now = i8254_tick_of_ns(now_ns);
     counter_advance(&pit->state.counters[2], now);
     uint8_t value = pit->state.port_b;
     if (counter_out(&pit->state.counters[2], now))
@@ -613,7 +598,7 @@ bool i8254_state_load(struct i8254_state *state, struct load *load)
 void i8254_state_settle(struct i8254_state *state, uint64_t now_ns)
 {
     const struct i8254_counter *counter = &state->counters[0];
-    uint64_t now = tick_of_ns(now_ns);
+    uint64_t now = i8254_tick_of_ns(now_ns);
     bool level = counter->mode != 0 ? counter->loaded : counter_out(counter, now);
     state->irq = level && !state->disconnected;
     state->rise_tick = counter_next_rise(counter, now);

@@ -15,22 +15,7 @@ enum { NEVER_PROGRAMMED = 0xff, MODES = 6, SQUARE_WAVE = 3 };
 enum { PORT_B_GATE = 1, PORT_B_SPEAKER = 2 };
 enum { FLAG_HPET_LEGACY = 1, FLAG_SPEAKER_DATA = 2 };
 
-static const uint64_t frequency_hz = 1193182, ns_per_second = 1000000000;
-
-static uint64_t ticks(uint64_t ns)
-{
-    return ns / ns_per_second * frequency_hz + ns % ns_per_second * frequency_hz / ns_per_second;
-}
-
-static bool is_periodic(unsigned mode)
-{
-    return mode == 2 || mode == 3;
-}
-
-static bool is_triggered(unsigned mode)
-{
-    return mode == 1 || mode == 5;
-}
+static const uint64_t ns_per_second = 1000000000;
 
 static void set_access_from(const struct kvm_pit_channel_state *c, struct i8254_counter *counter)
 {
@@ -56,11 +41,11 @@ static void counter_from(const struct kvm_pit_channel_state *c, uint64_t now_tic
         .bcd = c->bcd,
         .gate = c->gate,
         .loaded = is_programmed,
-        .triggered = is_programmed && is_triggered(c->mode) && c->gate,
         .count = c->count ? c->count : 0x10000,
         .held_ticks = c->gate ? 0 : elapsed,
         .start_tick = elapsed < now_tick ? now_tick - elapsed : 0,
     };
+    counter->triggered = is_programmed && i8254_is_triggered(counter) && c->gate;
     uint32_t modulus = counter->bcd ? 10000 : 0x10000;
     if (counter->count > modulus)
         counter->count = modulus;
@@ -79,8 +64,8 @@ void kvm_pit_from(const struct engine_vm *vm, const struct kvm_pit_state2 *pit, 
     for (unsigned i = 0; i < IRQCHIP_PIT_COUNTERS; i++) {
         const struct kvm_pit_channel_state *c = &pit->channels[i];
         bool is_known = i > 0 && c->count_load_time > 0 && (uint64_t)c->count_load_time < host_ns;
-        uint64_t elapsed = is_known ? ticks(host_ns - (uint64_t)c->count_load_time) : 0;
-        counter_from(c, ticks(now_ns), elapsed, &state->counters[i]);
+        uint64_t elapsed = is_known ? i8254_tick_of_ns(host_ns - (uint64_t)c->count_load_time) : 0;
+        counter_from(c, i8254_tick_of_ns(now_ns), elapsed, &state->counters[i]);
     }
     state->counters[0].gate = state->counters[1].gate = true; /* tied so */
     state->port_b = (uint8_t)((state->counters[2].gate ? PORT_B_GATE : 0) |
@@ -93,11 +78,11 @@ void kvm_pit_from(const struct engine_vm *vm, const struct kvm_pit_state2 *pit, 
 static uint32_t count_left(const struct i8254_counter *counter, uint64_t now_tick)
 {
     uint32_t count = counter->next_loaded ? counter->next_count : counter->count;
-    if (!counter->loaded || is_periodic(counter->mode) ||
-        (is_triggered(counter->mode) && !counter->triggered))
+    if (!counter->loaded || i8254_is_periodic(counter) ||
+        (i8254_is_triggered(counter) && !counter->triggered))
         return count;
     uint64_t elapsed = counter->held_ticks;
-    if (counter->gate || is_triggered(counter->mode))
+    if (counter->gate || i8254_is_triggered(counter))
         elapsed = now_tick > counter->start_tick ? now_tick - counter->start_tick : 0;
     return elapsed < count ? count - (uint32_t)elapsed : 1;
 }
@@ -128,7 +113,7 @@ void kvm_pit_to(const struct i8254_state *state, uint64_t now_ns, struct kvm_pit
 {
     memset(pit, 0, sizeof(*pit));
     for (unsigned i = 0; i < IRQCHIP_PIT_COUNTERS; i++)
-        counter_to(&state->counters[i], ticks(now_ns), &pit->channels[i]);
+        counter_to(&state->counters[i], i8254_tick_of_ns(now_ns), &pit->channels[i]);
     pit->flags = (state->port_b & PORT_B_SPEAKER ? FLAG_SPEAKER_DATA : 0u) |
                  (state->disconnected ? FLAG_HPET_LEGACY : 0u);
 }

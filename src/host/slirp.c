@@ -43,6 +43,7 @@ enum {
     HOST_IPV4 = 0x0a000202,
     HTTP_IPV4 = 0x0a000204, /* where libslirp has the HTTP folder */
     HTTP_PORT = 80,
+    BOOT_FILE_BYTES = 128, /* DHCP's field for it, with a zero (RFC 2131, 2) */
 };
 
 /* A frame that the guest had no room for. */
@@ -91,6 +92,7 @@ struct slirp {
     uint8_t buffer[NET_FRAME_MAX_BYTES]; /* a frame of the guest, in one piece */
 
     struct http_folder *http;            /* NULL: none */
+    char bootfile[BOOT_FILE_BYTES];      /* as DHCP tells it; empty: none */
     uint8_t answer[NET_FRAME_MAX_BYTES]; /* a frame to the guest, with the address it knows */
 };
 
@@ -556,7 +558,7 @@ static bool make_stack(struct slirp *slirp, const struct slirp_config *config, s
         .if_mtu = STACK_MTU_BYTES,
         .if_mru = STACK_MTU_BYTES,
         .tftp_path = config->tftp,
-        .bootfile = config->bootfile,
+        .bootfile = slirp->bootfile[0] ? slirp->bootfile : NULL,
     };
     inet_pton(AF_INET, "10.0.2.0", &stack.vnetwork);
     inet_pton(AF_INET, "255.255.255.0", &stack.vnetmask);
@@ -628,9 +630,6 @@ static bool check_tftp(const struct slirp_config *config, struct error *err)
         error_usage(err, "boot file", config->bootfile, "there is no folder that it would be in");
         return error_hint(err, "add tftp=FOLDER or http=FOLDER");
     }
-    /* DHCP's field for it (RFC 2131, 2) */
-    if (config->bootfile && strlen(config->bootfile) > 127)
-        return error_usage(err, "boot file", config->bootfile, "its name is too long");
     if (!config->tftp)
         return true;
     if (stat(config->tftp, &info))
@@ -640,9 +639,21 @@ static bool check_tftp(const struct slirp_config *config, struct error *err)
     return true;
 }
 
+/* A name is of a file by TFTP, if there is a folder for that, else by HTTP. libslirp offers a URL
+ * to UEFI's HTTP boot as that takes it. */
+static bool take_bootfile(struct slirp *slirp, const struct slirp_config *config, struct error *err)
+{
+    const char *name = config->bootfile ? config->bootfile : "";
+    bool is_by_http = *name && !config->tftp && !strstr(name, "://");
+    int length = snprintf(slirp->bootfile, sizeof(slirp->bootfile), "%s%s",
+                          is_by_http ? "http://10.0.2.2/" : "",
+                          is_by_http ? name + strspn(name, "/") : name);
+    return length < BOOT_FILE_BYTES || error_usage(err, "boot file", name, "its name is too long");
+}
+
 static bool slirp_setup(struct slirp *slirp, const struct slirp_config *config, struct error *err)
 {
-    if (!check_tftp(config, err))
+    if (!check_tftp(config, err) || !take_bootfile(slirp, config, err))
         return false;
     slirp->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (slirp->epoll_fd < 0)

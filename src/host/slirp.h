@@ -27,7 +27,8 @@ struct slirp_config {
     bool is_isolated; /* the guest reaches neither the host nor the world; forwards work */
     /* A folder that the network's TFTP server gives out, read-only; NULL: there is no server. Names
      * from the guest cannot leave it, but links in it are followed: what it links to is given out
-     * too. `bootfile` is what DHCP tells of. */
+     * too. `bootfile` is what DHCP tells of; where there is only an HTTP folder, a name is told as
+     * its URL. */
     const char *tftp, *bootfile;
     /* A folder that 10.0.2.2 gives out by HTTP on port 80, instead of that port of the host; NULL:
      * none. As of host/http_folder.h, what links in it lead to outside of it is not given out. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Network boot: firmware starts iPXE from the card's expansion ROM, which fetches its script by TFTP or
-HTTP from the user network's folder and runs it; and OVMF by itself fetches GRUB by TFTP.
+HTTP from the user network's folder and runs it; and OVMF by itself fetches GRUB by either.
 
     netboot.py SKEP bios|uefi
 """
@@ -43,8 +43,8 @@ def ipxe(skep, folder, firmware, model, where):
                        {"bios": "-on-pcbios", "uefi": "-on-efi"}[firmware])
 
 
-def grub(skep, folder):
-    """OVMF's own virtio driver and PXE, with a program that is larger than a packet or two."""
+def make_grub(folder):
+    """A program that is larger than a packet or two."""
     config = os.path.join(folder, "grub.cfg")
     with open(config, "w", encoding="ascii") as file:
         file.write(GRUB_CONFIG)
@@ -53,9 +53,14 @@ def grub(skep, folder):
                     "--fonts=", "--themes=", "--locales=", f"--install-modules={modules}",
                     f"--modules={modules}", f"boot/grub/grub.cfg={config}"],
                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    net = f"user,bootfile=boot.efi,tftp={folder}"
+
+
+def grub(skep, folder, service, what):
+    """OVMF's own virtio driver, with PXE or HTTP boot; GRUB knows only of PXE where it is from."""
+    net = f"user,bootfile=boot.efi,{service}={folder}"
     with Guest(machine(skep, "uefi", net), 1500) as guest:
-        guest.wait_for("grub-on-efi-from-10.0.2.2")
+        guest.wait_for(what)
+        guest.wait_for("grub-on-efi-from-10.0.2.2" if service == "tftp" else "grub-on-efi-from-")
         expect_equal(guest.wait_exit(), 0, "the status")
 
 
@@ -72,7 +77,9 @@ def main():
                                  ("e1000e", TFTP)):
                 checks.case(f"iPXE on {model}, {where}", ipxe, skep, folder, firmware, model, where)
         else:
-            checks.case("GRUB by OVMF", grub, skep, folder)
+            make_grub(folder)
+            for service, what in (("tftp", '"UEFI PXEv4'), ("http", '"UEFI HTTPv4')):
+                checks.case(f"GRUB by OVMF, {service}", grub, skep, folder, service, what)
             for model, where in (("e1000e", HTTP), ("e1000", TFTP)):
                 checks.case(f"iPXE on {model}, {where}", ipxe, skep, folder, firmware, model, where)
     checks.finish()

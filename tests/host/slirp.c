@@ -48,6 +48,7 @@ struct env {
     uint8_t offer[64]; /* DHCP: the address offered, and by which message */
     uint32_t offered_ip;
     uint8_t dhcp_type;
+    char dhcp_class[32], dhcp_file[128]; /* option 60, and the boot file */
     struct tcp tcp;
     uint8_t *received; /* stream of the connection */
     size_t received_bytes;
@@ -211,6 +212,17 @@ static void take_arp(struct env *env, const uint8_t *frame)
         memcpy(env->host_mac, frame + 22, 6);
 }
 
+static void take_options(struct env *env, const uint8_t *bootp, size_t size_bytes)
+{
+    memcpy(env->dhcp_file, bootp + 108, sizeof(env->dhcp_file));
+    memset(env->dhcp_class, 0, sizeof(env->dhcp_class));
+    for (size_t at = 240; bootp[at] != 255; at += 2u + bootp[at + 1]) {
+        assert_true(at + 2 < size_bytes && at + 2 + bootp[at + 1] < size_bytes);
+        if (bootp[at] == 60)
+            memcpy(env->dhcp_class, bootp + at + 2, bootp[at + 1]);
+    }
+}
+
 static void take_udp(struct env *env, const uint8_t *ip, size_t ip_bytes)
 {
     assert_int_equal(sum(ip, 20, 0), 0xffff);
@@ -231,6 +243,7 @@ static void take_udp(struct env *env, const uint8_t *ip, size_t ip_bytes)
         env->offered_ip = get32(bootp + 16);
         assert_int_equal(bootp[240], 53); /* libslirp puts the type first */
         env->dhcp_type = bootp[242];
+        take_options(env, bootp, ip_bytes - 28);
         return;
     }
     env->udp_bytes = ip_bytes - 20;
@@ -654,6 +667,55 @@ static void test_http(void **state)
     assert_true(is_open);
 }
 
+static void expect_boot(struct env *env, const struct slirp_config *config, const char *file,
+                        const char *answer_class)
+{
+    const struct net_receiver receiver = {receive, env};
+    struct error err = {0};
+    env->net.close(env->net.opaque);
+    if (!slirp_open(config, env->loop, &env->net, &err)) {
+        const struct slirp_config plain = {0};
+        assert_true(slirp_open(&plain, env->loop, &env->net, NULL)); /* for teardown() */
+        if (strstr(err.cause, "without libmicrohttpd"))
+            skip();
+        fail_msg("%s %s: %s", err.what, err.where, err.cause);
+    }
+    env->net.set_receiver(env->net.opaque, &receiver);
+    for (uint8_t type = 1; type <= 3; type += 2) {
+        send_dhcp(env, type, GUEST_IP);
+        assert_int_equal(env->dhcp_type, type == 1 ? 2 : 5);
+        assert_string_equal(env->dhcp_file, file);
+        assert_string_equal(env->dhcp_class, answer_class);
+    }
+}
+
+/* A boot file by TFTP as it is, by HTTP as a URL, with what UEFI's HTTP boot wants to be told. */
+static void test_boot_file(void **state)
+{
+    static const char far[] = "http://192.0.2.1/boot.efi";
+    static const char prefix[] = "http://10.0.2.2/";
+    char name[128], url[sizeof(prefix) + sizeof(name)];
+    struct env *env = *state;
+    struct slirp_config config = {.tftp = "/", .bootfile = "boot.efi"};
+    expect_boot(env, &config, "boot.efi", "");
+    config.bootfile = far;
+    expect_boot(env, &config, far, "HTTPClient");
+    config = (struct slirp_config){.http = "/", .bootfile = "//folder/boot.efi"};
+    expect_boot(env, &config, "http://10.0.2.2/folder/boot.efi", "HTTPClient");
+    memset(name, 'a', sizeof(name));
+    name[sizeof(name) - sizeof(prefix)] = '\0';
+    snprintf(url, sizeof(url), "%s%s", prefix, name);
+    config.bootfile = name;
+    expect_boot(env, &config, url, "HTTPClient");
+    struct error err = {0};
+    struct net_backend net;
+    name[strlen(name)] = 'a';
+    name[sizeof(name) - sizeof(prefix) + 1] = '\0';
+    assert_false(slirp_open(&config, env->loop, &net, &err));
+    assert_int_equal(err.kind, ERROR_USAGE);
+    assert_non_null(strstr(err.cause, "too long"));
+}
+
 static void must_fail(struct env *env, const struct slirp_forward *forward, enum error_kind kind,
                       const char *where, const char *cause, const char *hint)
 {
@@ -694,6 +756,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_udp, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_frames, setup, teardown),
         cmocka_unit_test_setup_teardown(test_http, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_boot_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ports, setup, teardown),
     };
     return cmocka_run_group_tests_name("slirp", tests, NULL, NULL);

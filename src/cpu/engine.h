@@ -27,7 +27,8 @@
 enum { ENGINE_MAX_VCPUS = 64 };
 
 /* The parts of a processor that live outside the engine: the local APIC, when the engine has no
- * irqchip of its own. All are called on the vCPU's own thread, without any lock of the engine. */
+ * irqchip of its own. All but the last are called on the vCPU's own thread, without any lock of the
+ * engine. */
 struct engine_hooks {
     void *opaque;
     /* INTR acknowledge: the vector to deliver, or -1 when none is deliverable after all. Called
@@ -43,6 +44,9 @@ struct engine_hooks {
     /* The guest's TSC has jumped (IA32_TSC or IA32_TSC_ADJUST written): a deadline is measured
      * anew. */
     void (*tsc_changed)(void *opaque, unsigned vcpu);
+    /* A vCPU for which run() has told HALTED may have work by now: somebody has written what its
+     * MWAIT waits for. Any thread, also while devices write guest memory. */
+    void (*wake)(void *opaque, unsigned vcpu);
 };
 
 struct engine_topology {
@@ -68,8 +72,8 @@ struct engine_vm;
 struct engine_vcpu;
 
 enum engine_exit_reason {
-    ENGINE_EXIT_KICKED,   /* kick() was called; the machine looks what it wanted */
-    ENGINE_EXIT_HALTED,   /* HLT (or waiting for a SIPI): run again after inject() or kick() */
+    ENGINE_EXIT_KICKED, /* kick() was called; the machine looks what it wanted */
+    ENGINE_EXIT_HALTED, /* HLT, MWAIT (or waiting for a SIPI): run again after inject() or kick() */
     ENGINE_EXIT_SHUTDOWN, /* triple fault */
     ENGINE_EXIT_RESET,    /* the engine saw a reset request (KVM) */
     ENGINE_EXIT_DEBUG,    /* what set_debug() asked for has happened: `stop` */

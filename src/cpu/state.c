@@ -39,9 +39,9 @@ void x86_state_reset(struct x86_state *state, bool is_bootstrap_processor)
     state->dr[7] = 0x400;
     state->pat = UINT64_C(0x0007040600070406);
     state->apic_base = UINT64_C(0xfee00800) | (is_bootstrap_processor ? 0x100 : 0);
-    state->misc_enable = 1; /* fast strings */
-    uint16_t fcw = 0x40;    /* after RESET, before FINIT: SDM 3A table 9-1 */
-    uint8_t ftw = 0xff;     /* abridged: all registers valid (+0.0), full tag 5555H */
+    state->misc_enable = X86_MISC_ENABLE_MONITOR | 1; /* fast strings */
+    uint16_t fcw = 0x40; /* after RESET, before FINIT: SDM 3A table 9-1 */
+    uint8_t ftw = 0xff;  /* abridged: all registers valid (+0.0), full tag 5555H */
     uint32_t mxcsr = 0x1f80;
     memcpy(state->xsave, &fcw, sizeof(fcw));
     memcpy(state->xsave + 4, &ftw, sizeof(ftw));

@@ -48,6 +48,8 @@ struct x86_table {
     uint16_t limit;
 };
 
+#define X86_MISC_ENABLE_MONITOR (UINT64_C(1) << 18) /* of IA32_MISC_ENABLE: MONITOR and MWAIT */
+
 /* An XSAVE area in standard form: legacy region, header, AVX upper halves (SDM 1 13.4). */
 enum { X86_XSAVE_BYTES = 512 + 64 + 256 };
 

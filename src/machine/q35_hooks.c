@@ -40,6 +40,12 @@ static void hook_tsc_changed(void *opaque, unsigned vcpu)
     lapic_tsc_changed(hook_lapics(opaque), vcpu);
 }
 
+static void hook_wake(void *opaque, unsigned vcpu)
+{
+    struct q35 **board = opaque;
+    vcpus_wake((*board)->config.vcpus, vcpu);
+}
+
 struct engine_hooks q35_hooks(struct q35 **board)
 {
     return (struct engine_hooks){
@@ -50,5 +56,6 @@ struct engine_hooks q35_hooks(struct q35 **board)
         .read_msr = hook_read_msr,
         .write_msr = hook_write_msr,
         .tsc_changed = hook_tsc_changed,
+        .wake = hook_wake,
     };
 }

@@ -341,6 +341,11 @@ void vcpus_inject(struct vcpus *vcpus, unsigned index, enum engine_event event, 
     wake(vcpu);
 }
 
+void vcpus_wake(struct vcpus *vcpus, unsigned index)
+{
+    wake(&vcpus->vcpu[index]);
+}
+
 unsigned vcpus_current(struct vcpus *vcpus)
 {
     const struct vcpu *vcpu = pthread_getspecific(vcpus->current);

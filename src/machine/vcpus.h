@@ -50,6 +50,9 @@ void vcpus_request_pause(struct vcpus *vcpus);
 /* engine->inject(), and wakes a vCPU that is halted. Any thread. */
 void vcpus_inject(struct vcpus *vcpus, unsigned vcpu, enum engine_event event, unsigned value);
 
+/* A vCPU that is halted looks whether it has work (struct engine_hooks). Any thread. */
+void vcpus_wake(struct vcpus *vcpus, unsigned vcpu);
+
 /* Which vCPU runs on the calling thread; UINT_MAX on other threads. */
 unsigned vcpus_current(struct vcpus *vcpus);
 

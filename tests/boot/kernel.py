@@ -19,7 +19,7 @@ from check import Checks, expect, expect_equal
 LIMIT_S = 60
 ENGINES = ["soft", "soft,translator=eager", "soft,translator=off"]
 LITMUS = ["lock", "barrier", "message", "store", "iriw"]
-CASES = ["loader", "devices", "apic", "timers", "nmi", "ioapic", "ids", "smp", "init", "clock", "mmio", "paging", "sleep"]
+CASES = ["loader", "devices", "apic", "timers", "nmi", "ioapic", "ids", "smp", "init", "clock", "mmio", "paging", "mwait", "sleep"]
 
 # At 0xfff0 a far jump to f000:0000; there 'R' goes to COM1, 'L' to the parallel port, 0x7f to the
 # PS/2's POST port, and the high byte of CS, which tells that this is the copy below 1 MiB, to 0xf4.

@@ -6,8 +6,9 @@
                           1 when it names a test that does not exist
 
 A test is a program of tests/isa/*.S (`name`), a function that a C test registers by TEST() or
-cmocka_unit_test() (`isa-FILE: name`), or a whole test of tests/meson.build (`name-name`), of which
-the table need not name each.
+cmocka_unit_test() (`isa-FILE: name`), or one of those of which the table need not name each: a case
+of the test kernel (`kernel: name`), a function of a device's test (`DEVICE: name`), a whole test of
+tests/meson.build (`name-name`).
 """
 
 import glob
@@ -16,8 +17,9 @@ import re
 import sys
 
 PROGRAM = re.compile(r"^\s*program\s+([a-z]\w*),", re.M)
-TEST = re.compile(r"\b(?:TEST|cmocka_unit_test)\((\w+)\)")
-NAMED = re.compile(r"`(?:(isa-\w+): )?([a-z]\w*(?:-\w+)*)`")
+TEST = re.compile(r"\b(?:TEST|T|cmocka_unit_test)\((\w+)\)")
+CASE = re.compile(r"\{\"(\w+)\", test_\w+\}")
+NAMED = re.compile(r"`(?:([a-z][\w-]*): )?([a-z]\w*(?:-\w+)*)`")
 WHOLE = re.compile(r"^test\('(\w+)'", re.M)
 QUOTED = re.compile(r"'([a-z]\w*(?:-\w+)*)(-?)'")
 
@@ -33,6 +35,17 @@ def tests_of(root):
             program = "isa-" + os.path.basename(path)[:-2]
             tests = set(TEST.findall(file.read())) - {"name"}
             names.update(f"{program}: {name}" for name in tests)
+    return names
+
+
+def parts_of(root):
+    """Cases of the test kernel and functions of devices' tests."""
+    with open(os.path.join(root, "tests", "boot", "kernel", "kernel.c")) as file:
+        names = {f"kernel: {name}" for name in CASE.findall(file.read())}
+    for path in glob.glob(os.path.join(root, "tests", "dev", "*.c")):
+        with open(path) as file:
+            device = os.path.basename(path)[:-2]
+            names.update(f"{device}: {name}" for name in TEST.findall(file.read()))
     return names
 
 
@@ -65,7 +78,7 @@ def rows_of(root):
 def main():
     root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "../..")
     exist, named, wrong, last = tests_of(root), set(), 0, None
-    whole = whole_tests_of(root)
+    others = whole_tests_of(root) | parts_of(root)
     for heading, what, tests in rows_of(root):
         if heading != last:
             print(f"\n{heading}")
@@ -73,7 +86,7 @@ def main():
         print(f"  {what}: {', '.join(tests)}")
         named.update(tests)
         for test in tests:
-            if test not in exist and test not in whole:
+            if test not in exist and test not in others:
                 print(f"docs/processor.md: no test is named {test}")
                 wrong += 1
         if not tests:

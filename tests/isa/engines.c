@@ -184,6 +184,14 @@ static bool read_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t *value)
     return msr == 0x1b;
 }
 
+static void wake(void *opaque, unsigned vcpu)
+{
+    struct guest *g = opaque;
+    pthread_mutex_lock(&g->lock);
+    pthread_cond_broadcast(&g->change);
+    pthread_mutex_unlock(&g->lock);
+}
+
 static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
 {
     return msr == 0x1b;
@@ -416,7 +424,7 @@ static void guest_open(struct guest *g, const struct engine *engine, const char 
         .topology = {1, vcpu_count, 1},
         .ram = g->ram,
         .bus = g->bus,
-        .hooks = {g, acknowledge, read_cr8, write_cr8, read_msr, write_msr, NULL},
+        .hooks = {g, acknowledge, read_cr8, write_cr8, read_msr, write_msr, NULL, wake},
     };
     g->vm = engine->vm_open(&config, &err);
     check(g->vm, &err);

@@ -1189,6 +1189,7 @@ u64_here:
 #include "isa/engines_access.S"
 #include "isa/engines_registers.S"
 #include "isa/engines_paging.S"
+#include "isa/engines_monitor.S"
 
         .section .data.rel.ro.engine_programs, "aw"
         .globl  engine_programs_end

@@ -70,11 +70,12 @@ static void page_void(struct soft_system *system, struct code_page *page)
     bool locked = pthread_mutex_trylock(&system->shootdown_lock) == 0;
     atomic_fetch_add(&page->generation, 1);
     tell_translators(system, page);
-    if (!locked)
-        return;
-    atomic_store(&page->granules, 0);
-    atomic_store(&page->has_code, 0);
-    pthread_mutex_unlock(&system->shootdown_lock);
+    if (locked) {
+        atomic_store(&page->granules, 0);
+        atomic_store(&page->has_code, 0);
+        pthread_mutex_unlock(&system->shootdown_lock);
+    }
+    monitor_tell(system, page);
 }
 
 static bool page_written(struct soft_system *system, struct code_page *page, unsigned offset,

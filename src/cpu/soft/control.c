@@ -297,6 +297,7 @@ static void invpcid(struct cpu *cpu, const struct op *op)
 static void hlt(struct cpu *cpu, const struct op *op)
 {
     require_cpl0(cpu);
+    monitor_disarm(cpu);
     cpu->run_state = X86_HALTED;
     cpu->rip = op_next_rip(cpu, op);
     cpu_look(cpu);

@@ -325,6 +325,7 @@ bool bind_selector(const struct insn *insn, struct op *op);  /* selector.c */
 bool bind_interrupt(const struct insn *insn, struct op *op); /* interrupt.c: INT n, IRET */
 bool bind_cpuid(const struct insn *insn, struct op *op);     /* cpuid.c */
 bool bind_hypercall(const struct insn *insn, struct op *op); /* hypercall.c */
+bool bind_monitor(const struct insn *insn, struct op *op);   /* monitor.c */
 
 /* Operands of system instructions: register or memory. */
 uint64_t operand_read(struct cpu *cpu, const struct op *op, unsigned operand, unsigned size_bytes);
@@ -339,6 +340,18 @@ enum { OP_IN_MEMORY = 1 << 14 };
 void flags_load(struct cpu *cpu, uint64_t value, uint64_t mask);
 /* IF is set now, or a shadow begun: look before the next block. */
 void flags_begin_shadow(struct cpu *cpu, bool by_mov_ss);
+
+/* --- monitor.c ------------------------------------------------------------------------------ */
+
+enum { MONITOR_LINE_BYTES = 64 };
+
+/* Whether a processor that MWAIT has halted goes on: its line was written, or there is such an
+ * interrupt as it was to wake by though interrupts are off. */
+bool monitor_wakes(const struct cpu *cpu, uint32_t requests);
+/* Nothing is monitored, and nobody waits for it. */
+void monitor_disarm(struct cpu *cpu);
+/* The page has a new generation: tells the embedder of those that monitor it. Any thread. */
+void monitor_tell(struct soft_system *system, const struct code_page *page);
 
 /* --- msr.c, control.c, cpuid.c, tsc.c, kvmclock.c -------------------------------------------- */
 
@@ -356,6 +369,8 @@ static inline uint64_t physical_excess(const struct cpu *cpu)
 {
     return ~((UINT64_C(1) << cpu->system->features.physical_bits) - 1);
 }
+/* Whether MONITOR and MWAIT are offered, which IA32_MISC_ENABLE decides. */
+bool cpuid_has_monitor(const struct cpu *cpu);
 /* CR4 bits that the features offered allow. */
 uint64_t cpuid_cr4_allowed(const struct cpu *cpu);
 void cpuid_open(struct soft_system *system); /* fills system->features */

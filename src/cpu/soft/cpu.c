@@ -197,6 +197,7 @@ static void take_common(struct cpu *cpu, const struct x86_state *state)
     cpu->pending = (struct x86_pending){0};
     cpu->cpl = 0;
     cpu->op = NULL;
+    monitor_disarm(cpu);
     cpu->nmi_blocked = false;
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
     cpu->steps_next = cpu->repeats_once = false;
@@ -324,7 +325,9 @@ void cpu_get_state(struct cpu *cpu, struct x86_state *state)
     memcpy(state->dr, cpu->dr, sizeof(state->dr));
     get_msrs(cpu, state);
     vector_get_state(cpu, state);
-    state->run_state = cpu->run_state;
+    /* MWAIT may end at any time: whoever takes this state over goes on behind it. */
+    state->run_state =
+        cpu->is_in_mwait && cpu->run_state == X86_HALTED ? X86_RUNNING : cpu->run_state;
     state->pending = cpu->pending;
     unsigned requests = atomic_load(&cpu->requests);
     state->pending.nmi = requests & REQUEST_NMI;

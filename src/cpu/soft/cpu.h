@@ -261,6 +261,8 @@ struct cpu {
     uint32_t pkru;
 
     enum x86_run_state run_state;
+    bool is_in_mwait;  /* HALTED, by MWAIT */
+    bool wakes_masked; /* by an interrupt with IF = 0, too */
     bool nmi_blocked;
     bool interrupt_shadow;  /* STI or MOV SS: one instruction without interrupts */
     bool mov_ss_shadow;     /* MOV SS: debug traps and NMI wait too */
@@ -279,6 +281,10 @@ struct cpu {
     bool delivering_ext; /* the EXT bit of error codes meanwhile */
     uint64_t code_base;  /* of CS outside 64-bit mode, as the jump cache was filled with, */
     uint32_t code_limit; /* and its limit */
+    /* What MONITOR has armed: a page, NULL for none, and its generation then. Own thread, but
+     * others read the page. */
+    _Atomic(struct code_page *) monitor_page;
+    uint32_t monitor_generation;
     _Atomic uint8_t sipi_vector;
 
     /* Between threads, see code_page.c: whether run() is under way, and the page whose write tags

@@ -16,6 +16,7 @@
 enum {
     ECX_SSE3 = 1 << 0,
     ECX_PCLMUL = 1 << 1,
+    ECX_MONITOR = 1 << 3,
     ECX_SSSE3 = 1 << 9,
     ECX_FMA = 1 << 12,
     ECX_CX16 = 1 << 13,
@@ -259,6 +260,23 @@ static bool is_apic_enabled(const struct cpu *cpu)
            (base & ENABLED);
 }
 
+/* SDM 4, IA32_MISC_ENABLE. The levels leave it out, since KVM has it not. */
+bool cpuid_has_monitor(const struct cpu *cpu)
+{
+    return cpu->system->cpu_level == CPU_LEVEL_HOST && (cpu->misc_enable & X86_MISC_ENABLE_MONITOR);
+}
+
+/* Lines, extensions, interrupts as break events though masked. No C-states: kernels then rather
+ * halt, which costs other processors nothing. */
+static struct cpuid_result monitor_lines(const struct cpu *cpu)
+{
+    enum { EXTENSIONS = 1 << 0, INTERRUPT_BREAK = 1 << 1 };
+    if (!cpuid_has_monitor(cpu))
+        return (struct cpuid_result){0};
+    return (struct cpuid_result){MONITOR_LINE_BYTES, MONITOR_LINE_BYTES,
+                                 EXTENSIONS | INTERRUPT_BREAK, 0};
+}
+
 static struct cpuid_result features(const struct cpu *cpu)
 {
     const struct cpuid_features *f = &cpu->system->features;
@@ -267,7 +285,8 @@ static struct cpuid_result features(const struct cpu *cpu)
         .eax = f->is_amd ? SIGNATURE_AMD : SIGNATURE_INTEL,
         .ebx = apic_id(cpu) << 24 | (1u << socket_shift(cpu->system)) << 16 |
                8 << 8, /* 64-byte lines */
-        .ecx = f->leaf1_ecx | (cpu->cr4 & CR4_OSXSAVE ? ECX_OSXSAVE : 0),
+        .ecx = f->leaf1_ecx | (cpu->cr4 & CR4_OSXSAVE ? ECX_OSXSAVE : 0) |
+               (cpuid_has_monitor(cpu) ? ECX_MONITOR : 0),
         .edx = f->leaf1_edx | (count > 1 ? EDX_HTT : 0),
     };
     if (!is_apic_enabled(cpu))
@@ -319,6 +338,7 @@ static struct cpuid_result standard(const struct cpu *cpu, uint32_t leaf, uint32
     case 1: return features(cpu);
     case 2: return f->is_amd ? none : (struct cpuid_result){0x00feff01, 0, 0, 0};
     case 4: return f->is_amd ? none : cache(cpu, subleaf);
+    case 5: return monitor_lines(cpu);
     case 7: return features7(cpu, subleaf);
     case 0xb: return topology(cpu, subleaf);
     case 0xd: return xsave(cpu, subleaf);

@@ -99,6 +99,13 @@ static void tsc_changed(void *opaque, unsigned vcpu)
         vm->hooks.tsc_changed(vm->hooks.opaque, vcpu);
 }
 
+static void wake(void *opaque, unsigned vcpu)
+{
+    struct engine_vm *vm = opaque;
+    if (vm->hooks.wake)
+        vm->hooks.wake(vm->hooks.opaque, vcpu);
+}
+
 static void ram_changed(void *opaque, uint64_t gpa, uint64_t size_bytes)
 {
     struct engine_vm *vm = opaque;
@@ -220,8 +227,8 @@ static struct engine_vm *soft_vm_open(const struct engine_config *config, struct
     vm->system.cores = config->topology.cores;
     vm->system.threads = config->topology.threads;
     vm->system.callbacks = (struct soft_callbacks){
-        vm,       port_read, port_write, mmio_read, mmio_write,  acknowledge,
-        read_cr8, write_cr8, read_msr,   write_msr, tsc_changed, touch,
+        vm,        port_read, port_write, mmio_read,   mmio_write, acknowledge, read_cr8,
+        write_cr8, read_msr,  write_msr,  tsc_changed, touch,      wake,
     };
     if (!add_ram(vm, err)) {
         soft_vm_close(vm);

@@ -34,7 +34,8 @@ bool cpu_has_work(struct cpu *cpu)
         return true;
     switch (cpu->run_state) {
     case X86_WAIT_FOR_SIPI: return requests & REQUEST_SIPI;
-    case X86_HALTED: return has_interrupt(cpu, requests) || cpu->pending_debug;
+    case X86_HALTED:
+        return has_interrupt(cpu, requests) || cpu->pending_debug || monitor_wakes(cpu, requests);
     default: return true;
     }
 }
@@ -286,6 +287,10 @@ static enum action serve(struct cpu *cpu)
     if (has_interrupt(cpu, requests) && !is_shadowed && !debugger_holds_interrupts(cpu)) {
         take_interrupt(cpu, requests);
         return after_step(cpu);
+    }
+    if (cpu->run_state == X86_HALTED && monitor_wakes(cpu, requests)) {
+        monitor_disarm(cpu);
+        cpu->run_state = X86_RUNNING;
     }
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;

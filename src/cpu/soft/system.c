@@ -87,9 +87,7 @@ static op_fn *hint_fn(const struct insn *insn)
     case ZYDIS_MNEMONIC_INVD: return cache_all;
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
-    case ZYDIS_MNEMONIC_UD2:
-    case ZYDIS_MNEMONIC_MONITOR:
-    case ZYDIS_MNEMONIC_MWAIT: return ud;
+    case ZYDIS_MNEMONIC_UD2: return ud;
     default: return NULL;
     }
 }
@@ -105,5 +103,5 @@ bool bind_system(const struct insn *insn, struct op *op)
     return bind_control(insn, op) || bind_flags(insn, op) || bind_selector(insn, op) ||
            bind_far(insn, op) || bind_interrupt(insn, op) || bind_syscall(insn, op) ||
            bind_msr(insn, op) || bind_cpuid(insn, op) || bind_io(insn, op) ||
-           bind_hypercall(insn, op);
+           bind_hypercall(insn, op) || bind_monitor(insn, op);
 }

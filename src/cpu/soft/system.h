@@ -32,10 +32,13 @@ struct soft_callbacks {
     void (*tsc_changed)(void *opaque, unsigned vcpu);
     /* Memory at this host address gets into use, perhaps for the first time. May be NULL. */
     void (*touch)(void *opaque, const uint8_t *hva);
+    /* A processor that cpu_run() has told HALTED may have work: any thread. May be NULL. */
+    void (*wake)(void *opaque, unsigned vcpu);
 };
 
-/* For each page of RAM: whether any processor holds decoded code of it, and how often such code
- * was made void. A block remembers the generation it was decoded at and is dead when it differs. */
+/* For each page of RAM: whether any processor holds decoded code of it or monitors a line there
+ * (monitor.c), and how often that was written and so made void. A block remembers the generation it
+ * was decoded at and is dead when it differs. */
 struct code_page {
     _Atomic uint32_t generation;
     _Atomic uint8_t has_code;

@@ -269,7 +269,7 @@ static const struct {
     {"clock", test_clock},       {"lock", test_lock},       {"barrier", test_barrier},
     {"message", test_message},   {"store", test_store},     {"iriw", test_iriw},
     {"mmio", test_mmio},         {"paging", test_paging},   {"compare", test_compare},
-    {"crossing", test_crossing}, {"sleep", test_sleep},
+    {"crossing", test_crossing}, {"mwait", test_mwait},     {"sleep", test_sleep},
 };
 
 /* Whether the words behind the first, the kernel's name, have this one; or there is none, which is

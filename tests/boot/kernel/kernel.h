@@ -189,6 +189,7 @@ void test_nmi(void);
 void test_ioapic(void);
 void test_ids(void);
 void test_smp(void);
+void test_mwait(void);
 void test_init(void);
 void test_loader(void);
 void test_devices(void);

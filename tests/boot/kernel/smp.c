@@ -142,6 +142,49 @@ void test_smp(void)
     check_equal(plain, (started + 1) * 2000, "a spin lock keeps others out");
 }
 
+/* ---- MONITOR and MWAIT ---- */
+
+static _Alignas(64) volatile unsigned line;
+static volatile unsigned lines_seen;
+
+/* SDM 3A 8.10.4. */
+static void wait_for_line(unsigned wanted)
+{
+    while (line != wanted) {
+        __asm__ volatile("monitor" : : "a"(&line), "c"(0), "d"(0) : "memory");
+        if (line != wanted)
+            __asm__ volatile("mwait" : : "a"(0), "c"(0) : "memory");
+    }
+}
+
+/* Interrupts are off: a store alone ends the wait. */
+static void follow_line(void *opaque)
+{
+    for (unsigned n = 1; n <= 20; n++) {
+        wait_for_line(n);
+        lines_seen = n;
+    }
+}
+
+void test_mwait(void)
+{
+    enum { ECX_MONITOR = 1 << 3, TICKS = 5000000 };
+    unsigned id = 1;
+    while (id < 255 && !madt_has(id))
+        id++;
+    if (id == 255 || !(cpuid(1, 0).ecx & ECX_MONITOR))
+        return;
+    start_on(id, follow_line, NULL);
+    bool is_followed = true;
+    for (unsigned n = 1; n <= 20; n++) {
+        delay(TICKS); /* it is in MWAIT by now, most likely */
+        line = n;
+        is_followed &= wait_until(&lines_seen, n);
+    }
+    check(is_followed, "a store ends another processor's MWAIT");
+    wait_for_all();
+}
+
 /* The processor was reset in the middle of its work. */
 void forget_work(unsigned id)
 {

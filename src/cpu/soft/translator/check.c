@@ -314,7 +314,9 @@ static bool is_repeatable(const ZydisDecodedInstruction *info, const ZydisDecode
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
-    case ZYDIS_MNEMONIC_RDPMC: return false;
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_MONITOR:
+    case ZYDIS_MNEMONIC_MWAIT: return false;
     /* They change PKRU, and with it what the TLB may hold. */
     case ZYDIS_MNEMONIC_WRPKRU:
     case ZYDIS_MNEMONIC_XRSTOR:

@@ -123,6 +123,7 @@
         sti
         MWAIT
 1:      cli
+        MWAIT /* monitors nothing any more */
         movq    FRAME_RIP, %rax
         subq    $A(1b), %rax
         OUT

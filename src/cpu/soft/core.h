@@ -350,6 +350,13 @@ enum { MONITOR_LINE_BYTES = 64 };
 bool monitor_wakes(const struct cpu *cpu, uint32_t requests);
 /* Nothing is monitored, and nobody waits for it. */
 void monitor_disarm(struct cpu *cpu);
+/* The processor runs: HLT or MWAIT is over, if it was in one, and the latter's monitor with it. */
+static inline void monitor_end_halt(struct cpu *cpu)
+{
+    cpu->run_state = X86_RUNNING;
+    if (cpu->is_in_mwait)
+        monitor_disarm(cpu);
+}
 /* The page has a new generation: tells the embedder of those that monitor it. Any thread. */
 void monitor_tell(struct soft_system *system, const struct code_page *page);
 

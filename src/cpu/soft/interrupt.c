@@ -252,7 +252,7 @@ void interrupt_deliver_pending(struct cpu *cpu)
     pending->exception = false;
     /* The delivery ends shadows, and HLT when a trap of it is due. */
     cpu->interrupt_shadow = cpu->mov_ss_shadow = false;
-    cpu->run_state = X86_RUNNING;
+    monitor_end_halt(cpu);
     /* From KVM's state there may be an external interrupt that has been acknowledged. */
     bool is_external = pending->vector >= VECTOR_FIRST_EXTERNAL;
     cpu->delivering = is_external ? DELIVERING_BENIGN : pending->vector;

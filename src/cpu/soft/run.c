@@ -196,7 +196,7 @@ static void deliver_external(struct cpu *cpu, unsigned vector)
 static void take_interrupt(struct cpu *cpu, uint32_t requests)
 {
     const struct soft_callbacks *callbacks = &cpu->system->callbacks;
-    cpu->run_state = X86_RUNNING;
+    monitor_end_halt(cpu);
     if ((requests & REQUEST_NMI) && !cpu->nmi_blocked) {
         cpu_take_nmi(cpu);
         deliver_external(cpu, VECTOR_NMI);
@@ -288,10 +288,8 @@ static enum action serve(struct cpu *cpu)
         take_interrupt(cpu, requests);
         return after_step(cpu);
     }
-    if (cpu->run_state == X86_HALTED && monitor_wakes(cpu, requests)) {
-        monitor_disarm(cpu);
-        cpu->run_state = X86_RUNNING;
-    }
+    if (cpu->run_state == X86_HALTED && monitor_wakes(cpu, requests))
+        monitor_end_halt(cpu);
     if (cpu->run_state == X86_HALTED)
         return ACTION_HALT;
     if (is_shadowed || (cpu->rflags & (RFLAGS_TF | RFLAGS_RF)) || cpu->steps_next ||

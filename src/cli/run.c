@@ -51,11 +51,22 @@ static bool store_gdb(void *target, const char *value, struct error *err)
 static bool store_control(void *target, const char *value, struct error *err)
 {
     struct vm_config *vm = &((struct request *)target)->vm;
-    if (vm->control)
-        return error_usage(err, "control socket", value,
-                           "there is one: --name and --control are two ways to say where");
+    if (vm->control) {
+        error_usage(err, "control socket", value, "there is one already: %s", vm->control);
+        return error_hint(err, "--name and --control are two ways to say where: leave one out");
+    }
     vm->control = value;
     return true;
+}
+
+/* Else a path would be taken as one by whoever looks for the machine, and a name by nobody. */
+static bool store_name(void *target, const char *value, struct error *err)
+{
+    if (strchr(value, '/') || !strncmp(value, "unix:", 5)) {
+        error_usage(err, "the name of a machine", value, "it is a path");
+        return error_hint(err, "--control unix:PATH makes the control socket there");
+    }
+    return store_control(target, value, err);
 }
 
 /* 0 for "stop"; -1: none of those that there are. */
@@ -89,6 +100,12 @@ static bool store_save_on(void *target, const char *value, struct error *err)
         error_usage(err, "moment to save at", value, "it is not of the form WHEN:FILE");
         return error_hint(err, "WHEN is stop, INT, TERM, HUP, USR1 or USR2");
     }
+    for (unsigned i = 0; i < vm->save_count; i++)
+        if (vm->saves[i].signal == moment) {
+            error_usage(err, "moment to save at", value, "there is one already: %s",
+                        vm->saves[i].path);
+            return error_hint(err, "each moment saves to one file");
+        }
     vm->saves[vm->save_count++] = (struct vm_save_on){moment, path};
     return true;
 }
@@ -201,7 +218,7 @@ static const struct option_spec options[] = {
      "the guest starts when the debugger lets it",
      store_gdb},
     {"name", 0, "NAME", "a name under which skep status, pause, save … find the machine",
-     store_control},
+     store_name},
     {"control", 0, "unix:PATH", "a control socket at this path instead", store_control},
     {"save-on", 0, "WHEN:FILE",
      "save the machine to FILE instead of pressing its power\n"
@@ -282,8 +299,10 @@ static bool complete(struct request *request, struct error *err)
         machine->memory_bytes = default_memory_bytes;
     if (!choose_firmware(request, err))
         return false;
-    if (machine->rom && !machine->kernel && machine->initrd_count)
-        return error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
+    if (machine->rom && !machine->kernel && machine->initrd_count) {
+        error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
+        return error_hint(err, "leave it out, or give the kernel that it belongs to");
+    }
     if (machine->kernel_from_disk && (machine->kernel || machine->rom || machine->initrd_count)) {
         error_usage(err, "kernel", machine->kernel, "it is to be taken from the disk, too");
         return error_hint(err, "leave --kernel-from-disk out, or --kernel, --initrd and --rom");
@@ -294,8 +313,10 @@ static bool complete(struct request *request, struct error *err)
                           "add --disk FILE or --kernel FILE; `make run` in skep's sources makes "
                           "a guest");
     }
-    if (request->no_net && machine->net_count)
-        return error_usage(err, "network", "none", "it was asked for beside another network");
+    if (request->no_net && machine->net_count) {
+        error_usage(err, "network", "none", "it was asked for beside another network");
+        return error_hint(err, "leave one of them out");
+    }
     if (!request->no_net && machine->net_count == 0)
         machine->nets[machine->net_count++].kind = MACHINE_NET_USER;
     if (machine->display.vnc && !request->has_vga)

@@ -59,8 +59,10 @@ bool store_device(void *target, const char *value, struct error *err)
         machine->has_testdev = true;
         return true;
     }
-    if (!strcmp(kind, "testdev"))
-        return error_usage(err, "option of testdev", rest, "it has none");
+    if (!strcmp(kind, "testdev")) {
+        error_usage(err, "option of testdev", rest, "it has none");
+        return error_hint(err, "write --device testdev");
+    }
     error_usage(err, "device", kind, "there is no such kind");
     return error_hint(err, "the kinds are debug-exit[,port=NUMBER] and testdev");
 }

@@ -50,8 +50,10 @@ bool store_cpus(void *target, const char *value, struct error *err)
     struct request *request = target;
     struct engine_topology topology = {0};
     unsigned long count;
-    if (request->has_cpus)
-        return error_usage(err, "number of processors", value, "it was given already");
+    if (request->has_cpus) {
+        error_usage(err, "number of processors", value, "it was given already");
+        return error_hint(err, "leave one -c out");
+    }
     request->has_cpus = true;
     char *rest = request_copy(request, value);
     if (!parse_number(next_piece(&rest), "number of processors", 1, MACHINE_MAX_VCPUS, &count, err))
@@ -80,8 +82,10 @@ bool store_pin(void *target, const char *value, struct error *err)
     request->pin_count++;
     if (!parse_pin(request_copy(request, value), &from, &to, err))
         return false;
-    if (machine->pins[from])
-        return error_usage(err, "pin", value, "this processor is pinned already");
+    if (machine->pins[from]) {
+        error_usage(err, "pin", value, "this processor is pinned already");
+        return error_hint(err, "each processor takes one of the host");
+    }
     machine->pins[from] = (uint16_t)(to + 1);
     return true;
 }

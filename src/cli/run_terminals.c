@@ -70,17 +70,21 @@ bool store_post(void *target, const char *value, struct error *err)
 /* A path may hold commas: only this one ending is an option. */
 bool store_parallel(void *target, const char *value, struct error *err)
 {
-    static const char no_strobe[] = ",strobe=off";
+    static const char strobe[] = ",strobe=";
     struct request *request = target;
     struct machine_config *machine = &request->vm.machine;
     if (machine->parallel)
         return request_too_many("parallel ports", 1, err);
     char *where = request_copy(request, value);
-    size_t length = strlen(where), end = sizeof(no_strobe) - 1;
+    char *option = strstr(where, strobe);
     machine->parallel = where;
-    if (length > end && !strcmp(where + length - end, no_strobe)) {
-        where[length - end] = '\0';
-        machine->parallel_ignores_strobe = true;
-    }
-    return true;
+    if (!option)
+        return true;
+    *option = '\0';
+    const char *is_heeded = option + sizeof(strobe) - 1;
+    machine->parallel_ignores_strobe = !strcmp(is_heeded, "off");
+    if (machine->parallel_ignores_strobe || !strcmp(is_heeded, "on"))
+        return true;
+    error_usage(err, "parallel port", value, "strobe is neither on nor off");
+    return error_hint(err, "with strobe=off all that is written to the data register is printed");
 }

@@ -47,6 +47,10 @@ bool listener_open_unix(struct listener *listener, const char *path, struct erro
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     *listener = (struct listener){.fd = -1};
+    if (!*path) {
+        error_usage(err, attempt, "unix:", "there is no path");
+        return error_hint(err, "write it like unix:/tmp/socket");
+    }
     if (strlen(path) >= sizeof(address.sun_path)) {
         error_usage(err, attempt, path, "the path of a socket has at most %zu bytes",
                     sizeof(address.sun_path) - 1);

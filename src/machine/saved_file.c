@@ -201,7 +201,32 @@ static bool failed_to_save(const char *path, int errno_value, struct error *err)
     if (errno_value == ENOSPC || errno_value == EDQUOT)
         error_hint(err, "up to the size of the guest's memory is needed: free some, or choose "
                         "another folder");
+    else if (errno_value == EISDIR)
+        error_hint(err, "name a file in it");
+    else if (errno_value == ENOENT || errno_value == ENOTDIR)
+        error_hint(err, "make its folder first");
+    else if (errno_value == EACCES || errno_value == EROFS)
+        error_hint(err, "choose a folder that you can write to");
     return false;
+}
+
+bool saved_file_check_place(const char *path, struct error *err)
+{
+    struct stat status;
+    char *copy = strdup(path);
+    if (!copy)
+        return failed_to_save(path, ENOMEM, err);
+    bool is_directory = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    const char *folder = dirname(copy);
+    int errno_value = is_directory ? EISDIR : 0;
+    if (!errno_value && stat(folder, &status) != 0)
+        errno_value = errno;
+    if (!errno_value && !S_ISDIR(status.st_mode))
+        errno_value = ENOTDIR;
+    if (!errno_value && access(folder, W_OK | X_OK) != 0)
+        errno_value = errno;
+    free(copy);
+    return !errno_value || failed_to_save(path, errno_value, err);
 }
 
 static bool write_as(const char *path, const char *temporary, struct writer *writer,
@@ -269,11 +294,17 @@ static bool damaged(const struct saved_file *file, const char *part, struct erro
     return error_hint(err, "use another copy of it; nothing of the machine was started");
 }
 
+static bool refuse(const struct saved_file *file, const char *why, struct error *err)
+{
+    error_set(err, what_open, file->path, "%s", why);
+    return error_hint(err, "`skep save` and `skep run --save-on` write such files");
+}
+
 static bool check_header(const struct saved_file *file, const uint8_t *header, uint64_t file_bytes,
                          struct error *err)
 {
     if (memcmp(header + AT_MAGIC, magic, sizeof(magic)) != 0)
-        return error_set(err, what_open, file->path, "it is no saved machine");
+        return refuse(file, "it is no saved machine", err);
     uint32_t version = le32_get(header + AT_VERSION);
     if (version > VERSION) {
         error_set(err, what_open, file->path, "it has version %" PRIu32 " of the format", version);
@@ -316,12 +347,14 @@ static bool open_checked(struct saved_file *file, struct error *err)
     uint8_t header[PAGE];
     struct stat status;
     file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (file->fd < 0 || fstat(file->fd, &status) != 0)
-        return error_errno(err, what_open, file->path, errno);
+    if (file->fd < 0 || fstat(file->fd, &status) != 0) {
+        error_errno(err, what_open, file->path, errno);
+        return error_hint(err, "check the path; it is taken from the current directory");
+    }
     if (!S_ISREG(status.st_mode))
-        return error_set(err, what_open, file->path, "it is no file");
+        return refuse(file, "it is no file", err);
     if (status.st_size < PAGE)
-        return error_set(err, what_open, file->path, "it is no saved machine");
+        return refuse(file, "it is no saved machine", err);
     if (!get(file->fd, header, sizeof(header), 0))
         return error_errno(err, what_open, file->path, errno);
     return check_header(file, header, (uint64_t)status.st_size, err) &&

@@ -335,8 +335,10 @@ static bool clear_path(const struct sockaddr_un *address, struct error *err)
     struct stat status;
     if (lstat(address->sun_path, &status) != 0)
         return true; /* bind() tells what else is wrong */
-    if (!S_ISSOCK(status.st_mode))
-        return error_set(err, what_open, address->sun_path, "there is a file of that name");
+    if (!S_ISSOCK(status.st_mode)) {
+        error_set(err, what_open, address->sun_path, "there is a file of that name");
+        return error_hint(err, "choose another path, or remove the file");
+    }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     bool is_alive =
         fd >= 0 &&
@@ -360,8 +362,11 @@ static bool listen_at(struct control *control, struct error *err)
     control->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     /* On Linux the mode of the socket, set before, is that of its name: no moment with another. */
     if (control->fd < 0 || fchmod(control->fd, 0600) != 0 ||
-        bind(control->fd, (const struct sockaddr *)&address, sizeof(address)) != 0)
-        return error_errno(err, what_open, control->path, errno);
+        bind(control->fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+        bool is_missing = errno == ENOENT || errno == ENOTDIR;
+        error_errno(err, what_open, control->path, errno);
+        return error_hint(err, is_missing ? "make its folder first" : "choose another folder");
+    }
     control->is_bound = true;
     if (listen(control->fd, SOMAXCONN) != 0)
         return error_errno(err, what_open, control->path, errno);

@@ -6,6 +6,7 @@
  */
 #include "vm/vm.h"
 
+#include "machine/saved_file.h"
 #include "vm/control.h"
 #include "vm/gdb/server.h"
 #include "vm/typing.h"
@@ -198,8 +199,19 @@ static bool open_control(struct vm *vm, struct error *err)
     return vm->control || !vm->config.control;
 }
 
+/* A mistake there would be noticed only when the machine is to be saved. */
+static bool check_saves(const struct vm_config *config, struct error *err)
+{
+    for (unsigned i = 0; i < config->save_count; i++)
+        if (!saved_file_check_place(config->saves[i].path, err))
+            return false;
+    return true;
+}
+
 struct vm *vm_create(const struct vm_config *config, const struct log *log, struct error *err)
 {
+    if (!check_saves(config, err))
+        return NULL;
     struct vm *vm = calloc(1, sizeof(*vm));
     if (!vm) {
         error_errno(err, "cannot make the virtual machine", NULL, ENOMEM);

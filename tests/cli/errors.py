@@ -121,16 +121,20 @@ class Errors:
         self.run_fails(["-c", "8,cores=0"], 2, "cores")
         self.run_fails(["-c", "8,dies=2"], 2, "dies=2")
         self.run_fails(["-c", "64,sockets=64,cores=64,threads=64"], 2, "do not make 64")
+        self.run_fails(["-c", "2", "-c", "2"], 2, "already")
         self.run_fails(["--pin", "0"], 2, "VCPU:HOSTCPU")
+        self.run_fails(["--pin", "0:0", "--pin", "0:0"], 2, "already")
         self.run_fails(["--pin", "0:1023"], 1, "pin vCPU")
 
     def test_devices(self):
         self.run_fails(["--device", "toaster"], 2, "toaster")
         self.run_fails(["--device", "debug-exit,iobase=1"], 2, "iobase")
+        self.run_fails(["--device", "testdev,iobase=1"], 2, "iobase")
         self.run_fails(["--device", "debug-exit,port=0x10000"], 2, "0x10000")
         # A port that something else has.
         self.run_fails(["--device", "debug-exit,port=0x3f8"], 1, "exit_port")
         self.run_fails(["--parallel", "carrier:pigeon"], 2, "carrier")
+        self.run_fails(["--parallel", "null,strobe=maybe"], 2, "strobe")
         self.run_fails(["--post", "file:/nonexistent/x"], 1, "/nonexistent/x")
         rom = self.path("rom", bytes(100))
         self.fails(["run", "--rom", rom], 1, rom, "4096")
@@ -176,8 +180,32 @@ class Errors:
             self.run_fails(["--gdb", str(port)], 1, str(port), "use")
         self.run_fails(["--gdb", "nowhere"], 2, "nowhere")
         self.run_fails(["--gdb", "unix:/nonexistent/x"], 1, "/nonexistent/x")
+        self.run_fails(["--gdb", "unix:"], 2, "path")
         self.run_fails(["--gdb", "1234,later"], 2, "later")
         self.run_fails(["--gdb", "1234", "--gdb", "1235"], 2, "GDB")
+
+    def saving(self):
+        """A place that can't be written is told before the machine runs, not when it is saved."""
+        self.run_fails(["--save-on", "lunch:x"], 2, "lunch")
+        self.run_fails(["--save-on", "stop:"], 2, "WHEN:FILE")
+        self.run_fails(["--save-on", f"stop:{self.folder}"], 1, "directory")
+        self.run_fails(["--save-on", "stop:/nonexistent/x"], 1, "/nonexistent/x", "folder")
+        file = self.path("file")
+        self.run_fails(["--save-on", f"stop:{file}/x"], 1, "folder")
+        self.run_fails(["--save-on", "HUP:a", "--save-on", "SIGHUP:b"], 2, "already")
+        self.fails(["run", "--restore", os.path.join(self.folder, "missing")], 1, "missing")
+        self.fails(["run", "--restore", self.folder], 1, self.folder, "no file")
+        for path in (file, self.path("zeroes", bytes(1 << 16))):
+            self.fails(["run", "--restore", path], 1, path, "no saved machine")
+
+    def names(self):
+        self.run_fails(["--name", "a/b"], 2, "path")
+        self.run_fails(["--name", "with space"], 2, "letters")
+        self.run_fails(["--name", "a", "--name", "b"], 2, "control socket")
+        self.run_fails(["--control", "unix:/nonexistent/x"], 1, "/nonexistent/x", "folder")
+        self.run_fails(["--control", f"unix:{self.path('file')}"], 1, "file")
+        self.fails(["status", "nobody"], 1, "nobody")
+        self.fails(["save", "nobody"], 2, "FILE")
 
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -189,7 +217,7 @@ def main():
     try:
         checks.methods(errors, ("usage", "help_and_version", "doctor", "kernels", "memory",
                                 "processors", "test_devices", "disks", "ports", "places",
-                                "debuggers"))
+                                "debuggers", "saving", "names"))
     finally:
         errors.close()
     checks.finish()

@@ -152,9 +152,10 @@ void random_bytes(struct random *random, uint8_t *bytes, unsigned length)
     }
 }
 
-void random_state(struct random *random, struct isa_state *state)
+void random_state(struct random *random, enum isa_mode mode, struct isa_state *state)
 {
     memset(state, 0, sizeof(*state));
+    state->mode = mode;
     for (unsigned n = 0; n < 16; n++)
         state->gpr[n] = random_integer(random);
     state->rflags = 0x202 | (random_next(random) & (RFLAGS_ARITHMETIC | RFLAGS_DF));
@@ -192,6 +193,7 @@ void random_state(struct random *random, struct isa_state *state)
             memset(state->fx + 40 + i * 16, 0xff, 2);
         }
     }
+    isa_state_narrow(state);
 }
 
 /* --- instructions ------------------------------------------------------------------------- */
@@ -207,7 +209,16 @@ static unsigned random_modrm(struct random *random, uint8_t *bytes)
     return length;
 }
 
-static unsigned random_legacy(struct random *random, uint8_t *bytes)
+static unsigned random_rex(struct random *random, enum isa_mode mode, unsigned percent,
+                           uint8_t *bytes)
+{
+    if (!random_chance(random, percent) || mode != ISA_64)
+        return 0;
+    bytes[0] = (uint8_t)(0x40 | random_below(random, 16));
+    return 1;
+}
+
+static unsigned random_legacy(struct random *random, enum isa_mode mode, uint8_t *bytes)
 {
     static const uint8_t mandatory[] = {0x66, 0xf2, 0xf3};
     static const uint8_t others[] = {0x66, 0x67, 0xf2, 0xf3, 0x64, 0x65, 0x2e, 0x3e};
@@ -216,8 +227,7 @@ static unsigned random_legacy(struct random *random, uint8_t *bytes)
         bytes[length++] = others[random_below(random, sizeof(others))];
     if (random_chance(random, 60))
         bytes[length++] = mandatory[random_below(random, 3)];
-    if (random_chance(random, 40))
-        bytes[length++] = (uint8_t)(0x40 | random_below(random, 16));
+    length += random_rex(random, mode, 40, bytes + length);
     bytes[length++] = 0x0f;
     unsigned map = random_below(random, 4);
     if (map == 2)
@@ -228,17 +238,19 @@ static unsigned random_legacy(struct random *random, uint8_t *bytes)
     return length + random_modrm(random, bytes + length);
 }
 
-static unsigned random_vex(struct random *random, uint8_t *bytes)
+static unsigned random_vex(struct random *random, enum isa_mode mode, uint8_t *bytes)
 {
     unsigned length = 0;
+    const uint8_t no_les = mode == ISA_64 ? 0 : 0xc0; /* LES and LDS are C4h and C5h, too */
     if (random_chance(random, 5))
         bytes[length++] = 0x67;
     if (random_chance(random, 20)) {
         bytes[length++] = 0xc5;
-        bytes[length++] = (uint8_t)random_next(random);
+        bytes[length++] = (uint8_t)random_next(random) | no_les;
     } else {
         bytes[length++] = 0xc4;
-        bytes[length++] = (uint8_t)((random_next(random) & 0xe0) | (1 + random_below(random, 3)));
+        bytes[length] = (uint8_t)((random_next(random) & 0xe0) | (1 + random_below(random, 3)));
+        bytes[length++] |= no_les;
         bytes[length++] = (uint8_t)random_next(random);
     }
     if (random_chance(random, 20))
@@ -248,14 +260,13 @@ static unsigned random_vex(struct random *random, uint8_t *bytes)
 }
 
 /* One-byte opcodes: the integer instructions of old. */
-static unsigned random_base(struct random *random, uint8_t *bytes)
+static unsigned random_base(struct random *random, enum isa_mode mode, uint8_t *bytes)
 {
-    static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x65, 0x2e};
+    static const uint8_t prefixes[] = {0x66, 0x67, 0xf2, 0xf3, 0xf0, 0x65, 0x2e, 0x26, 0x36, 0x3e};
     unsigned length = 0;
     while (random_chance(random, 30) && length < 3)
         bytes[length++] = prefixes[random_below(random, sizeof(prefixes))];
-    if (random_chance(random, 60))
-        bytes[length++] = (uint8_t)(0x40 | random_below(random, 16));
+    length += random_rex(random, mode, 60, bytes + length);
     bytes[length++] = (uint8_t)random_next(random);
     return length + random_modrm(random, bytes + length);
 }
@@ -279,6 +290,8 @@ static bool is_wanted(const struct instruction *instruction)
 
     if (info->attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
         return false; /* the test's own thread pointer */
+    if (info->mnemonic == ZYDIS_MNEMONIC_BOUND || info->mnemonic == ZYDIS_MNEMONIC_ARPL)
+        return true; /* unlike others of their categories */
     switch (info->meta.category) {
     case ZYDIS_CATEGORY_CALL:
     case ZYDIS_CATEGORY_COND_BR:
@@ -327,7 +340,7 @@ static bool is_wanted(const struct instruction *instruction)
 static bool decode(struct instruction *instruction, unsigned length)
 {
     ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    isa_decoder_init(&decoder, instruction->mode);
     ZydisDecodedInstruction *info = &instruction->info;
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, instruction->bytes, length, info,
                                              instruction->operands)))
@@ -345,15 +358,16 @@ static bool decode(struct instruction *instruction, unsigned length)
     return true;
 }
 
-void random_instruction(struct random *random, struct instruction *instruction)
+void random_instruction(struct random *random, enum isa_mode mode, struct instruction *instruction)
 {
+    instruction->mode = mode;
     unsigned kind = random_below(random, 10);
     for (;;) {
         uint8_t bytes[64];
-        unsigned length = kind < 4   ? random_legacy(random, bytes)
-                          : kind < 6 ? random_vex(random, bytes)
+        unsigned length = kind < 4   ? random_legacy(random, mode, bytes)
+                          : kind < 6 ? random_vex(random, mode, bytes)
                           : kind < 7 ? random_x87(random, bytes)
-                                     : random_base(random, bytes);
+                                     : random_base(random, mode, bytes);
         if (length > sizeof(instruction->bytes))
             length = sizeof(instruction->bytes);
         memcpy(instruction->bytes, bytes, length);
@@ -417,12 +431,49 @@ static bool must_be_aimed(const ZydisDecodedInstruction *info)
     return is_masked_store(info) || info->meta.isa_set == ZYDIS_ISA_SET_SHA;
 }
 
+static int gpr_of(ZydisRegister reg)
+{
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR64:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR16: return ZydisRegisterGetId(reg);
+    default: return -1;
+    }
+}
+
 static uint64_t *gpr_slot(struct isa_state *state, ZydisRegister reg)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
-    if (class != ZYDIS_REGCLASS_GPR64 && class != ZYDIS_REGCLASS_GPR32)
-        return NULL;
-    return &state->gpr[ZydisRegisterGetId(reg)];
+    int n = gpr_of(reg);
+    return n < 0 ? NULL : &state->gpr[n];
+}
+
+/* The bits of an operand's offset. Those on the stack have its width. */
+static uint64_t offset_mask(const struct instruction *instruction,
+                            const ZydisDecodedOperand *operand)
+{
+    unsigned width = instruction->info.address_width;
+    if (instruction->mode != ISA_64 && operand->mem.base != ZYDIS_REGISTER_NONE)
+        width = ZydisRegisterGetWidth(instruction->info.machine_mode, operand->mem.base);
+    return width == 64 ? UINT64_MAX : (UINT64_C(1) << width) - 1;
+}
+
+/* Bits that don't belong to the address stay as they are. */
+static void set_address(const struct instruction *instruction, const ZydisDecodedOperand *operand,
+                        uint64_t *reg, uint64_t value)
+{
+    uint64_t mask = instruction->mode == ISA_64 ? UINT64_MAX : offset_mask(instruction, operand);
+    *reg = (*reg & ~mask) | (value & mask);
+}
+
+static const struct isa_segment *segment_of(enum isa_mode mode, ZydisRegister segment)
+{
+    switch (segment) {
+    case ZYDIS_REGISTER_CS: return isa_segment(mode, ISA_CS);
+    case ZYDIS_REGISTER_SS: return isa_segment(mode, ISA_SS);
+    case ZYDIS_REGISTER_ES: return isa_segment(mode, ISA_ES);
+    case ZYDIS_REGISTER_GS: return isa_segment(mode, ISA_GS);
+    default: return isa_segment(mode, ISA_DS);
+    }
 }
 
 /* Vector indices small, so that most elements are in scratch memory. */
@@ -450,6 +501,28 @@ static void aim_by_displacement(struct random *random, struct instruction *instr
            instruction->info.raw.disp.size / 8);
 }
 
+/* By the registers that it has: the base gets what is left when the index has its value. */
+static void aim_by_registers(struct random *random, const struct instruction *instruction,
+                             const ZydisDecodedOperand *operand, struct isa_state *state,
+                             uint64_t target)
+{
+    uint64_t mask = offset_mask(instruction, operand), offset = 0;
+    uint64_t *base = gpr_slot(state, operand->mem.base);
+    uint64_t *index = gpr_slot(state, operand->mem.index);
+    if (instruction->mode != ISA_64)
+        target &= mask;
+    if (index == base) { /* scale + 1 is 2, 3, 5 or 9 */
+        set_address(instruction, operand, base, target / (1u + operand->mem.scale));
+        return;
+    }
+    if (index != NULL) {
+        if (random_chance(random, 50))
+            set_address(instruction, operand, index, random_below(random, 4096));
+        offset = (instruction->mode == ISA_64 ? *index : *index & mask) * operand->mem.scale;
+    }
+    set_address(instruction, operand, base, target - offset);
+}
+
 static void aim(struct random *random, struct instruction *instruction, struct isa_state *state,
                 const ZydisDecodedOperand *operand)
 {
@@ -466,51 +539,55 @@ static void aim(struct random *random, struct instruction *instruction, struct i
         memcpy(instruction->bytes + instruction->info.raw.disp.offset, &relative, 4);
         return;
     }
-    if (operand->mem.segment == ZYDIS_REGISTER_GS)
-        target -= ISA_GS_BASE;
-    uint64_t *base = gpr_slot(state, operand->mem.base);
-    uint64_t *index = gpr_slot(state, operand->mem.index);
-    if (base == NULL && instruction->info.raw.disp.size >= 32) {
-        aim_by_displacement(random, instruction, index, operand->mem.scale, target);
-        return;
-    }
-    if (base == NULL || (random_chance(random, 1) && !must_be_aimed(&instruction->info)))
-        return;
-    uint64_t offset = 0;
-    if (index == base) { /* scale + 1 is 2, 3, 5 or 9 */
-        *base = (target - (uint64_t)disp) / (1u + operand->mem.scale);
-        return;
-    }
-    if (index != NULL) {
-        if (random_chance(random, 50))
-            *index = random_below(random, 4096);
-        offset = *index * operand->mem.scale;
-    }
-    *base = target - (uint64_t)disp - offset;
+    target -= segment_of(instruction->mode, operand->mem.segment)->base;
+    unsigned full_disp = instruction->info.address_width == 16 ? 16 : 32;
+    if (operand->mem.base == ZYDIS_REGISTER_NONE && instruction->info.raw.disp.size >= full_disp)
+        aim_by_displacement(random, instruction, gpr_slot(state, operand->mem.index),
+                            operand->mem.scale, target);
+    else if (gpr_slot(state, operand->mem.base) != NULL &&
+             (must_be_aimed(&instruction->info) || !random_chance(random, 1)))
+        aim_by_registers(random, instruction, operand, state, target - (uint64_t)disp);
 }
 
-static uint64_t effective_address(const struct instruction *instruction, struct isa_state *state,
-                                  const ZydisDecodedOperand *operand)
+uint64_t operand_address(const struct instruction *instruction, const struct isa_state *state,
+                         const ZydisDecodedOperand *operand)
 {
-    uint64_t address = operand->mem.disp.has_displacement ? (uint64_t)operand->mem.disp.value : 0;
-    const uint64_t *base = gpr_slot(state, operand->mem.base);
-    const uint64_t *index = gpr_slot(state, operand->mem.index);
+    uint64_t offset = operand->mem.disp.has_displacement ? (uint64_t)operand->mem.disp.value : 0;
+    int base = gpr_of(operand->mem.base), index = gpr_of(operand->mem.index);
     if (operand->mem.base == ZYDIS_REGISTER_RIP || operand->mem.base == ZYDIS_REGISTER_EIP)
-        address += ISA_CODE + instruction->info.length;
-    address += (base != NULL ? *base : 0) + (index != NULL ? *index * operand->mem.scale : 0);
-    if (instruction->info.address_width == 32)
-        address &= UINT32_MAX;
-    return address + (operand->mem.segment == ZYDIS_REGISTER_GS ? ISA_GS_BASE : 0);
+        offset += ISA_CODE + instruction->info.length;
+    if (base >= 0)
+        offset += state->gpr[base];
+    if (index >= 0)
+        offset += state->gpr[index] * operand->mem.scale;
+    offset &= offset_mask(instruction, operand);
+    uint64_t linear = offset + segment_of(instruction->mode, operand->mem.segment)->base;
+    return instruction->mode == ISA_64 ? linear : (uint32_t)linear;
 }
+
+bool operand_is_in_limit(const struct instruction *instruction, uint64_t linear,
+                         const ZydisDecodedOperand *operand)
+{
+    const struct isa_segment *segment = segment_of(instruction->mode, operand->mem.segment);
+    uint32_t offset = (uint32_t)linear - segment->base, last = offset + operand->size / 8 - 1;
+    if (instruction->mode == ISA_64)
+        return true;
+    if (segment->attributes & 0x4 && !(segment->attributes & 0x8)) /* expand-down data */
+        return offset > segment->limit &&
+               last <= (segment->attributes & SEGMENT_DB ? UINT32_MAX : UINT16_MAX);
+    return offset <= last && last <= segment->limit;
+}
+
+enum { LEAST_MAPPED = 0x10000 }; /* Linux maps nothing below (vm.mmap_min_addr) */
 
 /* Whether an access stays away from what the test's own process has in memory. */
-static bool is_harmless(const struct instruction *instruction, struct isa_state *state,
+static bool is_harmless(const struct instruction *instruction, const struct isa_state *state,
                         const ZydisDecodedOperand *operand)
 {
     if (operand->mem.type == ZYDIS_MEMOP_TYPE_AGEN || operand->mem.type == ZYDIS_MEMOP_TYPE_MIB)
         return true;
-    uint64_t at = effective_address(instruction, state, operand);
-    return at - (ISA_SCRATCH - ISA_PAGE) < ISA_SCRATCH_BYTES + ISA_PAGE || at < 0x1000 ||
+    uint64_t at = operand_address(instruction, state, operand);
+    return at - (ISA_SCRATCH - ISA_PAGE) < ISA_SCRATCH_BYTES + ISA_PAGE || at < LEAST_MAPPED ||
            at - (UINT64_C(1) << 47) < (UINT64_C(0xffff) << 48);
 }
 
@@ -539,13 +616,16 @@ bool aim_all(struct random *random, struct instruction *instruction, struct isa_
         if (random_chance(random, 70))
             state->gpr[RAX] = (uint64_t)(int64_t)(int)(random_below(random, 40) - 20);
         break;
-    case ZYDIS_MNEMONIC_ENTER: state->gpr[RBP] = random_target(random, 8); break; /* old frames */
+    case ZYDIS_MNEMONIC_ENTER: /* old frames */
+        state->gpr[RBP] = random_target(random, 8) - isa_segment(instruction->mode, ISA_SS)->base;
+        break;
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTC:
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTS: tame_bit_offset(random, instruction, state); break;
     default: break;
     }
+    isa_state_narrow(state);
     decode(instruction, instruction->info.length); /* RIP-relative displacements have changed */
     for (unsigned i = 0; i < instruction->info.operand_count; i++)
         if (instruction->operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&

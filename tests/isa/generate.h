@@ -20,15 +20,23 @@ bool random_chance(struct random *random, unsigned percent);
 
 /* Values that matter: edges of integers and floating-point numbers among them. */
 void random_bytes(struct random *random, uint8_t *bytes, unsigned length);
-void random_state(struct random *random, struct isa_state *state);
+void random_state(struct random *random, enum isa_mode mode, struct isa_state *state);
 
 struct instruction {
     uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];
     ZydisDecodedInstruction info;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    enum isa_mode mode;
     uint64_t target; /* linear address of the memory operand, as far as it was aimed */
 };
-void random_instruction(struct random *random, struct instruction *instruction);
+void random_instruction(struct random *random, enum isa_mode mode, struct instruction *instruction);
+
+/* The linear address of a memory operand, with the registers of the state; and whether its
+ * segment's limit allows all of it there. */
+uint64_t operand_address(const struct instruction *instruction, const struct isa_state *state,
+                         const ZydisDecodedOperand *operand);
+bool operand_is_in_limit(const struct instruction *instruction, uint64_t linear,
+                         const ZydisDecodedOperand *operand);
 
 /* Sets registers of the state, or the instruction's displacement, so that memory operands are where
  * they matter. The instruction stands at ISA_CODE. False: an operand went astray. */

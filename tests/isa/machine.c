@@ -39,14 +39,15 @@ enum {
 #define KERNEL UINT64_C(0x40000000)
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PS = 0x80 };
-enum { KERNEL_CS = 0x08, KERNEL_SS = 0x10, USER_SS = 0x2b, USER_CS = 0x33 };
+enum { KERNEL_CS = 0x08, KERNEL_SS = 0x10 };
 
 struct machine {
     struct soft_system system;
     struct cpu *cpu;
     uint8_t *ram;
-    struct x86_state base; /* what every run starts from, but for isa_state */
-    bool steps;            /* under TF and with data breakpoints, by SKEP_TEST_STEP: see go_on() */
+    struct x86_state base[ISA_MODES]; /* what every run starts from, but for isa_state */
+    uint32_t mode[ISA_MODES];         /* as cpu->mode has it */
+    bool steps; /* under TF and with data breakpoints, by SKEP_TEST_STEP: see go_on() */
 };
 
 static void put64(struct machine *machine, uint64_t at, uint64_t value)
@@ -86,8 +87,6 @@ static void make_tables(struct machine *machine)
 {
     put64(machine, GDT + KERNEL_CS, UINT64_C(0x00209b0000000000));
     put64(machine, GDT + KERNEL_SS, UINT64_C(0x00cf93000000ffff));
-    put64(machine, GDT + (USER_SS & ~3), UINT64_C(0x00cff3000000ffff));
-    put64(machine, GDT + (USER_CS & ~3), UINT64_C(0x0020fb0000000000));
     put64(machine, TSS + 4, KERNEL + STACK_END); /* RSP0 */
     for (unsigned vector = 0; vector < 256; vector++) {
         uint64_t handler = KERNEL + HANDLERS + vector * 16;
@@ -99,34 +98,45 @@ static void make_tables(struct machine *machine)
     }
 }
 
-static void make_base_state(struct machine *machine)
+static void set_segment(struct x86_state *state, enum x86_segment_name to, enum isa_mode mode,
+                        enum isa_segment_name name)
 {
-    struct x86_state *state = &machine->base;
-    const uint32_t user = SEGMENT_S | SEGMENT_P | 3 << SEGMENT_DPL_SHIFT;
+    const struct isa_segment *from = isa_segment(mode, name);
+    state->segment[to] = (struct x86_segment){.base = from->base,
+                                              .limit = from->limit,
+                                              .attributes = from->attributes | 1, /* accessed */
+                                              .selector = from->selector};
+}
+
+static void make_base_state(struct machine *machine, enum isa_mode mode)
+{
+    struct x86_state *state = &machine->base[mode];
     x86_state_reset(state, true);
-    state->rip = ISA_CODE;
+    state->rip = isa_entry(mode);
     state->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE | CR0_AM;
     state->cr3 = PML4;
     state->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     state->efer = EFER_LME | EFER_LMA | EFER_NXE | EFER_SCE;
     state->xcr0 = vector_xcr0_supported(machine->cpu);
-    for (unsigned i = SEG_ES; i <= SEG_GS; i++)
-        state->segment[i] = (struct x86_segment){.limit = UINT32_MAX,
-                                                 .attributes = user | 3 | SEGMENT_DB | SEGMENT_G,
-                                                 .selector = USER_SS};
-    state->segment[SEG_CS] = (struct x86_segment){
-        .limit = UINT32_MAX, .attributes = user | 0xb | SEGMENT_L | SEGMENT_G, .selector = USER_CS};
-    state->segment[SEG_GS].base = ISA_GS_BASE;
+    set_segment(state, SEG_CS, mode, ISA_CS);
+    set_segment(state, SEG_SS, mode, ISA_SS);
+    set_segment(state, SEG_DS, mode, ISA_DS);
+    set_segment(state, SEG_ES, mode, ISA_ES);
+    set_segment(state, SEG_FS, mode, ISA_DS);
+    set_segment(state, SEG_GS, mode, ISA_GS);
     state->segment[SEG_TR] =
         (struct x86_segment){.base = KERNEL + TSS, .limit = 0x67, .attributes = 0xb | SEGMENT_P};
     state->segment[SEG_LDTR] = (struct x86_segment){.attributes = SEGMENT_UNUSABLE};
     state->gdtr = (struct x86_table){KERNEL + GDT, 0x3f};
     state->idtr = (struct x86_table){KERNEL + IDT, 0xfff};
-    if (!machine->steps)
-        return;
-    state->dr[0] = ISA_SCRATCH + 0x40;
-    state->dr[1] = ISA_SCRATCH + ISA_PAGE + 0x100;
-    state->dr[7] = 0x00b10405; /* a written byte, eight bytes that are read or written */
+    if (machine->steps) {
+        state->dr[0] = ISA_SCRATCH + 0x40;
+        state->dr[1] = ISA_SCRATCH + ISA_PAGE + 0x100;
+        state->dr[7] = 0x00b10405; /* a written byte, eight bytes that are read or written */
+    }
+    bool ok = cpu_set_state(machine->cpu, state);
+    assert(ok);
+    machine->mode[mode] = machine->cpu->mode;
 }
 
 static int no_interrupt(void *opaque, unsigned vcpu)
@@ -162,7 +172,8 @@ struct machine *machine_open_with(struct translator_options translator)
     machine->steps = getenv("SKEP_TEST_STEP") != NULL;
     make_page_tables(machine);
     make_tables(machine);
-    make_base_state(machine);
+    for (unsigned mode = 0; mode < ISA_MODES; mode++)
+        make_base_state(machine, mode);
     return machine;
 }
 
@@ -179,11 +190,12 @@ uint8_t *machine_scratch(struct machine *machine)
     return machine->ram + SCRATCH;
 }
 
-bool machine_offers(struct machine *machine, const uint8_t *bytes, unsigned length)
+bool machine_offers(struct machine *machine, enum isa_mode mode, const uint8_t *bytes,
+                    unsigned length)
 {
     struct op op;
     unsigned size_bytes;
-    machine->cpu->mode = MODE_64 | MODE_USER;
+    machine->cpu->mode = machine->mode[mode];
     if (vector_wants_flush(machine->cpu))
         block_cache_flush(machine->cpu);
     return decode_block(machine->cpu, bytes, length, &op, 1, &size_bytes) == 1 &&
@@ -208,12 +220,12 @@ static void fill_state(const struct machine *machine, struct x86_state *whole,
 
 /* False: it is not the handler of #DB that has halted. Else what was interrupted goes on, with TF
  * and RF of the frame, as if the handler had returned. */
-static bool go_on(struct machine *machine, struct x86_state *whole)
+static bool go_on(struct machine *machine, enum isa_mode mode, struct x86_state *whole)
 {
     if (whole->rip != KERNEL + HANDLERS + VECTOR_DB * 16 + 1)
         return false;
     uint64_t at = whole->gpr[RSP] - KERNEL;
-    struct x86_state *base = &machine->base;
+    const struct x86_state *base = &machine->base[mode];
     whole->rip = get64(machine, at);
     whole->rflags = get64(machine, at + 16);
     whole->gpr[RSP] = get64(machine, at + 24);
@@ -243,8 +255,8 @@ static void take_frame(struct machine *machine, const struct x86_state *whole, u
     uint64_t rip = get64(machine, at);
     state->rflags = get64(machine, at + 16);
     state->gpr[RSP] = get64(machine, at + 24);
-    state->fault_offset = rip - ISA_CODE;
-    if (vector == VECTOR_GP && rip == ISA_CODE + length) {
+    state->fault_offset = rip - isa_entry(state->mode);
+    if (vector == VECTOR_GP && state->fault_offset == length) {
         state->fault = ISA_NO_FAULT;
         state->fault_offset = 0;
     }
@@ -253,7 +265,7 @@ static void take_frame(struct machine *machine, const struct x86_state *whole, u
 void machine_run(struct machine *machine, struct isa_state *state, const uint8_t *bytes,
                  unsigned length)
 {
-    struct x86_state whole = machine->base;
+    struct x86_state whole = machine->base[state->mode];
     fill_state(machine, &whole, state);
     uint8_t *code = machine->ram + CODE;
     if (memcmp(code, bytes, length) != 0 || code[length] != 0xf4) {
@@ -270,7 +282,7 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
         if (difference)
             fprintf(stderr, "%s: %s\n", difference->where, difference->cause);
         assert(exit == CPU_HALTED);
-    } while (machine->steps && go_on(machine, &whole));
+    } while (machine->steps && go_on(machine, state->mode, &whole));
     memcpy(state->gpr, whole.gpr, sizeof(state->gpr));
     take_frame(machine, &whole, length, state);
     memcpy(state->fx, whole.xsave, 160);
@@ -279,4 +291,5 @@ void machine_run(struct machine *machine, struct isa_state *state, const uint8_t
         memcpy(state->vector[n], whole.xsave + 160 + n * 16, 16);
         memcpy(state->vector[n] + 16, whole.xsave + 576 + n * 16, 16);
     }
+    isa_state_narrow(state);
 }

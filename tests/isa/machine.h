@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * A whole software processor around one instruction: page tables, descriptor tables, handlers, run
- * by cpu_run() in 64-bit mode at CPL 3. It sees scratch memory where native.c has it.
+ * by cpu_run() at CPL 3. It sees scratch memory where native.c has it.
  */
 #ifndef SKEP_TESTS_ISA_MACHINE_H
 #define SKEP_TESTS_ISA_MACHINE_H
@@ -18,7 +18,8 @@ void machine_close(struct machine *machine);
 uint8_t *machine_scratch(struct machine *machine);
 
 /* Whether the processor offers the instruction. */
-bool machine_offers(struct machine *machine, const uint8_t *bytes, unsigned length);
+bool machine_offers(struct machine *machine, enum isa_mode mode, const uint8_t *bytes,
+                    unsigned length);
 
 /* Executes it, or several after one another, as native_run() does. */
 void machine_run(struct machine *machine, struct isa_state *state, const uint8_t *bytes,

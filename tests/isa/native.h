@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * One instruction with a given state, on the host's own processor (native.c) and in the software
- * processor (soft.c). Both see the same linear addresses: an area of scratch memory with a
- * read-only page and guard pages around it.
+ * processor (machine.c, soft.c). Both see the same linear addresses: an area of scratch memory with
+ * a read-only page and guard pages around it.
  */
 #ifndef SKEP_TESTS_ISA_NATIVE_H
 #define SKEP_TESTS_ISA_NATIVE_H
+
+#include "isa/segments.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,6 +26,8 @@ enum {
 
 enum { ISA_NO_FAULT = -1 };
 
+/* Outside of 64-bit mode, the lower halves of the first eight registers matter; the others are 0.
+ */
 struct isa_state {
     uint64_t gpr[16];      /* in the order of enum x86_gpr */
     uint64_t rflags;       /* arithmetic flags and DF */
@@ -34,19 +38,26 @@ struct isa_state {
     int fault;       /* vector of the exception, or ISA_NO_FAULT */
     uint32_t error_code;
     uint64_t fault_address; /* of page faults */
+    enum isa_mode mode;
 };
+
+/* Forgets what has no meaning in the state's mode. */
+void isa_state_narrow(struct isa_state *state);
 
 /* Maps the areas and installs signal handlers. False: the host won't let us. */
 bool native_open(void);
+/* Whether the host lets a process run code of that mode. */
+bool native_offers(enum isa_mode mode);
 uint8_t *native_scratch(void);
 /* All of scratch memory, the read-only page too. */
 bool native_fill(const uint8_t bytes[ISA_SCRATCH_BYTES]);
 bool native_has_avx(void);
 
-/* Executes the instruction with the state and replaces the state by what comes out of it. */
+/* Executes the instruction with the state, whose mode is offered, and replaces the state by what
+ * comes out of it. */
 void native_run(struct isa_state *state, const uint8_t *bytes, unsigned length);
 
-/* The same in the software processor; `shadow` is its copy of scratch memory. */
+/* The same in the software processor, in 64-bit mode; `shadow` is its copy of scratch memory. */
 struct soft_runner;
 struct soft_runner *soft_runner_open(uint8_t *shadow);
 void soft_runner_close(struct soft_runner *runner);

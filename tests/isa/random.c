@@ -27,6 +27,7 @@ enum { DEFAULT_CASES = 200000, MAX_DIFFERENCES = 20 };
 
 struct counts {
     uint64_t cases, faults, not_offered, differences;
+    uint64_t mode[ISA_MODES];
     uint64_t category[ZYDIS_ISA_SET_MAX_VALUE + 1];
     uint64_t mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     uint64_t refused[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -100,7 +101,7 @@ static void print_difference(const struct instruction *instruction, const struct
     ZydisFormatterFormatInstruction(&formatter, &instruction->info, instruction->operands,
                                     instruction->info.operand_count_visible, text, sizeof(text),
                                     ISA_CODE, NULL);
-    printf("difference: %s  [", text);
+    printf("difference, %s: %s  [", isa_mode_name(in->mode), text);
     for (unsigned i = 0; i < instruction->info.length; i++)
         printf("%02x", instruction->bytes[i]);
     printf("]  repeat with: 1 0x%" PRIx64 "\n", seed);
@@ -147,14 +148,28 @@ static bool is_x87_area(const ZydisDecodedInstruction *info)
     }
 }
 
-/* Whether both RSI and RDI are outside of scratch memory, so far as CMPS and MOVS look at them. By
- * FS or GS, RSI may be anywhere. */
+/* Whether all memory operands, of a string instruction that has stopped there, are outside of
+ * scratch memory or beyond their segments' limits. */
 static bool operands_fault(const struct instruction *instruction, const struct isa_state *state)
 {
-    bool has_base =
-        instruction->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS);
-    return (has_base || state->gpr[RSI] - ISA_SCRATCH > ISA_WRITABLE_BYTES - 8) &&
-           state->gpr[RDI] - ISA_SCRATCH > ISA_WRITABLE_BYTES - 8;
+    for (unsigned i = 0; i < instruction->info.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &instruction->operands[i];
+        if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        uint64_t at = operand_address(instruction, state, operand);
+        bool is_scratch = at - ISA_SCRATCH <= ISA_WRITABLE_BYTES - 8;
+        if (is_scratch && operand_is_in_limit(instruction, at, operand))
+            return false;
+    }
+    return true;
+}
+
+static bool is_misaligned(const struct instruction *instruction, const struct isa_state *state)
+{
+    for (unsigned i = 0; i < instruction->info.operand_count; i++)
+        if (instruction->operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return operand_address(instruction, state, &instruction->operands[i]) % 16 != 0;
+    return false;
 }
 
 static bool faults_are_equal(const struct instruction *instruction, const struct isa_state *host,
@@ -168,6 +183,9 @@ static bool faults_are_equal(const struct instruction *instruction, const struct
     /* ENTER reads and writes the stack many times, in no order that the manual tells. */
     if (instruction->info.mnemonic == ZYDIS_MNEMONIC_ENTER)
         return (host->fault == ISA_NO_FAULT) == (soft->fault == ISA_NO_FAULT);
+    /* Beyond the limit and not aligned: both are faults of the same class (SDM 3A 7.9). */
+    if (host->fault == VECTOR_GP && soft->fault == VECTOR_SS && is_misaligned(instruction, soft))
+        return true;
     if (host->fault != soft->fault || host->fault != VECTOR_PF)
         return host->fault == soft->fault;
     /* Areas of many parts may fault at any of them, masked stores at bytes not selected. */
@@ -204,29 +222,50 @@ static void forget_pointers(const struct instruction *instruction, uint8_t *scra
 static bool memory_is_equal(const struct instruction *instruction, const struct isa_state *host)
 {
     /* A part may have been stored before the fault; the software processor doesn't. */
-    if (host->fault != ISA_NO_FAULT &&
-        (is_x87_area(&instruction->info) || instruction->info.mnemonic == ZYDIS_MNEMONIC_ENTER))
+    ZydisMnemonic mnemonic = instruction->info.mnemonic;
+    bool has_parts = is_x87_area(&instruction->info) || mnemonic == ZYDIS_MNEMONIC_ENTER ||
+                     mnemonic == ZYDIS_MNEMONIC_PUSHA || mnemonic == ZYDIS_MNEMONIC_PUSHAD;
+    if (host->fault != ISA_NO_FAULT && has_parts)
         return true;
     forget_pointers(instruction, shadow);
     forget_pointers(instruction, native_scratch());
     return memcmp(native_scratch(), shadow, ISA_WRITABLE_BYTES) == 0;
 }
 
-/* What processors do as they like when alignment is checked: stores of single bytes, #AC or #GP for
- * areas of 512 bytes (SDM 2A FXSAVE); and MASKMOVQ may have made the unit an MMX one before. */
-static bool is_alignment_open(const struct instruction *instruction, const struct isa_state *in)
+/* What processors do as they like: with alignment checks, stores of single bytes, and #AC or #GP
+ * for areas of 512 bytes (SDM 2A FXSAVE); MASKMOVQ may have made the unit an MMX one before a
+ * fault, and POPA have loaded some registers. */
+static bool is_open(const struct instruction *instruction, const struct isa_state *host)
 {
-    if (!(in->rflags & RFLAGS_AC))
-        return false;
+    bool checks = host->rflags & RFLAGS_AC, has_faulted = host->fault != ISA_NO_FAULT;
     switch (instruction->info.mnemonic) {
-    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD: return has_faulted;
+    case ZYDIS_MNEMONIC_MASKMOVQ: return checks || has_faulted;
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_VMASKMOVDQU:
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64: return true;
+    case ZYDIS_MNEMONIC_FXRSTOR64: return checks;
     default: return false;
+    }
+}
+
+/* Handlers use the host's own arithmetic, so that its undefined flags match; but it has no decimal
+ * adjustments in 64-bit mode. */
+static uint64_t flags_of_interest(const struct instruction *instruction)
+{
+    const uint64_t all = RFLAGS_ARITHMETIC | RFLAGS_DF;
+    switch (instruction->info.mnemonic) {
+    case ZYDIS_MNEMONIC_AAA:
+    case ZYDIS_MNEMONIC_AAS:
+        return all & ~(uint64_t)(RFLAGS_OF | RFLAGS_SF | RFLAGS_ZF | RFLAGS_PF);
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM: return all & ~(uint64_t)(RFLAGS_OF | RFLAGS_AF | RFLAGS_CF);
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS: return all & ~(uint64_t)RFLAGS_OF;
+    default: return all;
     }
 }
 
@@ -242,8 +281,7 @@ static bool is_equal(const struct instruction *instruction, const struct isa_sta
     if (memcmp(host->gpr, soft->gpr, sizeof(host->gpr)) != 0 ||
         memcmp(host->vector, soft->vector, sizeof(host->vector)) != 0)
         return false;
-    const uint64_t flags = RFLAGS_ARITHMETIC | RFLAGS_DF;
-    if ((host->rflags & flags) != (soft->rflags & flags))
+    if ((host->rflags ^ soft->rflags) & flags_of_interest(instruction))
         return false;
     if (memcmp(host->fx, soft->fx, 6) != 0 || memcmp(host->fx + 24, soft->fx + 24, 4) != 0)
         return false;
@@ -282,7 +320,8 @@ struct exceptions {
 static bool is_left_out(const struct exceptions *exceptions, ZydisMnemonic mnemonic)
 {
     /* Under single steps it stores a TF that the host has not. */
-    bool is_pushf = mnemonic == ZYDIS_MNEMONIC_PUSHF || mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
+    bool is_pushf = mnemonic == ZYDIS_MNEMONIC_PUSHF || mnemonic == ZYDIS_MNEMONIC_PUSHFD ||
+                    mnemonic == ZYDIS_MNEMONIC_PUSHFQ;
     if (is_pushf && getenv("SKEP_TEST_STEP"))
         return true;
     for (int i = 0; i < exceptions->count; i++)
@@ -297,16 +336,19 @@ static void run_case(struct machine *machine, uint64_t seed, const struct except
     struct random random = {.state = seed};
     struct instruction instruction;
     struct isa_state in;
+    enum isa_mode mode = random_chance(&random, 40) ? ISA_64 : random_below(&random, ISA_MODES);
+    if (!native_offers(mode))
+        mode = ISA_64;
     do {
-        random_instruction(&random, &instruction);
-        random_state(&random, &in);
+        random_instruction(&random, mode, &instruction);
+        random_state(&random, mode, &in);
     } while (!aim_all(&random, &instruction, &in) ||
              is_left_out(exceptions, instruction.info.mnemonic));
     if (getenv("SKEP_TEST_ALIGNMENT"))
         in.rflags |= RFLAGS_AC;
     struct isa_state host = in, soft = in;
     fill_memory(&random);
-    if (!machine_offers(machine, instruction.bytes, instruction.info.length)) {
+    if (!machine_offers(machine, mode, instruction.bytes, instruction.info.length)) {
         counts->not_offered++;
         counts->refused[instruction.info.mnemonic]++;
         return;
@@ -314,10 +356,11 @@ static void run_case(struct machine *machine, uint64_t seed, const struct except
     machine_run(machine, &soft, instruction.bytes, instruction.info.length);
     native_run(&host, instruction.bytes, instruction.info.length);
     counts->cases++;
+    counts->mode[mode]++;
     counts->faults += host.fault != ISA_NO_FAULT;
     counts->category[instruction.info.meta.isa_set]++;
     counts->mnemonic[instruction.info.mnemonic]++;
-    if (!is_alignment_open(&instruction, &in) && !is_equal(&instruction, &host, &soft)) {
+    if (!is_open(&instruction, &host) && !is_equal(&instruction, &host, &soft)) {
         if (counts->differences++ < MAX_DIFFERENCES)
             print_difference(&instruction, &in, &host, &soft, seed);
     }
@@ -331,6 +374,9 @@ static void print_counts(const struct counts *counts)
     printf("%" PRIu64 " cases, %" PRIu64 " of them faults, of %u mnemonics; %" PRIu64
            " instructions not offered\n",
            counts->cases, counts->faults, mnemonics, counts->not_offered);
+    for (unsigned mode = 0; mode < ISA_MODES; mode++)
+        printf("  %-18s %" PRIu64 "%s\n", isa_mode_name(mode), counts->mode[mode],
+               native_offers(mode) ? "" : ": the host does not run such code");
     for (unsigned i = 0; i <= ZYDIS_ISA_SET_MAX_VALUE; i++)
         if (counts->category[i] != 0)
             printf("  %-12s %" PRIu64 "\n", ZydisISASetGetString((ZydisISASet)i),

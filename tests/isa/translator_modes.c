@@ -789,7 +789,7 @@ struct test {
 static void fill_registers(struct random *random, enum mode mode, struct x86_state *state)
 {
     struct isa_state random_values;
-    random_state(random, &random_values);
+    random_state(random, ISA_64, &random_values);
     for (unsigned i = 0; i < 8; i++)
         state->gpr[i] =
             random_chance(random, 60) ? target(random, mode) : (uint32_t)random_values.gpr[i];

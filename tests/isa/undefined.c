@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * Encodings that mean nothing: every opcode of the four maps, with each prefix that chooses another
- * one or none, each ModRM.reg, a register and a memory operand. What the decoder knows nothing of
- * has to be #UD in the software processor, and on the host's too (SDM 2A 2.1, 2 #UD; 3A 8.1.2.2 for
- * LOCK).
+ * one or none, each ModRM.reg, a register and a memory operand, in each mode of segments.h. What
+ * the decoder knows nothing of has to be #UD in the software processor, and on the host's too (SDM
+ * 2A 2.1, 2 #UD; 3A 8.1.2.2 for LOCK).
  *
  * Hosts know instructions that are younger than the decoder. So what a host executes, or refuses
  * otherwise, is counted and printed but no failure unless there are many.
@@ -32,8 +32,13 @@ static const struct {
     unsigned length;
 } maps[] = {{{0}, 0}, {{0x0f}, 1}, {{0x0f, 0x38}, 2}, {{0x0f, 0x3a}, 2}};
 
-/* None, those that choose an instruction, REX.W, LOCK. */
-static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3, 0x48, 0xf0};
+/* None, those that choose an instruction, LOCK, and in 64-bit mode REX.W. */
+static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3, 0xf0, 0x48};
+
+/* What the decoder takes for something else: VPINSRQ and VPEXTRQ outside of 64-bit mode (SDM 2B
+ * PINSRB/PINSRD/PINSRQ, PEXTRB/PEXTRD/PEXTRQ: #UD). */
+static const struct encoding taken_otherwise[] = {{{0xc4, 0xe3, 0xf1, 0x22, 0xc0, 0x01}},
+                                                  {{0xc4, 0xe3, 0xf9, 0x16, 0xc0, 0x01}}};
 
 /* After ModRM come INT3s: a shorter instruction than was meant stops at them. */
 static struct encoding encode(unsigned prefix, unsigned map, unsigned opcode, unsigned modrm)
@@ -67,11 +72,12 @@ static void print(const char *where, const struct encoding *e, int fault)
 }
 
 /* All registers point into scratch memory. */
-static void make_state(struct isa_state *state)
+static void make_state(enum isa_mode mode, struct isa_state *state)
 {
     memset(state, 0, sizeof(*state));
+    state->mode = mode;
     for (unsigned i = 0; i < 16; i++)
-        state->gpr[i] = ISA_SCRATCH + 0x800;
+        state->gpr[i] = ISA_SCRATCH - isa_segment(mode, ISA_DS)->base + 0x800;
     state->rflags = 0x202;
     state->fx[0] = 0x7f;
     state->fx[1] = 0x03;
@@ -79,10 +85,11 @@ static void make_state(struct isa_state *state)
     state->fx[25] = 0x1f;
 }
 
-static void try_one(struct machine *machine, const struct encoding *e, struct counts *counts)
+static void try_one(struct machine *machine, enum isa_mode mode, const struct encoding *e,
+                    struct counts *counts)
 {
     struct isa_state host, soft;
-    make_state(&host);
+    make_state(mode, &host);
     soft = host;
     counts->tried++;
     machine_run(machine, &soft, e->bytes, LENGTH);
@@ -97,14 +104,15 @@ static void try_one(struct machine *machine, const struct encoding *e, struct co
     }
 }
 
-static void try_all(struct machine *machine, struct counts *counts)
+static void try_all(struct machine *machine, enum isa_mode mode, struct counts *counts)
 {
     ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    isa_decoder_init(&decoder, mode);
     /* Without MPX and CET what they use are hints. */
     ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
     ZydisDecoderEnableMode(&decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-    for (unsigned prefix = 0; prefix < sizeof(prefixes); prefix++)
+    unsigned prefix_count = sizeof(prefixes) - (mode == ISA_64 ? 0 : 1);
+    for (unsigned prefix = 0; prefix < prefix_count; prefix++)
         for (unsigned map = 0; map < sizeof(maps) / sizeof(*maps); map++)
             for (unsigned opcode = 0; opcode < 256; opcode++)
                 for (unsigned reg = 0; reg < 8; reg++)
@@ -112,7 +120,7 @@ static void try_all(struct machine *machine, struct counts *counts)
                         unsigned modrm = reg << 3 | (form ? 0xc0 : 0) | RBX;
                         struct encoding e = encode(prefix, map, opcode, modrm);
                         if (is_meaningless(&decoder, &e))
-                            try_one(machine, &e, counts);
+                            try_one(machine, mode, &e, counts);
                     }
 }
 
@@ -124,7 +132,15 @@ int main(void)
         fprintf(stderr, "cannot map the test's memory\n");
         return 77;
     }
-    try_all(machine, &counts);
+    for (unsigned mode = 0; mode < ISA_MODES; mode++) {
+        if (!native_offers(mode)) {
+            printf("not tried: %s, the host does not run such code\n", isa_mode_name(mode));
+            continue;
+        }
+        try_all(machine, mode, &counts);
+        for (unsigned i = 0; mode != ISA_64 && i < 2; i++)
+            try_one(machine, mode, &taken_otherwise[i], &counts);
+    }
     machine_close(machine);
     printf("%u meaningless encodings; not #UD in the software processor: %u, on the host: %u\n",
            counts.tried, counts.soft_differs, counts.host_differs);

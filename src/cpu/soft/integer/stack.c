@@ -185,7 +185,7 @@ static void enter(struct cpu *cpu, const struct op *op)
     top -= (uint16_t)op->imm;
     memory_probe_write(cpu, stack_address(cpu, top, size_bytes, ACCESS_WRITE), size_bytes);
     set_rsp(cpu, top);
-    set_rbp(cpu, frame & stack_mask(cpu), size_bytes);
+    set_rbp(cpu, frame, size_bytes); /* 32 bits of ESP on a stack of 16, too, as processors do */
 }
 
 /* Segment registers are bound by system.c before this is asked. */

@@ -7,6 +7,7 @@
  * exceptions. Then all of the guest's vector registers, and MXCSR, are in the host's, from block to
  * block, until C code is called: that stores them and disarms; see thunks.c.
  */
+#include "cpu/soft/vector/vector.h"
 #include "cpu/soft/translator/internal.h"
 
 enum { XCR0_SSE_AVX = 6, MXCSR_MASKS = 0x1f80 };
@@ -94,20 +95,6 @@ static unsigned host_number(struct unit *unit, const struct op *op, int i)
 
 /* --- instructions ------------------------------------------------------------------------- */
 
-/* Outside of 64-bit mode the bits that would name registers 8 to 15, and 64-bit general registers,
- * are ignored (SDM 2A 2.3.5): W vvvv L pp without them. */
-static uint8_t vex_of_32bit(const struct insn_facts *facts, uint8_t last)
-{
-    bool is_general_or_so = facts->info.mnemonic == ZYDIS_MNEMONIC_VMOVD ||
-                            facts->info.mnemonic == ZYDIS_MNEMONIC_VPINSRD ||
-                            facts->info.mnemonic == ZYDIS_MNEMONIC_VPEXTRD ||
-                            facts->info.mnemonic == ZYDIS_MNEMONIC_VCVTSI2SS ||
-                            facts->info.mnemonic == ZYDIS_MNEMONIC_VCVTSI2SD;
-    for (unsigned i = 0; i < facts->info.operand_count_visible; i++)
-        is_general_or_so |= is_general(&facts->operand[i]);
-    return (uint8_t)((last | 0x40) & (is_general_or_so ? 0x7f : 0xff));
-}
-
 static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
 {
     struct emitter *e = &unit->e;
@@ -118,7 +105,7 @@ static void emit_instruction(struct unit *unit, unsigned reg, struct rm rm)
         bool is_short = vex[0] == 0xc5;
         uint8_t last = is_short ? vex[1] & 0x7f : vex[2];
         if (!unit->is_64bit)
-            last = vex_of_32bit(unit->facts, last);
+            last = vector_vex_of_32bit(info, unit->facts->operand, last);
         emit_vex(e, is_short ? 1 : vex[1] & 0x1f, last, info->opcode, reg, rm);
     } else {
         unsigned map = info->opcode_map == ZYDIS_OPCODE_MAP_0F     ? 1
@@ -279,8 +266,9 @@ static bool is_excepted(ZydisMnemonic mnemonic)
 
 emit_fn *vector_find(const struct unit *unit, const struct op *op, const struct insn_facts *facts)
 {
+    /* Outside of 64-bit mode it leaves registers 8 to 15 alone, which the host's holds, too. */
     if (facts->info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
-        return zero_upper;
+        return unit->is_64bit ? zero_upper : NULL;
     if (!is_known_set(facts->info.meta.isa_set) || is_excepted(facts->info.mnemonic) ||
         facts->info.operand_count_visible > 4 ||
         !(facts->info.attributes & ZYDIS_ATTRIB_HAS_MODRM) ||

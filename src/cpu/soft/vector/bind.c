@@ -117,10 +117,41 @@ static bool needed_feature(ZydisISASet set, uint32_t *feature)
     }
 }
 
+uint8_t vector_vex_of_32bit(const ZydisDecodedInstruction *info,
+                            const ZydisDecodedOperand *operands, uint8_t last)
+{
+    bool has_general = false;
+    for (unsigned i = 0; i < info->operand_count;
+         i++) { /* lengths in EAX and EDX are hidden ones */
+        ZydisRegisterClass register_class = ZydisRegisterGetClass(operands[i].reg.value);
+        has_general |=
+            operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (register_class == ZYDIS_REGCLASS_GPR32 || register_class == ZYDIS_REGCLASS_GPR64);
+    }
+    switch (info->mnemonic) { /* they have a form with one */
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD: has_general = true; break;
+    default: break;
+    }
+    return (uint8_t)((last | 0x40) & (has_general ? 0x7f : 0xff));
+}
+
+/* VPINSRQ and VPEXTRQ outside of 64-bit mode, which Zydis takes for VPINSRD and VPEXTRD with a W
+ * that is ignored (SDM 2B PEXTRB/PEXTRD/PEXTRQ, PINSRB/PINSRD/PINSRQ: #UD). */
+static bool is_quadword_element(const struct insn *insn)
+{
+    ZydisMnemonic mnemonic = insn->info->mnemonic;
+    return (mnemonic == ZYDIS_MNEMONIC_VPINSRD || mnemonic == ZYDIS_MNEMONIC_VPEXTRD) &&
+           insn->info->raw.vex.W;
+}
+
 static bool is_offered(const struct insn *insn)
 {
     uint32_t feature;
-    if (!needed_feature(insn->info->meta.isa_set, &feature))
+    if (!needed_feature(insn->info->meta.isa_set, &feature) || is_quadword_element(insn))
         return false;
     if (insn->info->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ)
         feature |= HOST_PCLMUL;

@@ -28,12 +28,33 @@ static bool element_selected(const uint8_t *mask, unsigned element, unsigned siz
 
 /* --- VMASKMOV and VPMASKMOV ---------------------------------------------------------------- */
 
+/* Where the first element is. Limits matter from the first selected one to the last (SDM 2C
+ * VMASKMOV: faults are those of elements whose mask is set). */
+static uint64_t masked_address(struct cpu *cpu, const struct op *op, union masked_shape shape,
+                               enum memory_access access)
+{
+    if (cpu_is_64bit(cpu))
+        return op_address(cpu, op, shape.vector_bytes, access);
+    const uint8_t *mask = cpu->vector[shape.mask].bytes;
+    unsigned first = shape.vector_bytes, end = 0;
+    for (unsigned at = 0; at < shape.vector_bytes; at += shape.element_bytes) {
+        if (!element_selected(mask, at / shape.element_bytes, shape.element_bytes))
+            continue;
+        first = at < first ? at : first;
+        end = at + shape.element_bytes;
+    }
+    if (end == 0)
+        return 0; /* none will be accessed */
+    uint32_t offset = (uint32_t)op_effective(cpu, op);
+    return segment_address(cpu, op->segment, (uint64_t)offset + first, end - first, access) - first;
+}
+
 static void op_mask_load(struct cpu *cpu, const struct op *op)
 {
     check_avx(cpu);
     const union masked_shape shape = {.imm = op->imm};
     const uint8_t *mask = cpu->vector[shape.mask].bytes;
-    uint64_t linear = op_address(cpu, op, shape.vector_bytes, ACCESS_READ);
+    uint64_t linear = masked_address(cpu, op, shape, ACCESS_READ);
     uint8_t result[32] = {0};
     for (unsigned i = 0; i < shape.vector_bytes / shape.element_bytes; i++) {
         unsigned at = i * shape.element_bytes;
@@ -60,7 +81,7 @@ static void op_mask_store(struct cpu *cpu, const struct op *op)
 {
     check_avx(cpu);
     const union masked_shape shape = {.imm = op->imm};
-    uint64_t linear = op_address(cpu, op, shape.vector_bytes, ACCESS_WRITE);
+    uint64_t linear = masked_address(cpu, op, shape, ACCESS_WRITE);
     mask_store(cpu, linear, cpu->vector[shape.data].bytes, cpu->vector[shape.mask].bytes,
                shape.vector_bytes, shape.element_bytes);
 }

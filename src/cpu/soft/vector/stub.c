@@ -325,15 +325,8 @@ static void emit_vex(struct code *code, const struct insn *insn, const struct pl
     bool keep_r, keep_b;
     uint8_t modrm = make_modrm(insn, plan, &keep_r, &keep_b);
     if ((insn->mode & MODE_SIZE_MASK) != MODE_64) {
-        /* Registers 8 … 15 and 64-bit general registers don't exist there: the bits that would
-         * name them are ignored. */
         r = b = false;
-        last |= 0x40;
-        if (plan->gpr_load || plan->gpr_store || info->mnemonic == ZYDIS_MNEMONIC_VMOVD ||
-            info->mnemonic == ZYDIS_MNEMONIC_VPINSRD || info->mnemonic == ZYDIS_MNEMONIC_VPEXTRD ||
-            info->mnemonic == ZYDIS_MNEMONIC_VCVTSI2SS ||
-            info->mnemonic == ZYDIS_MNEMONIC_VCVTSI2SD)
-            last &= 0x7f;
+        last = vector_vex_of_32bit(info, insn->operands, last);
     }
     EMIT(code, 0xc4, (uint8_t)((r && keep_r ? 0 : 0x80) | 0x40 | (b && keep_b ? 0 : 0x20) | map),
          last, info->opcode);

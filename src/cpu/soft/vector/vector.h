@@ -25,6 +25,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <Zydis/Zydis.h>
 
 struct cpu;
 
@@ -69,6 +70,12 @@ uint32_t vector_xsave_bytes(const struct cpu *cpu, uint64_t components, bool is_
 /* Size and standard offset of a component from 2 on. */
 void vector_xsave_place(const struct cpu *cpu, unsigned component, uint32_t *size_bytes,
                         uint32_t *offset);
+
+/* Outside of 64-bit mode, W vvvv L pp of an instruction under VEX without what is ignored there:
+ * the bits that would name registers 8 to 15, and 64-bit general registers (SDM 2A 2.3.5, 2.3.6).
+ */
+uint8_t vector_vex_of_32bit(const ZydisDecodedInstruction *info,
+                            const ZydisDecodedOperand *operands, uint8_t last);
 
 /* See above. */
 bool vector_wants_flush(const struct cpu *cpu);

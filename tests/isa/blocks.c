@@ -337,6 +337,11 @@ static bool is_wanted(const ZydisDecodedInstruction *info)
 /* Flags that are undefined, x87 pointers in memory, areas that are written or read by parts. */
 static bool is_open(const ZydisDecodedInstruction *info)
 {
+    bool pushes_segment = info->mnemonic == ZYDIS_MNEMONIC_PUSH &&
+                          info->meta.isa_set == ZYDIS_ISA_SET_I86 &&
+                          (info->opcode < 0x40 || info->opcode_map == ZYDIS_OPCODE_MAP_0F);
+    if (pushes_segment) /* two bytes or all of the operand */
+        return true;
     switch (info->mnemonic) {
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE:
@@ -579,22 +584,25 @@ int block_vector(const struct x86_state *state, enum block_end end)
     return is_handler ? (int)(at / 16) : -1;
 }
 
-void block_print(const struct random_block *block)
+bool block_decode(const struct random_block *block, unsigned at, ZydisDecodedInstruction *info,
+                  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT])
 {
     ZydisDecoder decoder;
-    ZydisFormatter formatter;
     decoder_init(&decoder, decoder_mode(block->mode));
+    return ZYAN_SUCCESS(
+        ZydisDecoderDecodeFull(&decoder, block->bytes + at, block->length - at, info, operands));
+}
+
+void block_print(const struct random_block *block)
+{
+    ZydisFormatter formatter;
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    for (unsigned at = 0; at < block->length;) {
-        ZydisDecodedInstruction info;
-        ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    for (unsigned at = 0; block_decode(block, at, &info, operands); at += info.length) {
         char text[128];
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, block->bytes + at, block->length - at,
-                                                 &info, operands)))
-            break;
         ZydisFormatterFormatInstruction(&formatter, &info, operands, info.operand_count_visible,
                                         text, sizeof(text), block->rip + at, NULL);
         printf("    %4x  %s\n", rip_of(block, at), text);
-        at += info.length;
     }
 }

@@ -50,6 +50,10 @@ unsigned block_gpa(const struct random_block *block, const struct x86_state *sta
 /* The vector whose handler has ended; -1: none, the block has. */
 int block_vector(const struct x86_state *state, enum block_end end);
 
+/* Its instructions, one after another: decodes the one at `at`; false after the last. */
+bool block_decode(const struct random_block *block, unsigned at, ZydisDecodedInstruction *info,
+                  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT]);
+
 void block_print(const struct random_block *block);
 
 #endif

@@ -166,6 +166,45 @@
         .long   FAULT(0x40000000 + DATA, 0), FAULT(FREE, 9), FAULT(FREE, 9), FAULT(FREE, 0x11)
         end     paging_pae, 0, "protected mode is emulated, without IRET"
 
+/* SDM 3A 4.4.1: PDPTEs are loaded when CR0.CD or NW changes and when CR4.PGE or PSE does; one with
+ * reserved bits is #GP(0), and the register keeps its value. */
+        program paging_pdpte_loads, P32
+        movl    $0x77, DATA
+        paging_on PDPT32, 0x620
+        movl    %cr0, %ebx
+        movl    $(PD | 1), PDPT32 + 8
+        movl    %ebx, %eax
+        orl     $0x10000, %eax /* WP loads nothing */
+        movl    %eax, %cr0
+        resume32 1f
+        movl    0x40000000 + DATA, %eax
+1:      movl    %ebx, %eax
+        orl     $0x40000000, %eax /* CD */
+        movl    %eax, %cr0
+        out     0x40000000 + DATA
+        movl    $(PD | 3), PDPT32 + 16
+        resume32 1f
+        movl    %ebx, %cr0
+1:      movl    %cr0, %eax
+        xorl    %ebx, %eax
+        OUT
+        movl    $(PD | 1), PDPT32 + 16
+        movl    %ebx, %cr0
+        out     0x80000000 + DATA
+        movl    $(PD | 1), PDPT32 + 24
+        movl    $0x6a0, %eax
+        movl    %eax, %cr4
+        out     0xc0000000 + DATA
+        movl    $(PD | 0x21), PDPT32 + 24
+        movl    $0x6b0, %eax
+        resume32 1f
+        movl    %eax, %cr4
+1:      out     %cr4
+        expect  paging_pdpte_loads
+        .long   FAULT(0x40000000 + DATA, 0), 0x77, VECTOR_TAG | 13, CODE_TAG, 0x40000000, 0x77, 0x77
+        .long   VECTOR_TAG | 13, CODE_TAG, 0x6a0
+        end     paging_pdpte_loads, 0, "protected mode is emulated, without IRET"
+
 /* SDM 3A 4.3, table 4-4: pages of 4 MiB with PSE; bits 20:13 are address bits 39:32, bit 21 is
  * reserved; without CR4.PSE bit 7 is ignored. */
         program paging_pse, P32

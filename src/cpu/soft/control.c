@@ -51,6 +51,11 @@ static void write_cr0(struct cpu *cpu, uint64_t value)
         gp(cpu);
     if ((changed & CR0_PG) && (value & CR0_PG))
         enable_paging(cpu);
+    /* SDM 3A 4.4.1: changes of these load PDPTEs, too. */
+    bool is_pae = (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
+    if (is_pae && (value & CR0_PG) && (changed & (CR0_CD | CR0_NW)) &&
+        !paging_load_pdptes(cpu, cpu->cr3))
+        gp(cpu);
     if ((changed & CR0_PG) && !(value & CR0_PG)) {
         if (cpu_is_64bit(cpu) || (cpu->cr4 & CR4_PCIDE))
             gp(cpu);

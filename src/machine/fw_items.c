@@ -103,10 +103,11 @@ static bool put_other_kernel(struct fw_cfg *fw, const struct boot_config *boot)
            (boot_takes_modules(boot->kernel) || put_initrd(fw, boot, 0));
 }
 
-static bool put_kernel(struct fw_cfg *fw, const struct boot_config *boot)
+static bool put_kernel(struct fw_cfg *fw, const struct fw_items *items)
 {
+    const struct boot_config *boot = items->boot;
     if (!boot)
-        return true;
+        return !items->cmdline || put_cmdline(fw, items->cmdline);
     const char *cmdline = boot->cmdline;
     if (!cmdline)
         cmdline = boot_takes_modules(boot->kernel) ? "" : BOOT_LINUX_CMDLINE;
@@ -123,6 +124,6 @@ bool fw_items_put(struct fw_cfg *fw, const struct fw_items *items, struct error 
               fw_cfg_put_number(fw, FW_CFG_MAX_CPUS, items->vcpu_count, 2) &&
               fw_cfg_put_number(fw, FW_CFG_BOOT_MENU, 0, 2) &&
               fw_cfg_put_number(fw, FW_CFG_IRQ0_OVERRIDE, 1, 4) && put_e820(fw, items->map) &&
-              put_kernel(fw, items->boot);
+              put_kernel(fw, items);
     return ok || error_errno(err, "cannot make the machine", "fw_cfg", ENOMEM);
 }

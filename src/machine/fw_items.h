@@ -18,6 +18,7 @@ struct fw_items {
     const uint8_t *uuid;            /* 16 bytes */
     const struct memory_map *map;   /* etc/e820 */
     const struct boot_config *boot; /* with its files, must outlive the device; NULL: no kernel */
+    const char *cmdline;            /* for a ROM that has no kernel; NULL: none */
 };
 
 /* False only when out of memory. */

@@ -546,12 +546,14 @@ static bool tell_firmware(struct machine *machine, struct error *err)
 {
     q35_memory_map(machine->board, &machine->fw_map);
     machine->fw_boot = boot_config(machine, &machine->fw_map);
+    const struct machine_config *config = &machine->config;
     const struct fw_items items = {
-        .vcpu_count = machine->config.vcpu_count,
-        .memory_bytes = machine->config.memory_bytes,
-        .uuid = machine->config.uuid,
+        .vcpu_count = config->vcpu_count,
+        .memory_bytes = config->memory_bytes,
+        .uuid = config->uuid,
         .map = &machine->fw_map,
-        .boot = machine->kernel && !machine->config.kernel_from_disk ? &machine->fw_boot : NULL,
+        .boot = machine->kernel && !config->kernel_from_disk ? &machine->fw_boot : NULL,
+        .cmdline = config->kernel_from_disk ? NULL : config->cmdline,
     };
     return fw_items_put(q35_fw_cfg(machine->board), &items, err) &&
            (!machine->config.rom_is_firmware || boot_order_tell(machine, err));

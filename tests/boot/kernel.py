@@ -25,6 +25,16 @@ CASES = ["loader", "devices", "apic", "timers", "nmi", "ioapic", "ids", "smp", "
 # PS/2's POST port, and the high byte of CS, which tells that this is the copy below 1 MiB, to 0xf4.
 ROM_CODE = bytes.fromhex("b052baf803ee" "b04cba7803ee" "b07fba9001ee" "8cc888e0e6f4f4")
 ROM_RESET = bytes.fromhex("ea000000f0")
+# What fw_cfg has as the command line, to COM1; then 0 to 0xf4.
+ROM_CMDLINE = bytes.fromhex("ba1005b81500ef" "ba1105ec84c07406" "baf803eeebf2" "e6f4f4")
+
+
+def rom_of(code):
+    """A ROM of 64 KiB that begins with this code."""
+    image = bytearray(b"\xff" * 0x10000)
+    image[:len(code)] = code
+    image[0xfff0:0xfff0 + len(ROM_RESET)] = ROM_RESET
+    return bytes(image)
 
 
 class KernelTest:
@@ -91,13 +101,10 @@ class KernelTest:
 
     def exit_port(self):
         """A ROM that writes 5 to a port of the user's choice."""
-        code = bytes.fromhex("b005baf405eef4")
-        image = bytearray(b"\xff" * 0x10000)
-        image[:len(code)] = code
-        image[0xfff0:0xfff0 + len(ROM_RESET)] = ROM_RESET
+        rom = self.path("rom", rom_of(bytes.fromhex("b005baf405eef4")))
         for port in ("0x5f4", "1524"):
-            status, _ = self.skep_run(["--engine", "soft", "--rom", self.path("rom", bytes(image)),
-                                       "-m", "16M", "--device", f"debug-exit,port={port}"])
+            status, _ = self.skep_run(["--engine", "soft", "--rom", rom, "-m", "16M", "--device",
+                                       f"debug-exit,port={port}"])
             expect_equal(status, 11, "exit status")
 
     def pinned(self):
@@ -139,6 +146,13 @@ class KernelTest:
                 with open(post, "rb") as file:
                     expect_equal(file.read()[-1:], b"\x7f", "the POST port")
 
+    def command_line_of_a_rom(self):
+        """A ROM is told its command line by fw_cfg."""
+        rom = self.path("rom", rom_of(ROM_CMDLINE))
+        status, text = self.skep_run(["--engine", "soft", "--rom", rom, "-m", "16M", "--device",
+                                      "debug-exit", "--cmdline", "a command line"])
+        expect_equal((status, text), (1, "a command line"), "what the ROM prints")
+
     def bad_roms(self):
         for content, word in ((b"x" * 100, "4096"), (bytes(9 << 20), "8 MiB"), (b"", "empty")):
             status, text = self.skep_run(["--rom", self.path("rom", content)])
@@ -177,7 +191,7 @@ def main():
         checks.case("ELF of 64 bits",
                     lambda: test.run_kernel("soft", 2, "", test.kernel_64))
         checks.methods(test, ("modules", "failure_is_told", "exit_port", "pinned",
-                              "post_and_device_options", "rom", "bad_roms"))
+                              "post_and_device_options", "rom", "command_line_of_a_rom", "bad_roms"))
     finally:
         test.close()
         checks.finish()

@@ -101,6 +101,16 @@ static void test_fw_cfg(void)
     check_equal(fw_cfg_number(0, 4), 0x554d4551, "fw_cfg's signature");
     check_equal(fw_cfg_number(1, 4), 3, "fw_cfg has DMA");
     check_equal(fw_cfg_number(0xf, 2), cpu_count, "as many processors at most");
+    check_equal(fw_cfg_number(3, 8) >> 10, boot->mem_upper + 1024, "the size of memory");
+    const char *cmdline = (const char *)(uintptr_t)boot->cmdline;
+    uint64_t size_bytes = fw_cfg_number(0x14, 4);
+    while (*cmdline && *cmdline++ != ' ')
+        ;
+    bool is_same = true;
+    out16(0x510, 0x15);
+    for (uint64_t i = 0; i < size_bytes; i++)
+        is_same &= (char)in8(0x511) == cmdline[i];
+    check(is_same && size_bytes && !cmdline[size_bytes - 1], "the command line");
     static volatile struct {
         uint32_t control, length;
         uint32_t high, low;

@@ -191,6 +191,9 @@ unsigned q35_slot_pirq(unsigned slot, unsigned pin);
 
 /* Levels of the I/O APIC's inputs as the sources have them, all but HPET's own; input 2 as 0. */
 uint32_t q35_wired_gsis(const struct q35 *board);
+/* Those of ISA interrupts that only PIRQs raise: they are up where one input of an engine stands
+ * for the 8259 pair's, too, and not on an I/O APIC of the board. */
+uint32_t q35_pirq_gsis(const struct q35 *board);
 /* The line of the 8254, where it is the engine's, as one of the sources of interrupt 0. */
 void q35_set_pit_source(struct q35 *board, bool level);
 

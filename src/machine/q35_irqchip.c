@@ -124,7 +124,7 @@ static void complete(struct q35 *board, struct irqchip_state *state)
 {
     struct i8259_chip *master = &state->i8259.chips[0];
     i8254_state_settle(&state->i8254, now_ns(board));
-    state->ioapic.pins = pins_of(atomic_load(&board->gsi_levels));
+    state->ioapic.pins = pins_of(atomic_load(&board->gsi_levels) & ~q35_pirq_gsis(board));
     if (state->i8254.irq) {
         state->ioapic.pins |= UINT32_C(1) << GSI_PIT;
         master->lines |= 1 << IRQ_PIT;

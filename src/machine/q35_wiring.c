@@ -10,13 +10,6 @@
 /* Sources of an ISA interrupt: the devices on it and the PIRQs that are routed to it. */
 enum { SOURCE_PIRQ = 0, SOURCE_DEVICE = ICH9_LPC_PIRQ_COUNT, SOURCE_TEST = 16 };
 
-/* With irq_lock held. */
-static void drive_pic(struct q35 *board, unsigned irq)
-{
-    if (board->i8259)
-        i8259_set_irq(board->i8259, irq, board->isa_sources[irq]);
-}
-
 void q35_drive_gsi(struct q35 *board, unsigned gsi, bool level)
 {
     if (board->ioapic) {
@@ -39,17 +32,30 @@ static void set_source(struct q35 *board, unsigned irq, unsigned source, bool le
         board->isa_sources[irq] &= ~(1u << source);
 }
 
-/* An ISA interrupt goes to the 8259 pair and to the I/O APIC. `number` is irq | source << 8. */
+/* Of the I/O APIC's input: PIRQs have their own ones. An engine's irqchip has one input for it and
+ * the 8259 pair. */
+static bool isa_input(const struct q35 *board, unsigned irq)
+{
+    return board->ioapic ? board->isa_sources[irq] >> SOURCE_DEVICE : board->isa_sources[irq];
+}
+
+/* Tells the 8259 pair and the I/O APIC, with irq_lock held. */
+static void drive_isa(struct q35 *board, unsigned irq)
+{
+    if (board->i8259)
+        i8259_set_irq(board->i8259, irq, board->isa_sources[irq]);
+    /* An engine's irqchip knows by itself that the timer is on another input. */
+    q35_drive_gsi(board, board->ioapic && irq == IRQ_PIT ? GSI_PIT : irq, isa_input(board, irq));
+}
+
+/* `number` is irq | source << 8. */
 static void set_isa(void *opaque, unsigned number, bool level)
 {
     struct q35 *board = opaque;
     unsigned irq = number & 0xff;
     pthread_mutex_lock(&board->irq_lock);
     set_source(board, irq, number >> 8, level);
-    bool any_device = board->isa_sources[irq] >> SOURCE_DEVICE;
-    drive_pic(board, irq);
-    /* An engine's irqchip knows by itself that the timer is on another input. */
-    q35_drive_gsi(board, board->ioapic && irq == IRQ_PIT ? GSI_PIT : irq, any_device);
+    drive_isa(board, irq);
     pthread_mutex_unlock(&board->irq_lock);
 }
 
@@ -81,7 +87,7 @@ static void set_pirq(void *opaque, unsigned pirq, bool level)
     unsigned irq = board->pirq_irq[pirq];
     if (irq) {
         set_source(board, irq, SOURCE_PIRQ + pirq, level);
-        drive_pic(board, irq);
+        drive_isa(board, irq);
     }
     q35_drive_gsi(board, GSI_PCI + pirq, level || board->test_levels >> (GSI_PCI + pirq) & 1);
     pthread_mutex_unlock(&board->irq_lock);
@@ -121,12 +127,12 @@ void q35_pirq_changed(void *opaque, unsigned pirq, unsigned irq)
     unsigned old = board->pirq_irq[pirq];
     if (old) {
         set_source(board, old, SOURCE_PIRQ + pirq, false);
-        drive_pic(board, old);
+        drive_isa(board, old);
     }
     board->pirq_irq[pirq] = (uint8_t)(irq < ISA_IRQS ? irq : 0);
     if (board->pirq_irq[pirq]) {
         set_source(board, irq, SOURCE_PIRQ + pirq, board->pirq_levels >> pirq & 1);
-        drive_pic(board, irq);
+        drive_isa(board, irq);
     }
     pthread_mutex_unlock(&board->irq_lock);
 }
@@ -135,7 +141,17 @@ uint32_t q35_wired_gsis(const struct q35 *board)
 {
     uint32_t levels = board->test_levels | (uint32_t)board->pirq_levels << GSI_PCI;
     for (unsigned irq = 0; irq < ISA_IRQS; irq++)
-        levels |= board->isa_sources[irq] >> SOURCE_DEVICE ? UINT32_C(1) << irq : 0;
+        levels |= isa_input(board, irq) ? UINT32_C(1) << irq : 0;
+    return levels;
+}
+
+uint32_t q35_pirq_gsis(const struct q35 *board)
+{
+    uint32_t levels = 0;
+    for (unsigned irq = 0; irq < ISA_IRQS; irq++)
+        levels |= board->isa_sources[irq] && !(board->isa_sources[irq] >> SOURCE_DEVICE)
+                      ? UINT32_C(1) << irq
+                      : 0;
     return levels;
 }
 

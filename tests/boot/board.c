@@ -7,6 +7,7 @@
  */
 #include "machine/bytes.h"
 #include "machine/q35.h"
+#include "machine/q35_internal.h"
 
 #include "dev/virtio/rng.h"
 
@@ -28,6 +29,7 @@ struct engine_vcpu {
 struct engine_vm {
     struct engine_vcpu vcpu[VCPUS];
     atomic_uint intr[VCPUS], nmi[VCPUS], init[VCPUS], sipi[VCPUS];
+    atomic_uint gsi[24]; /* inputs of the irqchip, where the engine has it */
 };
 
 struct world {
@@ -75,6 +77,34 @@ static uint64_t fake_tsc_hz(struct engine_vm *vm)
     return UINT64_C(1000000000);
 }
 
+static void set_gsi(void *opaque, unsigned gsi, bool level)
+{
+    struct engine_vm *vm = opaque;
+    atomic_store(&vm->gsi[gsi], level);
+}
+
+static struct irq_line fake_gsi(struct engine_vm *vm, unsigned gsi)
+{
+    return (struct irq_line){set_gsi, vm, gsi};
+}
+
+static struct irq_line fake_pit_taken(struct engine_vm *vm)
+{
+    return (struct irq_line){NULL, NULL, 0};
+}
+
+static void no_message(void *opaque, uint64_t address, uint32_t data) {}
+
+static struct msi_sink fake_msi(struct engine_vm *vm)
+{
+    return (struct msi_sink){no_message, vm};
+}
+
+static void fake_reset(struct engine_vm *vm) {}
+
+static const struct engine_irqchip fake_irqchip = {
+    .gsi = fake_gsi, .msi = fake_msi, .pit_taken = fake_pit_taken, .reset = fake_reset};
+
 static const struct engine fake_engine = {
     .name = "fake",
     .vcpu_open = fake_open,
@@ -83,6 +113,15 @@ static const struct engine fake_engine = {
     .inject = fake_inject,
     .read_tsc = fake_read_tsc,
     .tsc_hz = fake_tsc_hz,
+};
+
+static const struct engine engine_with_irqchip = {
+    .name = "fake",
+    .irqchip = &fake_irqchip,
+    .vcpu_open = fake_open,
+    .vcpu_close = fake_close,
+    .kick = fake_kick,
+    .inject = fake_inject,
 };
 
 static void on_event(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error)
@@ -114,10 +153,10 @@ static void on_exit_port(void *opaque, uint32_t value)
     world->exit_value = value;
 }
 
-static void make_board(struct world *world)
+static void make_board(struct world *world, const struct engine *engine)
 {
     const struct q35_config config = {
-        .engine = &fake_engine,
+        .engine = engine,
         .vm = &world->vm,
         .vcpus = world->vcpus,
         .vcpu_count = VCPUS,
@@ -143,7 +182,7 @@ static void make_board(struct world *world)
         fail_msg("%s: %s", err.what, err.cause);
 }
 
-static struct world *open_world(uint64_t memory_bytes)
+static struct world *open_world_on(const struct engine *engine, uint64_t memory_bytes)
 {
     struct world *world = calloc(1, sizeof(*world));
     struct error err = {0};
@@ -156,11 +195,16 @@ static struct world *open_world(uint64_t memory_bytes)
     assert_true(world->ram && world->bus && world->clock);
     clock_pause(world->clock);
     const struct vcpus_config vcpus = {
-        .engine = &fake_engine, .vm = &world->vm, .count = VCPUS, .event = on_event};
+        .engine = engine, .vm = &world->vm, .count = VCPUS, .event = on_event};
     world->vcpus = vcpus_create(&vcpus, &err);
     assert_non_null(world->vcpus);
-    make_board(world);
+    make_board(world, engine);
     return world;
+}
+
+static struct world *open_world(uint64_t memory_bytes)
+{
+    return open_world_on(&fake_engine, memory_bytes);
 }
 
 static void close_world(struct world *world)
@@ -359,6 +403,35 @@ static void test_pic_path(void **state)
     close_world(world);
 }
 
+/* A PIRQ that the guest routes to an interrupt of the 8259 pair (ICH9 13.1.17) reaches it where the
+ * engine has the chips, too; two that share it are one level. */
+static void test_pirq_on_irqchip(void **state)
+{
+    struct world *world = open_world_on(&engine_with_irqchip, 64 * MIB);
+    const atomic_uint *gsi = world->vm.gsi;
+    const struct irq_line pins[2] = {q35_route_pci(world->board, 2, 1),
+                                     q35_route_pci(world->board, 3, 1)};
+    unsigned pirqs[2] = {q35_slot_pirq(2, 0), q35_slot_pirq(3, 0)};
+    assert_int_equal(pirqs[1], pirqs[0] + 1);
+    irq_set(&pins[0], true);
+    assert_int_equal(gsi[16 + pirqs[0]], 1);
+    assert_int_equal(gsi[10], 0);
+    for (unsigned i = 0; i < 2; i++)
+        bus_write(world->bus, BUS_MMIO, 0xb0000000 + (31 << 15) + 0x60 + pirqs[i], 10, 1);
+    assert_int_equal(gsi[10], 1);
+    irq_set(&pins[1], true);
+    irq_set(&pins[0], false);
+    assert_int_equal(gsi[16 + pirqs[0]], 0);
+    assert_int_equal(gsi[10], 1);
+    irq_set(&pins[1], false);
+    assert_int_equal(gsi[10], 0);
+    irq_set(&pins[1], true);
+    bus_write(world->bus, BUS_MMIO, 0xb0000000 + (31 << 15) + 0x60 + pirqs[1], 0x80, 1);
+    assert_int_equal(gsi[10], 0);
+    assert_int_equal(gsi[16 + pirqs[1]], 1);
+    close_world(world);
+}
+
 /* INIT and SIPI to the other processor, by the ICR. */
 static void test_ipi(void **state)
 {
@@ -456,13 +529,13 @@ static void test_damaged_load(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory_map),   cmocka_unit_test(test_tables_in_memory),
-        cmocka_unit_test(test_fadt_agrees),  cmocka_unit_test(test_sleep),
-        cmocka_unit_test(test_other_ends),   cmocka_unit_test(test_pci),
-        cmocka_unit_test(test_uarts),        cmocka_unit_test(test_interrupt_path),
-        cmocka_unit_test(test_pic_path),     cmocka_unit_test(test_ipi),
-        cmocka_unit_test(test_reset),        cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_damaged_load),
+        cmocka_unit_test(test_memory_map),    cmocka_unit_test(test_tables_in_memory),
+        cmocka_unit_test(test_fadt_agrees),   cmocka_unit_test(test_sleep),
+        cmocka_unit_test(test_other_ends),    cmocka_unit_test(test_pci),
+        cmocka_unit_test(test_uarts),         cmocka_unit_test(test_interrupt_path),
+        cmocka_unit_test(test_pic_path),      cmocka_unit_test(test_pirq_on_irqchip),
+        cmocka_unit_test(test_ipi),           cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_damaged_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

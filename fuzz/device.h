@@ -2,7 +2,7 @@
  *
  * What fuzz targets of devices share: the input as a stream of numbers, guest memory, a disk that
  * keeps requests until the input finishes them. Beyond what the sanitizers see, the disk checks
- * that each request lies in it and its memory in guest RAM or in the device's own buffer.
+ * that each request lies in it, and its memory in guest RAM where all of it has to.
  */
 #ifndef SKEP_FUZZ_DEVICE_H
 #define SKEP_FUZZ_DEVICE_H
@@ -85,6 +85,7 @@ static inline void fuzz_message(void *opaque, uint64_t address, uint32_t data)
 
 struct fuzz_disk {
     uint64_t size_bytes;
+    const struct ram *ram; /* where all requests' memory is; NULL: it may be anywhere */
     uint8_t bytes[FUZZ_DISK_MAX_BYTES];
     struct block_request *waiting[FUZZ_WAITING_MAX];
     unsigned waiting_count;
@@ -108,12 +109,21 @@ static inline void fuzz_disk_info(void *opaque, struct block_info *info)
     *info = (struct block_info){((struct fuzz_disk *)opaque)->size_bytes, false, true, 512, 512, 0};
 }
 
+static inline bool fuzz_is_ram(const struct ram *ram, const uint8_t *hva, size_t size_bytes)
+{
+    const struct ram_region *region = ram_region(ram, 0);
+    return hva >= region->hva && size_bytes <= region->size_bytes &&
+           hva <= region->hva + region->size_bytes - size_bytes;
+}
+
 static inline void fuzz_disk_transfer(struct fuzz_disk *disk, const struct block_request *r)
 {
     uint64_t at = r->offset_bytes, end = r->offset_bytes + r->size_bytes;
     for (unsigned i = 0; i < r->iov_count; i++) {
         size_t size = r->iov[i].iov_len;
         require(size <= end - at, "a request's pieces are too long");
+        require(!disk->ram || fuzz_is_ram(disk->ram, r->iov[i].iov_base, size),
+                "a request's memory is outside RAM");
         if (r->kind == BLOCK_READ)
             memcpy(r->iov[i].iov_base, disk->bytes + at, size);
         else

@@ -5,7 +5,7 @@
  */
 #include "dev/i8042.h"
 
-#include "device.h"
+#include "fuzz/device.h"
 
 enum {
     DATA = 0x60,

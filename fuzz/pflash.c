@@ -6,12 +6,7 @@
  */
 #include "dev/pflash.h"
 #include "dev/pam.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
+#include "fuzz/device.h"
 
 enum { FLASH_BYTES = 4 * PFLASH_BLOCK_BYTES, ROM_BYTES = 128 << 10 };
 #define PLACE UINT64_C(0xffc00000)
@@ -25,14 +20,6 @@ struct world {
     uint8_t *bytes, *rom, kept[FLASH_BYTES];
     uint8_t registers[PAM_REGISTERS];
 };
-
-static void require(bool truth, const char *what)
-{
-    if (truth)
-        return;
-    fprintf(stderr, "%s\n", what);
-    abort();
-}
 
 static bool keep(void *opaque, uint64_t offset, const void *bytes, size_t size_bytes)
 {

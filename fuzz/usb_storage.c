@@ -5,7 +5,7 @@
  */
 #include "dev/usb/storage.h"
 
-#include "device.h"
+#include "fuzz/device.h"
 
 enum { OPERATIONS_MAX = 300, MEMORY_BYTES = 4096, IN = USB_IN | 1, OUT = 2 };
 

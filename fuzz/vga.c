@@ -6,13 +6,7 @@
  */
 #include "dev/vga/vga.h"
 #include "bus/clock.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
+#include "fuzz/canvas.h"
 
 enum {
     DEVFN = 24 << 3,
@@ -35,77 +29,9 @@ struct machine {
 };
 static struct machine machine;
 
-static void require(bool truth, const char *what)
-{
-    if (truth)
-        return;
-    fprintf(stderr, "not so: %s\n", what);
-    abort();
-}
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint32_t take(struct input *in, unsigned size_bytes)
-{
-    uint32_t value = 0;
-    for (unsigned i = 0; i < size_bytes && in->left; i++, in->left--)
-        value |= (uint32_t)*in->at++ << 8 * i;
-    return value;
-}
-
-/* A canvas of exactly the size, so that the sanitizer sees a pixel too many. */
-static struct display_canvas *get_canvas(void *opaque, uint32_t width, uint32_t height)
-{
-    require(width && height && width <= DISPLAY_MAX_WIDTH && height <= DISPLAY_MAX_HEIGHT, "size");
-    if ((uint64_t)width * height > 1 << 20)
-        return NULL; /* as if out of memory: drawing it would take too long */
-    free(machine.canvas.pixels);
-    machine.canvas =
-        (struct display_canvas){malloc((size_t)width * height * 4), width, height, width};
-    require(machine.canvas.pixels, "memory");
-    memset(machine.canvas.pixels, 0, (size_t)width * height * 4);
-    return &machine.canvas;
-}
-
-static void drawn(void *opaque, const struct display_rectangle *r)
-{
-    require(r->width && r->height && r->x + r->width <= machine.canvas.width &&
-                r->y + r->height <= machine.canvas.height,
-            "the rectangle lies in the canvas");
-}
-
 static void look(bool whole)
 {
-    static const struct display_viewer viewer = {.canvas = get_canvas, .drawn = drawn};
-    const struct display_source *source = vga_display(machine.vga);
-    source->refresh(source->opaque, &viewer, whole);
-}
-
-/* Saves and loads again, with bytes changed. */
-static void save_and_load(struct input *in)
-{
-    unsigned changes = take(in, 1) & 3;
-    struct save save = {0};
-    save_begin(&save, vga_ops.name, vga_ops.version);
-    vga_ops.save(machine.vga, &save);
-    save_end(&save);
-    require(!save.failed, "it is saved");
-    for (unsigned i = 0; i < changes; i++) {
-        size_t at = take(in, 2);
-        uint8_t value = (uint8_t)take(in, 1);
-        if (at < save.size_bytes)
-            save.bytes[at] ^= value;
-    }
-    struct load load;
-    uint32_t version;
-    load_init(&load, save.bytes, save.size_bytes);
-    bool loaded =
-        load_begin(&load, vga_ops.name, &version) && vga_ops.load(machine.vga, &load, version);
-    require(loaded || changes, "what was saved is loaded");
-    save_free(&save);
+    fuzz_canvas_refresh(&machine.canvas, vga_display(machine.vga), whole);
 }
 
 static void operation(struct input *in, unsigned *refreshes)
@@ -138,9 +64,11 @@ static void operation(struct input *in, unsigned *refreshes)
         break;
     case 11: bus_read(machine.bus, BUS_MMIO, REGISTERS_BASE + (take(in, 2) & 0xfff), size); break;
     case 12:
-        pci_bus_write(machine.pci, DEVFN, take(in, 1), take(in, 4), size & 7 ? size & 7 : 4);
+        offset = take(in, 1);
+        pci_bus_write(machine.pci, DEVFN, (unsigned)offset, (uint32_t)take(in, 4),
+                      size & 7 ? size & 7 : 4);
         break;
-    case 13: save_and_load(in); break;
+    case 13: fuzz_save_and_load(in, &vga_ops, machine.vga); break;
     default:
         if (++*refreshes <= REFRESHES_MAX)
             look(code & 0x80);

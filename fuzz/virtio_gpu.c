@@ -6,11 +6,8 @@
  */
 #include "dev/virtio/gpu.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
+#include "base/loop.h"
+#include "fuzz/canvas.h"
 
 enum {
     RAM_BYTES = 64 << 10,
@@ -28,48 +25,7 @@ struct machine {
     uint16_t next[2]; /* of the rings */
     struct display_canvas canvas;
 };
-
-static void require(bool truth, const char *what)
-{
-    if (truth)
-        return;
-    fprintf(stderr, "not so: %s\n", what);
-    abort();
-}
-
-static struct display_canvas *get_canvas(void *opaque, uint32_t width, uint32_t height)
-{
-    struct machine *m = opaque;
-    require(width && height && width <= DISPLAY_MAX_WIDTH && height <= DISPLAY_MAX_HEIGHT, "size");
-    free(m->canvas.pixels);
-    m->canvas = (struct display_canvas){NULL, width, height, width};
-    if ((uint64_t)width * height <= 1 << 20)
-        m->canvas.pixels = malloc((size_t)width * height * 4);
-    return m->canvas.pixels ? &m->canvas : NULL;
-}
-
-static void drawn(void *opaque, const struct display_rectangle *r)
-{
-    const struct machine *m = opaque;
-    require(r->width && r->height && r->x + r->width <= m->canvas.width &&
-                r->y + r->height <= m->canvas.height,
-            "the rectangle lies in the canvas");
-}
-
-static void cursor(void *opaque, const struct display_cursor *cursor)
-{
-    uint32_t sum = 0;
-    for (uint32_t i = 0; cursor->pixels && i < cursor->width * cursor->height; i++)
-        sum += cursor->pixels[i];
-    require(sum || !sum, "all of it can be read");
-}
-
-static void look(struct machine *m)
-{
-    const struct display_viewer viewer = {get_canvas, drawn, cursor, m};
-    const struct display_source *source = virtio_gpu_display(m->gpu);
-    source->refresh(source->opaque, &viewer, false);
-}
+static struct loop *loop;
 
 static void put(struct machine *m, uint64_t gpa, uint64_t value, unsigned size_bytes)
 {
@@ -152,22 +108,32 @@ static void operations(struct machine *m, const uint8_t *data, size_t left)
         else if (code < 0xf8 && size >= 3)
             save_and_load(m, data[0], (uint16_t)(data[1] | data[2] << 8));
         else if (++refreshes <= REFRESHES_MAX)
-            look(m);
+            fuzz_canvas_refresh(&m->canvas, virtio_gpu_display(m->gpu), false);
         data += size;
         left -= size;
     }
-    look(m);
+    fuzz_canvas_refresh(&m->canvas, virtio_gpu_display(m->gpu), false);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    loop = loop_create(NULL);
+    require(loop, "the loop is made");
+    return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
 {
     struct machine m = {.ram = ram_create(RAM_BYTES, NULL)};
-    const struct virtio_gpu_config config = {.ram = m.ram, .width = 640, .height = 480};
+    const struct virtio_gpu_config config = {
+        .ram = m.ram, .loop = loop, .width = 640, .height = 480};
     m.gpu = virtio_gpu_create(&config, NULL);
     require(m.gpu, "the device is made");
     begin(&m);
     operations(&m, data, size_bytes);
+    loop_run_once(loop, 0); /* queues that are to be served on */
     virtio_destroy(m.gpu);
+    loop_run_once(loop, 0); /* the device's bell is gone then */
     ram_destroy(m.ram);
     free(m.canvas.pixels);
     return 0;

@@ -6,7 +6,8 @@
  */
 #include "dev/virtio/input.h"
 
-#include "device.h"
+#include "base/loop.h"
+#include "fuzz/device.h"
 
 enum {
     RAM_BYTES = 64 << 10,
@@ -21,6 +22,7 @@ enum {
 
 struct machine {
     struct ram *ram;
+    struct loop *loop;
     struct virtio_device *device;
     struct input_device input;
     uint16_t next[2]; /* of the rings */
@@ -151,12 +153,14 @@ static struct machine machines[2];
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     struct ram *ram = ram_create(RAM_BYTES, NULL);
-    require(ram, "the memory is made");
+    struct loop *loop = loop_create(NULL);
+    require(ram && loop, "the machine is made");
     ram_set_watcher(ram, fuzz_ram_written, ram);
     for (unsigned i = 0; i < 2; i++) {
         struct machine *m = &machines[i];
-        const struct virtio_input_config config = {.ram = ram, .is_tablet = i};
+        const struct virtio_input_config config = {.ram = ram, .loop = loop, .is_tablet = i};
         m->ram = ram;
+        m->loop = loop;
         m->device = virtio_input_create(&config, &m->input, NULL);
         require(m->device, "the device is made");
     }
@@ -169,6 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
     struct input in = {data, size_bytes};
     struct machine *m = &machines[take(&in, 1) & 1];
     ram_write(m->ram, 0, zeroes, sizeof(zeroes));
+    loop_run_once(m->loop, 0);
     virtio_reset(m->device);
     begin(m);
     for (unsigned i = 0; in.left && i < OPERATIONS_MAX; i++)

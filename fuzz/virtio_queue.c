@@ -5,35 +5,22 @@
  * made once and reset for each input.
  *
  * The input starts with four bytes (features, ring sizes), then come operations: a byte that says
- * which, and its arguments. Beyond what the sanitizers see, the disk checks that each request lies
- * in the disk and in guest RAM, and guest RAM that ram_written() was told of RAM only.
+ * which, and its arguments.
  */
-#include "bus/block.h"
-#include "bus/bus.h"
-#include "bus/ram.h"
+#include "base/loop.h"
 #include "dev/pci.h"
 #include "dev/pci_host.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/pci.h"
 #include "dev/virtio/rng.h"
-
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
+#include "fuzz/device.h"
 
 enum {
-    RAM_BYTES = 256 << 10,
     USED_RAM_BYTES = 64 << 10, /* what the input writes to, and is cleared */
-    DISK_BYTES = 64 << 10,
     SLOT_BLK = 1,
     SLOT_RNG = 2,
     DEVICES = 2,
     BLK_QUEUES = 2,
-    WAITING_MAX = 256,
     OPERATIONS_MAX = 400,
     RING_BYTES = 0x1000, /* from one queue's rings to the next */
 };
@@ -49,125 +36,41 @@ struct machine {
     struct bus *bus;
     struct pci_bus *pci;
     struct pci_host *host;
+    struct loop *loop;
     struct virtio_pci *devices[DEVICES];
-    uint8_t disk[DISK_BYTES];
-    struct block_request *waiting[WAITING_MAX];
-    unsigned waiting_count;
+    struct fuzz_disk disk;
     struct ring rings[BLK_QUEUES + 1]; /* the disk's, and the entropy device's */
 };
 static struct machine machine;
 
-static void require(bool truth, const char *what)
-{
-    if (truth)
-        return;
-    fprintf(stderr, "broken promise: %s\n", what);
-    abort();
-}
-
-/* ---- what is around the devices ---- */
-
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
-static void msi_sent(void *opaque, uint64_t address, uint32_t data)
-{
-    require(address % 4 == 0, "a message to an odd address");
-}
-
-static void disk_submit(void *opaque, struct block_request *request)
-{
-    require(machine.waiting_count < WAITING_MAX, "more requests than the rings hold");
-    machine.waiting[machine.waiting_count++] = request;
-}
-
-static void disk_info(void *opaque, struct block_info *info)
-{
-    *info = (struct block_info){DISK_BYTES, false, true, 512, 512};
-}
-
-static void disk_transfer(const struct block_request *r)
-{
-    const struct ram_region *region = ram_region(machine.ram, 0);
-    uint64_t at = r->offset_bytes;
-    for (unsigned i = 0; i < r->iov_count; i++) {
-        uint8_t *base = r->iov[i].iov_base;
-        size_t size = r->iov[i].iov_len;
-        require(base >= region->hva && base + size <= region->hva + RAM_BYTES,
-                "a request's memory is outside RAM");
-        require(size <= r->offset_bytes + r->size_bytes - at, "a request's pieces are too long");
-        if (r->kind == BLOCK_READ)
-            memcpy(base, machine.disk + at, size);
-        else
-            memcpy(machine.disk + at, base, size);
-        at += size;
-    }
-    require(at == r->offset_bytes + r->size_bytes, "a request's pieces are too short");
-}
-
-static void disk_finish(unsigned index, int error)
-{
-    struct block_request *r = machine.waiting[index];
-    machine.waiting[index] = machine.waiting[--machine.waiting_count];
-    require(r->offset_bytes <= DISK_BYTES && r->size_bytes <= DISK_BYTES - r->offset_bytes,
-            "a request is outside the disk");
-    if (!error && (r->kind == BLOCK_READ || r->kind == BLOCK_WRITE))
-        disk_transfer(r);
-    r->done(r, error);
-}
-
-static void disk_drain(void *opaque)
-{
-    while (machine.waiting_count)
-        disk_finish(0, 0);
-}
-
-static void disk_close(void *opaque) {}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    machine.ram = ram_create(RAM_BYTES, NULL);
+    machine.ram = ram_create(FUZZ_RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
-    require(machine.ram && machine.bus, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
+    machine.loop = loop_create(NULL);
+    require(machine.ram && machine.bus && machine.loop, "the machine is made");
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
+    fuzz_disk_init(&machine.disk, FUZZ_DISK_BYTES);
+    machine.disk.ram = machine.ram;
     machine.pci = pci_bus_create(&(struct pci_bus_config){.bus = machine.bus}, NULL);
     machine.host = pci_host_create(&(struct pci_host_config){machine.pci, 0xcf8, 0xb0000000}, NULL);
-    struct block_backend backend = {disk_submit, disk_info, disk_drain, disk_close, NULL};
+    const struct block_backend backend = fuzz_disk_backend(&machine.disk);
     struct virtio_blk_config blk = {.ram = machine.ram,
+                                    .loop = machine.loop,
                                     .backend = &backend,
                                     .serial = "fuzz",
                                     .queue_count = BLK_QUEUES,
                                     .queue_size = 64};
-    struct virtio_rng_config rng = {.ram = machine.ram};
+    struct virtio_rng_config rng = {.ram = machine.ram, .loop = machine.loop};
     struct virtio_device *devices[DEVICES] = {virtio_blk_create(&blk, NULL),
                                               virtio_rng_create(&rng, NULL)};
     for (unsigned i = 0; i < DEVICES; i++) {
-        struct virtio_pci_config place = {machine.pci, SLOT_BLK + i, 0, {msi_sent, NULL}};
+        struct virtio_pci_config place = {machine.pci, SLOT_BLK + i, 0, {fuzz_message, NULL}};
         require(devices[i], "the devices are made");
         machine.devices[i] = virtio_pci_create(&place, devices[i], NULL);
         require(machine.devices[i], "the functions are made");
     }
     return 0;
-}
-
-/* ---- the input ---- */
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size_bytes)
-{
-    uint64_t value = 0;
-    if (size_bytes > in->left)
-        size_bytes = (unsigned)in->left;
-    memcpy(&value, in->at, size_bytes);
-    in->at += size_bytes;
-    in->left -= size_bytes;
-    return value;
 }
 
 static uint64_t registers(unsigned device)
@@ -212,19 +115,6 @@ static void setup_device(unsigned device, uint8_t features, uint16_t size)
     for (unsigned i = 0; i < queues; i++)
         setup_queue(common, i, device == 0 ? i : BLK_QUEUES, size, features & 8);
     mmio(common + 20, 0xf, 1);
-}
-
-/* Writes bytes of the input to guest memory; mostly near the rings' beginnings. */
-static void write_memory(struct input *in)
-{
-    uint64_t gpa = take(in, 2);
-    size_t size = take(in, 1);
-    if (size > in->left)
-        size = in->left;
-    if (size && gpa + size <= USED_RAM_BYTES)
-        ram_write(machine.ram, gpa, in->at, size);
-    in->at += size;
-    in->left -= size;
 }
 
 static void put_descriptor(uint64_t at, uint64_t gpa, uint32_t size, uint16_t word0, uint16_t word1)
@@ -318,41 +208,6 @@ static void make_request(struct input *in)
     ram_write(machine.ram, base + 0x800 + 2, &index, 2);
 }
 
-static void finish_request(struct input *in)
-{
-    static const int errors[] = {0, 0, 0, EIO, EOPNOTSUPP, ENOSPC, 0, 0};
-    uint8_t choice = (uint8_t)take(in, 1);
-    if (machine.waiting_count)
-        disk_finish((choice >> 3) % machine.waiting_count, errors[choice & 7]);
-}
-
-/* Saves a device and loads it again, as it was or with bytes changed. */
-static void save_and_load(struct input *in)
-{
-    uint8_t choice = (uint8_t)take(in, 1);
-    struct virtio_pci *pci = machine.devices[choice % DEVICES];
-    disk_drain(NULL);
-    struct save save = {0};
-    save_begin(&save, virtio_pci_ops.name, virtio_pci_ops.version);
-    virtio_pci_ops.save(pci, &save);
-    save_end(&save);
-    require(!save.failed, "a device is saved");
-    for (unsigned i = 0; i < (choice >> 1 & 7); i++) {
-        size_t at = take(in, 2);
-        uint8_t value = (uint8_t)take(in, 1);
-        if (at < save.size_bytes)
-            save.bytes[at] ^= value;
-    }
-    struct load load;
-    uint32_t version;
-    load_init(&load, save.bytes, save.size_bytes);
-    bool loaded = load_begin(&load, virtio_pci_ops.name, &version) &&
-                  virtio_pci_ops.load(pci, &load, version);
-    require(loaded || (choice >> 1 & 7), "what was saved is loaded");
-    save_free(&save);
-    virtio_pci_kick_all(pci);
-}
-
 static void operation(struct input *in)
 {
     uint8_t code = (uint8_t)take(in, 1);
@@ -360,13 +215,13 @@ static void operation(struct input *in)
     uint64_t base = registers(device);
     switch (code & 15) {
     case 0:
-    case 1: write_memory(in); break;
+    case 1: fuzz_write_memory(in, machine.ram, USED_RAM_BYTES); break;
     case 2:
     case 3: write_descriptor(in); break;
     case 4: make_request(in); break;
     case 5:
     case 6: mmio(base + 0x3000 + 4 * (take(in, 1) & 3), 0, 2); break;
-    case 7: finish_request(in); break;
+    case 7: fuzz_disk_finish_any(in, &machine.disk); break;
     case 8: mmio(base + (take(in, 1) & 0x3f), take(in, size), size); break;
     case 9: mmio(base + (take(in, 2) & 0x3fff), take(in, size), size); break;
     case 10: bus_read(machine.bus, BUS_MMIO, base + (take(in, 2) & 0x3fff), size); break;
@@ -381,7 +236,11 @@ static void operation(struct input *in)
                      size < 4 ? size : 4);
         break;
     case 13: setup_device(device, (uint8_t)take(in, 1), 16); break;
-    case 14: save_and_load(in); break;
+    case 14:
+        fuzz_disk_drain(&machine.disk);
+        fuzz_save_and_load(in, &virtio_pci_ops, machine.devices[device]);
+        virtio_pci_kick_all(machine.devices[device]);
+        break;
     case 15: mmio(UINT64_C(0xc0000000) + (take(in, 2) & 0x3fff), take(in, size), size); break;
     }
 }
@@ -391,7 +250,8 @@ static void reset(void)
     static const uint8_t zeroes[USED_RAM_BYTES];
     static const struct pci_windows windows = {.mmio32 = {0xc0000000, 0x100000},
                                                .mmio64 = {UINT64_C(0x800000000), 0x100000}};
-    disk_drain(NULL);
+    loop_run_once(machine.loop, 0); /* queues that are to be served on */
+    fuzz_disk_drain(&machine.disk);
     for (unsigned i = 0; i < DEVICES; i++)
         virtio_pci_ops.reset(machine.devices[i]);
     ram_write(machine.ram, 0, zeroes, sizeof(zeroes));

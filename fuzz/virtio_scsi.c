@@ -6,6 +6,7 @@
  */
 #include "fuzz/device.h"
 
+#include "base/loop.h"
 #include "dev/pci.h"
 #include "dev/virtio/pci.h"
 #include "dev/virtio/scsi.h"
@@ -24,6 +25,7 @@ enum {
 static struct machine {
     struct ram *ram;
     struct bus *bus;
+    struct loop *loop;
     struct pci_bus *pci;
     struct virtio_device *device;
     struct virtio_pci *transport;
@@ -35,7 +37,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     machine.ram = ram_create(FUZZ_RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
-    require(machine.ram && machine.bus, "the machine is made");
+    machine.loop = loop_create(NULL);
+    require(machine.ram && machine.bus && machine.loop, "the machine is made");
     ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
     fuzz_disk_init(&machine.disk, FUZZ_DISK_BYTES);
     fuzz_disk_init(&machine.cd, FUZZ_DISK_BYTES);
@@ -43,7 +46,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     const struct block_backend disk = fuzz_disk_backend(&machine.disk);
     const struct block_backend cd = fuzz_disk_backend(&machine.cd);
     const struct scsi_lun_config units[] = {{.medium = &disk}, {.is_cdrom = true, .medium = &cd}};
-    const struct virtio_scsi_config config = {.ram = machine.ram, .units = units, .unit_count = 2};
+    const struct virtio_scsi_config config = {
+        .ram = machine.ram, .loop = machine.loop, .units = units, .unit_count = 2};
     machine.device = virtio_scsi_create(&config, NULL);
     require(machine.device, "the device is made");
     const struct virtio_pci_config place = {machine.pci, SLOT, 0, {fuzz_message, NULL}};
@@ -205,6 +209,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
                                                .mmio64 = {UINT64_C(0x800000000), 0x100000}};
     const struct block_backend cd = fuzz_disk_backend(&machine.cd);
     struct input in = {data, size_bytes};
+    loop_run_once(machine.loop, 0); /* queues that are to be served on */
     drain();
     virtio_pci_ops.reset(machine.transport);
     scsi_lun_change_medium(virtio_scsi_unit(machine.device, 1), &cd, true);

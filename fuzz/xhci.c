@@ -7,10 +7,7 @@
 #include "dev/pci.h"
 #include "dev/pci_host.h"
 #include "dev/usb/hid.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "fuzz/device.h"
 
 enum {
     RAM_BYTES = 1 << 20,
@@ -34,36 +31,18 @@ static struct {
     struct input_device keyboard, tablet;
 } machine;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes);
-
-static void require(bool condition, const char *what)
-{
-    if (condition)
-        return;
-    fprintf(stderr, "broken promise: %s\n", what);
-    abort();
-}
-
-static void ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
-{
-    require(size_bytes && ram_hva(machine.ram, gpa, size_bytes), "ram_written() outside RAM");
-}
-
-static void msi_sent(void *opaque, uint64_t address, uint32_t data) {}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     machine.ram = ram_create(RAM_BYTES, NULL);
     machine.bus = bus_create(NULL);
     machine.clock = clock_create(NULL);
     require(machine.ram && machine.bus && machine.clock, "the machine is made");
-    ram_set_watcher(machine.ram, ram_watch, NULL);
+    ram_set_watcher(machine.ram, fuzz_ram_written, machine.ram);
     const struct pci_bus_config pci = {.bus = machine.bus};
     machine.pci = pci_bus_create(&pci, NULL);
     struct xhci_config config = {.pci = machine.pci,
                                  .slot = SLOT,
-                                 .msi = {msi_sent, NULL},
+                                 .msi = {fuzz_message, NULL},
                                  .ram = machine.ram,
                                  .clock = machine.clock};
     config.devices[0] = usb_keyboard_create(machine.clock, &machine.keyboard, NULL);
@@ -71,22 +50,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     machine.xhci = xhci_create(&config, NULL);
     require(machine.xhci, "the controller is made");
     return 0;
-}
-
-struct input {
-    const uint8_t *at;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size_bytes)
-{
-    uint64_t value = 0;
-    if (size_bytes > in->left)
-        size_bytes = (unsigned)in->left;
-    memcpy(&value, in->at, size_bytes);
-    in->at += size_bytes;
-    in->left -= size_bytes;
-    return value;
 }
 
 static uint64_t bar(void)
@@ -139,28 +102,6 @@ static void start(bool is_tablet)
     put(0x2000, 0, 4);
 }
 
-static void save_and_load(struct input *in)
-{
-    struct save save = {0};
-    struct load load;
-    uint32_t version;
-    unsigned changes = take(in, 1) & 3;
-    save_begin(&save, xhci_ops.name, xhci_ops.version);
-    xhci_ops.save(machine.xhci, &save);
-    save_end(&save);
-    for (unsigned i = 0; i < changes; i++) {
-        size_t at = take(in, 2);
-        uint8_t value = (uint8_t)take(in, 1);
-        if (at < save.size_bytes)
-            save.bytes[at] ^= value;
-    }
-    load_init(&load, save.bytes, save.size_bytes);
-    bool is_loaded =
-        load_begin(&load, xhci_ops.name, &version) && xhci_ops.load(machine.xhci, &load, version);
-    require(is_loaded || changes, "what was saved is loaded");
-    save_free(&save);
-}
-
 static void operation(struct input *in)
 {
     uint8_t code = (uint8_t)take(in, 1);
@@ -190,7 +131,7 @@ static void operation(struct input *in)
         machine.tablet.pointer(machine.tablet.opaque, &at);
         break;
     }
-    case 7: save_and_load(in); break;
+    case 7: fuzz_save_and_load(in, &xhci_ops, machine.xhci); break;
     }
 }
 

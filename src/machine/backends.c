@@ -178,6 +178,7 @@ static bool plug_virtio_disk(struct machine *machine, unsigned disk, unsigned pl
 {
     const struct virtio_blk_config config = {
         .ram = machine->ram,
+        .loop = machine->loop,
         .log = machine->log,
         .backend = &machine->backends.disk[disk],
         .serial = machine->config.disks[disk].serial,
@@ -344,7 +345,8 @@ void machine_terminal_resized(struct machine *machine)
 
 static bool plug_rng(struct machine *machine, struct error *err)
 {
-    const struct virtio_rng_config config = {.ram = machine->ram, .log = machine->log};
+    const struct virtio_rng_config config = {
+        .ram = machine->ram, .loop = machine->loop, .log = machine->log};
     if (machine->config.no_rng)
         return true;
     struct virtio_device *device = virtio_rng_create(&config, err);
@@ -354,7 +356,8 @@ static bool plug_rng(struct machine *machine, struct error *err)
 
 static bool plug_balloon(struct machine *machine, struct error *err)
 {
-    const struct virtio_balloon_config config = {.ram = machine->ram, .log = machine->log};
+    const struct virtio_balloon_config config = {
+        .ram = machine->ram, .loop = machine->loop, .log = machine->log};
     if (machine->config.no_balloon)
         return true;
     struct virtio_device *device = virtio_balloon_create(&config, err);

@@ -114,6 +114,7 @@ static bool plug_virtio(struct machine *machine, struct display_source *source, 
     const struct machine_config *config = &machine->config;
     const struct virtio_gpu_config gpu = {
         .ram = machine->ram,
+        .loop = machine->loop,
         .log = machine->log,
         .width = config->screen_width ? config->screen_width : Q35_SCREEN_WIDTH,
         .height = config->screen_height ? config->screen_height : Q35_SCREEN_HEIGHT,

@@ -140,6 +140,7 @@ bool drives_plug_scsi(struct machine *machine, struct error *err)
     if (!count)
         return true;
     const struct virtio_scsi_config config = {.ram = machine->ram,
+                                              .loop = machine->loop,
                                               .log = machine->log,
                                               .units = units,
                                               .unit_count = count,

@@ -10,7 +10,7 @@ static bool plug_virtio(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < 2; i++) {
         const struct virtio_input_config config = {
-            .ram = machine->ram, .log = machine->log, .is_tablet = i == 1};
+            .ram = machine->ram, .loop = machine->loop, .log = machine->log, .is_tablet = i == 1};
         const struct q35_place place = q35_place(machine->board, Q35_INPUT, i);
         struct input_device input;
         struct virtio_device *device = virtio_input_create(&config, &input, err);

@@ -38,6 +38,7 @@ struct world {
     struct physmap *physmap;
     struct bus *bus;
     struct clock *clock;
+    struct loop *loop;
     struct vcpus *vcpus;
     struct q35 *board;
     struct memory_map map;
@@ -173,7 +174,7 @@ static void make_board(struct world *world, const struct engine *engine)
     world->board = q35_create(&config, &err);
     if (!world->board)
         fail_msg("%s %s: %s", err.what, err.where, err.cause);
-    const struct virtio_rng_config rng = {.ram = world->ram};
+    const struct virtio_rng_config rng = {.ram = world->ram, .loop = world->loop};
     const struct q35_place place = q35_place(world->board, Q35_RNG, 0);
     assert_true(q35_plug(world->board, &place, virtio_rng_create(&rng, &err), &err));
     assert_true(q35_finish(world->board, &err));
@@ -192,7 +193,8 @@ static struct world *open_world_on(const struct engine *engine, uint64_t memory_
     world->physmap = physmap_create(world->ram);
     world->bus = bus_create(NULL);
     world->clock = clock_create(&err);
-    assert_true(world->ram && world->bus && world->clock);
+    world->loop = loop_create(&err);
+    assert_true(world->ram && world->bus && world->clock && world->loop);
     clock_pause(world->clock);
     const struct vcpus_config vcpus = {
         .engine = engine, .vm = &world->vm, .count = VCPUS, .event = on_event};
@@ -210,6 +212,7 @@ static struct world *open_world(uint64_t memory_bytes)
 static void close_world(struct world *world)
 {
     q35_destroy(world->board);
+    loop_destroy(world->loop);
     vcpus_destroy(world->vcpus);
     clock_destroy(world->clock);
     bus_destroy(world->bus);

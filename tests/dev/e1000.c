@@ -3,7 +3,6 @@
  * computed here anew, bit by bit, not with the card's code. */
 #include "dev/virtio_driver.h"
 
-#include "base/loop.h"
 #include "dev/net/e1000.h"
 
 enum {
@@ -48,7 +47,6 @@ static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
 struct fixture {
     struct vd_machine m;
-    struct loop *loop;
     struct clock *clock;
     struct e1000 *card;
     const struct device_ops *ops;
@@ -101,7 +99,7 @@ static void backend_resume(void *opaque)
 static void turn(struct fixture *f)
 {
     for (int i = 0; i < 4; i++)
-        loop_run_once(f->loop, 0);
+        loop_run_once(f->m.loop, 0);
 }
 
 static void start(struct fixture *f)
@@ -123,7 +121,6 @@ static void create(struct fixture *f, enum e1000_model model)
     struct error err = {0};
     memset(f, 0, sizeof(*f));
     vd_machine_init(&f->m, 8 << 20);
-    f->loop = loop_create(&err);
     f->clock = clock_create(&err);
     struct e1000_config config = {.model = model,
                                   .pci = f->m.pci,
@@ -131,7 +128,7 @@ static void create(struct fixture *f, enum e1000_model model)
                                   .msi = vd_msi(&f->m),
                                   .ram = f->m.ram,
                                   .clock = f->clock,
-                                  .loop = f->loop,
+                                  .loop = f->m.loop,
                                   .log = &f->m.log,
                                   .backend = {.send = backend_send,
                                               .set_receiver = backend_set_receiver,
@@ -154,7 +151,6 @@ static void destroy(struct fixture *f)
 {
     f->ops->destroy(f->card);
     clock_destroy(f->clock);
-    loop_destroy(f->loop);
     vd_machine_free(&f->m);
 }
 

@@ -25,7 +25,7 @@ static void create(struct fixture *f)
     struct error err = {0};
     memset(f, 0, sizeof(*f));
     vd_machine_init(&f->m, RAM_BYTES);
-    struct virtio_balloon_config config = {.ram = f->m.ram, .log = &f->m.log};
+    struct virtio_balloon_config config = {.ram = f->m.ram, .loop = f->m.loop, .log = &f->m.log};
     f->device = virtio_balloon_create(&config, &err);
     assert_non_null(f->device);
     struct virtio_pci_config place = {f->m.pci, SLOT, 0, vd_msi(&f->m)};
@@ -226,13 +226,27 @@ static void statistics(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void a_busy_driver(void **state)
+{
+    struct fixture f;
+    create(&f);
+    start(&f, F_OOM | F_STATS | F_REPORTING);
+    uint64_t gpa = vd_alloc(&f.m, 2 * PAGE, PAGE);
+    vd_put(&f.m, gpa, gpa / PAGE + 1, 4);
+    for (unsigned i = INFLATE; i <= DEFLATE; i++) {
+        vd_add(&f.d, i, &(struct vd_buffer){gpa, 4, false}, 1, false);
+        vd_check_turns(&f.d, i);
+    }
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(inflate_and_deflate),
-        cmocka_unit_test(page_numbers_that_lie),
-        cmocka_unit_test(reporting),
-        cmocka_unit_test(statistics),
+        cmocka_unit_test(inflate_and_deflate), cmocka_unit_test(page_numbers_that_lie),
+        cmocka_unit_test(reporting),           cmocka_unit_test(statistics),
+        cmocka_unit_test(a_busy_driver),
     };
     return cmocka_run_group_tests_name("virtio-balloon", tests, NULL, NULL);
 }

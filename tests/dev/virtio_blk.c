@@ -130,6 +130,7 @@ static void create(struct fixture *f, const struct block_info *info, unsigned qu
         f->disk.bytes[i] = (uint8_t)(i / 512 * 7 + i);
     struct block_backend backend = {disk_submit, disk_info, disk_drain, disk_close, &f->disk};
     struct virtio_blk_config config = {.ram = f->m.ram,
+                                       .loop = f->m.loop,
                                        .log = &f->m.log,
                                        .backend = &backend,
                                        .serial = "serial-number-of-20b",
@@ -688,6 +689,20 @@ static void save_and_load(void **state)
     }
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void busy_driver(void **state)
+{
+    struct fixture f;
+    setup(&f, 0);
+    header(&f, GET_ID, 0);
+    const struct vd_buffer buffers[] = {
+        {f.header, 16, false}, {f.data, 20, true}, {f.status, 1, true}};
+    vd_add(&f.d, 0, buffers, 3, false);
+    vd_check_turns(&f.d, 0);
+    assert_int_equal(vd_get(&f.m, f.status, 1), OK);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -699,6 +714,7 @@ int main(void)
         cmocka_unit_test(bad_segments),      cmocka_unit_test(short_header),
         cmocka_unit_test(no_status),         cmocka_unit_test(reset_waits),
         cmocka_unit_test(queue_reset_waits), cmocka_unit_test(save_and_load),
+        cmocka_unit_test(busy_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

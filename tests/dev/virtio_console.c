@@ -3,7 +3,6 @@
  * format, back ends and drivers without room, ports, control messages, wrong ones. */
 #include "dev/virtio_driver.h"
 
-#include "base/loop.h"
 #include "dev/virtio/console.h"
 
 enum { SLOT = 3, RX = 0, TX = 1, CONTROL_RX = 2, CONTROL_TX = 3, RX1 = 4, TX1 = 5, QUEUE_SIZE = 8 };
@@ -32,7 +31,6 @@ struct peer {
 
 struct fixture {
     struct vd_machine m;
-    struct loop *loop;
     struct virtio_device *device;
     struct virtio_pci *pci;
     struct vd d;
@@ -81,7 +79,6 @@ static void create(struct fixture *f)
     struct virtio_console_port ports[2] = {{.is_console = true}, {.name = "org.skep.test"}};
     memset(f, 0, sizeof(*f));
     vd_machine_init(&f->m, 8 << 20);
-    f->loop = loop_create(&err);
     for (unsigned i = 0; i < 2; i++) {
         f->peers[i].room = sizeof(f->peers[i].got);
         f->peers[i].is_connected = i == 0;
@@ -93,7 +90,7 @@ static void create(struct fixture *f)
     }
     struct virtio_console_config config = {.ram = f->m.ram,
                                            .log = &f->m.log,
-                                           .loop = f->loop,
+                                           .loop = f->m.loop,
                                            .ports = ports,
                                            .port_count = 2,
                                            .columns = 80,
@@ -120,7 +117,6 @@ static void teardown(struct fixture *f)
     virtio_pci_ops.destroy(f->pci);
     assert_null(f->peers[0].handler.receive);
     assert_null(f->peers[1].handler.receive);
-    loop_destroy(f->loop);
     vd_machine_free(&f->m);
 }
 
@@ -387,6 +383,19 @@ static void input_buffer_of_nothing(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void a_busy_driver(void **state)
+{
+    struct fixture f;
+    create(&f);
+    start(&f, 0);
+    uint64_t gpa = vd_alloc(&f.m, 1, 16);
+    vd_add(&f.d, 1, &(struct vd_buffer){gpa, 1, false}, 1, false);
+    vd_check_turns(&f.d, 1);
+    assert_int_equal(f.peers[0].got_bytes, f.m.refills);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +407,7 @@ int main(void)
         cmocka_unit_test(questions_without_buffers),
         cmocka_unit_test(wrong_messages),
         cmocka_unit_test(input_buffer_of_nothing),
+        cmocka_unit_test(a_busy_driver),
     };
     return cmocka_run_group_tests_name("virtio-console", tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #ifndef SKEP_TESTS_DEV_VIRTIO_DRIVER_H
 #define SKEP_TESTS_DEV_VIRTIO_DRIVER_H
 
+#include "base/loop.h"
 #include "bus/bus.h"
 #include "bus/ram.h"
 #include "dev/pci.h"
@@ -52,6 +53,7 @@ struct vd_machine {
     struct bus *bus;
     struct pci_bus *pci;
     struct pci_host *host;
+    struct loop *loop;
     struct log log;
     unsigned log_lines;
     uint64_t next_gpa; /* of vd_alloc */
@@ -61,7 +63,12 @@ struct vd_machine {
     uint64_t written_bytes; /* what ram_written() was told */
     uint64_t watched_gpa;   /* a byte … */
     bool watched_written;   /* … that it was told of */
+    struct vd *busy;        /* a driver that refills … */
+    unsigned busy_queue;    /* … this queue, see vd_check_turns() */
+    unsigned refills;
 };
+
+static inline void vd_refill(struct vd_machine *m);
 
 static inline void vd_log(void *opaque, enum log_level level, const char *module, const char *text)
 {
@@ -97,6 +104,8 @@ static inline void vd_ram_watch(void *opaque, uint64_t gpa, uint64_t size_bytes)
     m->written_bytes += size_bytes;
     if (m->watched_gpa >= gpa && m->watched_gpa - gpa < size_bytes)
         m->watched_written = true;
+    if (m->busy)
+        vd_refill(m);
 }
 
 static inline void vd_machine_init(struct vd_machine *m, uint64_t ram_bytes)
@@ -118,11 +127,14 @@ static inline void vd_machine_init(struct vd_machine *m, uint64_t ram_bytes)
     struct pci_host_config host = {m->pci, VD_ADDRESS_PORT, VD_ECAM_BASE};
     m->host = pci_host_create(&host, &err);
     assert_non_null(m->host);
+    m->loop = loop_create(&err);
+    assert_non_null(m->loop);
 }
 
 /* After the test's devices are destroyed. */
 static inline void vd_machine_free(struct vd_machine *m)
 {
+    loop_destroy(m->loop);
     pci_host_ops.destroy(m->host);
     pci_bus_destroy(m->pci);
     bus_destroy(m->bus);
@@ -601,6 +613,42 @@ static inline void vd_interrupts(struct vd *d, unsigned index, enum vd_interrupt
 static inline uint8_t vd_isr(struct vd *d)
 {
     return (uint8_t)vd_read(d, d->isr, 1);
+}
+
+/* ---- a driver on another processor that never lets a queue run empty ---- */
+
+static inline void vd_refill(struct vd_machine *m)
+{
+    struct vd_queue *q = &m->busy->queues[m->busy_queue];
+    uint16_t id;
+    uint32_t size_bytes;
+    while (vd_used(m->busy, m->busy_queue, &id, &size_bytes)) {
+        uint16_t at = id;
+        for (unsigned i = 0; i < q->id_slots[id]; i++, at = q->id_next[at])
+            q->id_used[at] = true;
+        q->free_count = (uint16_t)(q->free_count - q->id_slots[id]);
+        vd_put(m, q->driver + 4 + 2U * (q->avail_index % q->size), id, 2);
+        vd_put(m, q->driver + 2, ++q->avail_index, 2);
+        m->refills++;
+    }
+}
+
+/* What is in a queue (of a split ring; vd_add() without vd_kick()) is answered, and comes again at
+ * once: no kick takes more of it than a ring of it, and the loop goes on. */
+static inline void vd_check_turns(struct vd *d, unsigned index)
+{
+    struct vd_machine *m = d->m;
+    assert_false(vd_is_packed(d));
+    m->busy = d;
+    m->busy_queue = index;
+    m->refills = 0;
+    vd_kick(d, index);
+    assert_int_equal(m->refills, d->queues[index].size);
+    for (unsigned turn = 2; turn <= 3; turn++) {
+        loop_run_once(m->loop, 1000);
+        assert_int_equal(m->refills, turn * d->queues[index].size);
+    }
+    m->busy = NULL;
 }
 
 #endif

@@ -55,7 +55,7 @@ static int setup(void **state)
     struct error err = {0};
     vd_machine_init(&f->m, 16 << 20);
     const struct virtio_gpu_config config = {
-        .ram = f->m.ram, .log = &f->m.log, .width = 1024, .height = 768};
+        .ram = f->m.ram, .loop = f->m.loop, .log = &f->m.log, .width = 1024, .height = 768};
     f->device = virtio_gpu_create(&config, &err);
     assert_non_null(f->device);
     const struct virtio_pci_config pci = {.pci = f->m.pci, .slot = SLOT, .msi = vd_msi(&f->m)};
@@ -334,6 +334,17 @@ static void test_save(void **state)
     assert_int_equal(canvas_at(&f->canvas, 2, 1), 0x112233);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void test_busy_driver(void **state)
+{
+    struct fixture *f = *state;
+    const struct vd_buffer buffers[] = {{f->request, 24, false}, {f->answer, 2048, true}};
+    vd_put(&f->m, f->request, GET_DISPLAY_INFO, 8);
+    vd_add(&f->d, 0, buffers, 2, false);
+    vd_check_turns(&f->d, 0);
+    assert_int_equal(vd_get(&f->m, f->answer, 4), OK_DISPLAY_INFO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +356,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_save, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_busy_driver, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@ struct fixture {
 static void make(struct fixture *f, bool is_tablet)
 {
     const struct virtio_input_config config = {
-        .ram = f->m.ram, .log = &f->m.log, .is_tablet = is_tablet};
+        .ram = f->m.ram, .loop = f->m.loop, .log = &f->m.log, .is_tablet = is_tablet};
     f->device = virtio_input_create(&config, &f->input, NULL);
     assert_non_null(f->device);
     struct virtio_pci_config place = {f->m.pci, SLOT, 0, vd_msi(&f->m)};
@@ -242,6 +242,18 @@ static void test_save_and_load(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void test_busy_driver(void **state)
+{
+    struct fixture f;
+    setup(&f, false);
+    start(&f);
+    uint64_t gpa = vd_alloc(&f.m, 8, 8);
+    vd_add(&f.d, 1, &(struct vd_buffer){gpa, 8, false}, 1, false);
+    vd_check_turns(&f.d, 1);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +263,7 @@ int main(void)
         cmocka_unit_test(test_pointer),
         cmocka_unit_test(test_leds),
         cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_busy_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,6 @@
  * every ring format, offloads, merged buffers, a guest without room, commands, wrong headers. */
 #include "dev/virtio_driver.h"
 
-#include "base/loop.h"
 #include "dev/virtio/net.h"
 
 #include <pthread.h>
@@ -30,7 +29,6 @@ static const uint8_t mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
 struct fixture {
     struct vd_machine m;
-    struct loop *loop;
     struct virtio_device *device;
     struct virtio_pci *pci;
     struct vd d;
@@ -86,7 +84,7 @@ static bool backend_link_up(void *opaque)
 static void turn(struct fixture *f)
 {
     for (int i = 0; i < 4; i++)
-        loop_run_once(f->loop, 0);
+        loop_run_once(f->m.loop, 0);
 }
 
 static bool offer(struct fixture *f, const void *bytes, size_t size_bytes,
@@ -106,8 +104,7 @@ static void create(struct fixture *f)
     struct error err = {0};
     memset(f, 0, sizeof(*f));
     vd_machine_init(&f->m, 16 << 20);
-    f->loop = loop_create(&err);
-    struct virtio_net_config config = {.ram = f->m.ram, .log = &f->m.log, .loop = f->loop};
+    struct virtio_net_config config = {.ram = f->m.ram, .log = &f->m.log, .loop = f->m.loop};
     config.backend = (struct net_backend){.send = backend_send,
                                           .set_receiver = backend_set_receiver,
                                           .set_guest_features = backend_set_features,
@@ -141,7 +138,6 @@ static void teardown(struct fixture *f)
 {
     virtio_pci_ops.destroy(f->pci);
     assert_null(f->receiver.receive); /* the back end is left alone */
-    loop_destroy(f->loop);
     vd_machine_free(&f->m);
 }
 
@@ -545,7 +541,7 @@ static void kicks_from_a_thread(void **state)
     start(&f, 0);
     assert_int_equal(pthread_create(&thread, NULL, kick_many, &f), 0);
     while (f.sent_count < 2000)
-        loop_run_once(f.loop, 1000);
+        loop_run_once(f.m.loop, 1000);
     turn(&f);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(f.sent_count, 2000);
@@ -594,6 +590,21 @@ static void saved_and_loaded(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void a_busy_driver(void **state)
+{
+    struct fixture f;
+    create(&f);
+    start(&f, F_CTRL_VQ);
+    uint64_t gpa = vd_alloc(&f.m, 3, 16);
+    vd_put(&f.m, gpa, 0xee0000, 3);
+    const struct vd_buffer buffers[] = {{gpa, 2, false}, {gpa + 2, 1, true}};
+    vd_add(&f.d, CONTROL, buffers, 2, false);
+    vd_check_turns(&f.d, CONTROL);
+    assert_int_equal(vd_get(&f.m, gpa + 2, 1), 1); /* there is no such command */
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -609,6 +620,7 @@ int main(void)
         cmocka_unit_test(command_without_room_breaks),
         cmocka_unit_test(kicks_from_a_thread),
         cmocka_unit_test(saved_and_loaded),
+        cmocka_unit_test(a_busy_driver),
     };
     return cmocka_run_group_tests_name("virtio-net", tests, NULL, NULL);
 }

@@ -40,17 +40,21 @@ static void echo_start(void *self)
     echo->features = virtio_features(echo->device);
 }
 
-static void echo_kick(void *self, unsigned index)
+static enum virtio_taken echo_take(void *self, unsigned index)
 {
     struct echo *echo = self;
     struct virtio_queue *q = virtio_queue(echo->device, index);
+    if (!virtio_queue_pop(q, &echo->chain))
+        return VIRTIO_NONE;
+    virtio_queue_push(q, &echo->chain, virtio_chain_write(&echo->chain, 0, "!", 1));
+    return VIRTIO_TAKEN;
+}
+
+static void echo_kick(void *self, unsigned index)
+{
+    struct echo *echo = self;
     echo->kicks++;
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, &echo->chain))
-            virtio_queue_push(q, &echo->chain, virtio_chain_write(&echo->chain, 0, "!", 1));
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    virtio_serve(echo->device, index, echo_take);
 }
 
 static void echo_queue_reset(void *self, unsigned index)
@@ -118,6 +122,7 @@ static void create(struct fixture *f)
     struct virtio_config config = {.ops = &echo_ops,
                                    .self = f->echo,
                                    .ram = f->m.ram,
+                                   .loop = f->m.loop,
                                    .log = &f->m.log,
                                    .features = F_ONE | F_TWO,
                                    .config_size_bytes = CONFIG_BYTES,
@@ -557,8 +562,12 @@ static void place_taken(void **state)
     g.echo = calloc(1, sizeof(*g.echo));
     assert_non_null(g.echo);
     g.echo->destroyed = &g.destroyed;
-    struct virtio_config config = {
-        .ops = &echo_ops, .self = g.echo, .ram = f.m.ram, .queue_count = 1, .queue_sizes = &size};
+    struct virtio_config config = {.ops = &echo_ops,
+                                   .self = g.echo,
+                                   .ram = f.m.ram,
+                                   .loop = f.m.loop,
+                                   .queue_count = 1,
+                                   .queue_sizes = &size};
     struct virtio_device *device = virtio_create(&config, &err);
     assert_non_null(device);
     struct virtio_pci_config place = {f.m.pci, SLOT, 0, vd_msi(&f.m)};

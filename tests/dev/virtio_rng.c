@@ -16,7 +16,7 @@ static void setup(struct fixture *f, uint64_t features)
 {
     struct error err = {0};
     vd_machine_init(&f->m, 8 << 20);
-    struct virtio_rng_config config = {f->m.ram, &f->m.log, 0};
+    struct virtio_rng_config config = {.ram = f->m.ram, .loop = f->m.loop, .log = &f->m.log};
     struct virtio_device *device = virtio_rng_create(&config, &err);
     assert_non_null(device);
     struct virtio_pci_config place = {f->m.pci, SLOT, 0, vd_msi(&f->m)};
@@ -163,6 +163,18 @@ static void nothing_before_driver_ok(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void a_busy_driver(void **state)
+{
+    struct fixture f;
+    setup(&f, 0);
+    start(&f, false);
+    uint64_t gpa = vd_alloc(&f.m, 64, 16);
+    vd_add(&f.d, 0, &(struct vd_buffer){gpa, 64, true}, 1, false);
+    vd_check_turns(&f.d, 0);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +183,7 @@ int main(void)
         cmocka_unit_test(request_is_bounded),
         cmocka_unit_test(readable_request_gets_nothing),
         cmocka_unit_test(nothing_before_driver_ok),
+        cmocka_unit_test(a_busy_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,8 +38,12 @@ static void setup(struct fixture *f)
     const struct block_backend cd = memory_disk_backend(&f->cd);
     const struct scsi_lun_config units[] = {{.medium = &disk, .serial = "one"},
                                             {.is_cdrom = true, .medium = &cd}};
-    const struct virtio_scsi_config config = {
-        .ram = f->m.ram, .log = &f->m.log, .units = units, .unit_count = 2, .queue_count = 2};
+    const struct virtio_scsi_config config = {.ram = f->m.ram,
+                                              .loop = f->m.loop,
+                                              .log = &f->m.log,
+                                              .units = units,
+                                              .unit_count = 2,
+                                              .queue_count = 2};
     f->device = virtio_scsi_create(&config, &err);
     assert_non_null(f->device);
     const struct virtio_pci_config place = {f->m.pci, SLOT, 0, vd_msi(&f->m)};
@@ -358,6 +362,18 @@ static void test_save_load(void **state)
     teardown(&f);
 }
 
+/* A driver that fills the ring as fast as it is served does not keep the device. */
+static void test_busy_driver(void **state)
+{
+    struct fixture f;
+    setup(&f);
+    clear_attention(&f, 0);
+    const struct vd_buffer buffers[] = {{f.out, 51, false}, {f.in, 108, true}};
+    vd_add(&f.d, REQUESTS, buffers, 2, false); /* TEST UNIT READY once more */
+    vd_check_turns(&f.d, REQUESTS);
+    teardown(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -365,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_bad_requests),     cmocka_unit_test(test_abort),
         cmocka_unit_test(test_unit_reset),       cmocka_unit_test(test_media_event),
         cmocka_unit_test(test_reset_while_busy), cmocka_unit_test(test_save_load),
+        cmocka_unit_test(test_busy_driver),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

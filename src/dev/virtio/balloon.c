@@ -182,26 +182,29 @@ static void report(struct virtio_balloon *balloon, const struct virtio_queue *q,
 
 /* ---- struct virtio_ops ---- */
 
-static void balloon_kick(void *self, unsigned index)
+static enum virtio_taken take_pages(void *self, unsigned index)
 {
     struct virtio_balloon *balloon = self;
     struct virtio_queue *q = virtio_queue(balloon->device, index);
     enum role role = role_of(balloon, index);
-    if (role == ROLE_STATS)
-        take_stats(balloon, q);
-    if (role == ROLE_STATS || role == ROLE_NONE)
-        return;
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, &balloon->chain)) {
-            if (role == ROLE_INFLATE)
-                inflate(balloon, &balloon->chain);
-            else if (role == ROLE_REPORTING)
-                report(balloon, q, &balloon->chain);
-            virtio_queue_push(q, &balloon->chain, 0);
-        }
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    if (!virtio_queue_pop(q, &balloon->chain))
+        return VIRTIO_NONE;
+    if (role == ROLE_INFLATE)
+        inflate(balloon, &balloon->chain);
+    else if (role == ROLE_REPORTING)
+        report(balloon, q, &balloon->chain);
+    virtio_queue_push(q, &balloon->chain, 0);
+    return VIRTIO_TAKEN;
+}
+
+static void balloon_kick(void *self, unsigned index)
+{
+    struct virtio_balloon *balloon = self;
+    switch (role_of(balloon, index)) {
+    case ROLE_STATS: take_stats(balloon, virtio_queue(balloon->device, index)); break;
+    case ROLE_NONE: break;
+    default: virtio_serve(balloon->device, index, take_pages); break;
+    }
 }
 
 static void make_config(const struct virtio_balloon *balloon, uint8_t *config)
@@ -311,6 +314,7 @@ struct virtio_device *virtio_balloon_create(const struct virtio_balloon_config *
     struct virtio_config core = {.ops = &balloon_ops,
                                  .self = balloon,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features = F_STATS_VQ | F_DEFLATE_ON_OOM | F_REPORTING,
                                  .features_off = config->features_off,

@@ -15,6 +15,7 @@
 
 struct virtio_balloon_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     uint64_t features_off; /* not to be offered */
 };

@@ -335,23 +335,24 @@ static bool request_start(struct blk_request *r, enum status *status)
     }
 }
 
-/* Takes one request; false when there is none, or none can be taken. */
-static bool request_take(struct virtio_blk *blk, struct virtio_queue *q, unsigned index)
+static enum virtio_taken request_take(void *self, unsigned index)
 {
+    struct virtio_blk *blk = self;
+    struct virtio_queue *q = virtio_queue(blk->device, index);
     struct blk_request *r = request_new(blk);
     if (!r) {
         virtio_needs_reset(blk->device, "out of memory");
-        return false;
+        return VIRTIO_NONE;
     }
     if (!virtio_queue_pop(q, &r->chain)) {
         request_free(r);
-        return false;
+        return VIRTIO_NONE;
     }
     r->queue = index;
     if (!r->chain.writable_bytes) {
         virtio_queue_break(q, "a request has no room for its status");
         request_free(r);
-        return false;
+        return VIRTIO_NONE;
     }
     enum status status;
     virtio_hold(blk->device, index);
@@ -359,19 +360,13 @@ static bool request_take(struct virtio_blk *blk, struct virtio_queue *q, unsigne
         request_finish(r, status);
         virtio_release(blk->device, index);
     }
-    return true;
+    return VIRTIO_TAKEN;
 }
 
 static void blk_kick(void *self, unsigned index)
 {
     struct virtio_blk *blk = self;
-    struct virtio_queue *q = virtio_queue(blk->device, index);
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_live(blk->device) && request_take(blk, q, index))
-            ;
-    } while (virtio_live(blk->device) && virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    virtio_serve(blk->device, index, request_take);
 }
 
 /* ---- configuration ---- */
@@ -531,6 +526,7 @@ struct virtio_device *virtio_blk_create(const struct virtio_blk_config *config, 
     struct virtio_config core = {.ops = &blk_ops,
                                  .self = blk,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features = blk_features(blk),
                                  .features_off = config->features_off,

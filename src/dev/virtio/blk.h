@@ -21,6 +21,7 @@ enum {
 
 struct virtio_blk_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     const struct block_backend *backend; /* copied; stays the caller's and outlives the device */
     const char *serial;                  /* up to 20 bytes are shown; copied; may be NULL */

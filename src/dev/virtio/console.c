@@ -9,8 +9,6 @@
  */
 #include "dev/virtio/console.h"
 
-#include "base/wake.h"
-
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,8 +39,6 @@ enum {
     RESIZE = 5,
     PORT_OPEN = 6,
     PORT_NAME = 7,
-
-    TX_AT_ONCE = 2 * QUEUE_SIZE, /* chains in one kick or turn of the loop */
 };
 
 /* The messages that the device sends, in the order in which a port's are due. */
@@ -67,7 +63,6 @@ struct port {
 
 struct virtio_console {
     struct virtio_device *device;
-    struct wake *wake;
     unsigned port_count;
     uint16_t columns, rows;
     struct virtio_chain chain; /* guarded by the device's lock */
@@ -221,24 +216,23 @@ static void on_message(struct virtio_console *console, const uint8_t *message)
     }
 }
 
+static enum virtio_taken take_message(void *self, unsigned index)
+{
+    struct virtio_console *console = self;
+    struct virtio_queue *q = virtio_queue(console->device, index);
+    uint8_t message[MESSAGE_BYTES];
+    if (!virtio_queue_pop(q, &console->chain))
+        return VIRTIO_NONE;
+    size_t n = virtio_chain_read(&console->chain, 0, message, sizeof(message));
+    virtio_queue_push(q, &console->chain, 0);
+    if (n == sizeof(message) && has_multiport(console))
+        on_message(console, message);
+    return VIRTIO_TAKEN;
+}
+
 static void run_control_tx(struct virtio_console *console)
 {
-    struct virtio_queue *q = virtio_queue(console->device, QUEUE_CONTROL_TX);
-    unsigned budget = TX_AT_ONCE;
-    do {
-        virtio_queue_suppress(q);
-        while (budget > 0 && virtio_queue_pop(q, &console->chain)) {
-            uint8_t message[MESSAGE_BYTES];
-            size_t n = virtio_chain_read(&console->chain, 0, message, sizeof(message));
-            virtio_queue_push(q, &console->chain, 0);
-            if (n == sizeof(message) && has_multiport(console))
-                on_message(console, message);
-            budget--;
-        }
-    } while (budget > 0 && virtio_queue_listen(q));
-    if (budget == 0)
-        wake_ring(console->wake);
-    virtio_queue_notify(q);
+    virtio_serve(console->device, QUEUE_CONTROL_TX, take_message);
     run_control_rx(console);
 }
 
@@ -266,31 +260,31 @@ static bool write_chain(struct port *port, const struct virtio_chain *chain)
     return true;
 }
 
-/* With the lock held. A chain that the back end takes a part of goes back into the queue, to be
- * taken again: so there is nothing to save but how far it was. */
+/* A chain that the back end takes a part of goes back into the queue, to be taken again: so there
+ * is nothing to save but how far it was. */
+static enum virtio_taken take_output(void *self, unsigned index)
+{
+    struct virtio_console *console = self;
+    struct port *port = port_of(console, index);
+    struct virtio_queue *q = virtio_queue(console->device, index);
+    if (port->tx_waits)
+        return VIRTIO_STOP;
+    if (!virtio_queue_pop(q, &console->chain))
+        return VIRTIO_NONE;
+    if (!write_chain(port, &console->chain)) {
+        port->tx_waits = true;
+        virtio_queue_unpop(q, &console->chain);
+        return VIRTIO_STOP;
+    }
+    port->tx_done_bytes = 0;
+    virtio_queue_push(q, &console->chain, 0);
+    return VIRTIO_TAKEN;
+}
+
+/* With the lock held. */
 static void run_tx(struct port *port)
 {
-    struct virtio_console *console = port->console;
-    struct virtio_queue *q = virtio_queue(console->device, tx_queue(port));
-    unsigned budget = TX_AT_ONCE;
-    if (port->tx_waits || !virtio_live(console->device))
-        return;
-    do {
-        virtio_queue_suppress(q);
-        while (budget > 0 && !port->tx_waits && virtio_queue_pop(q, &console->chain)) {
-            if (write_chain(port, &console->chain)) {
-                port->tx_done_bytes = 0;
-                virtio_queue_push(q, &console->chain, 0);
-            } else {
-                port->tx_waits = true;
-                virtio_queue_unpop(q, &console->chain);
-            }
-            budget--;
-        }
-    } while (budget > 0 && !port->tx_waits && virtio_queue_listen(q));
-    if (budget == 0)
-        wake_ring(console->wake); /* the loop goes on with it */
-    virtio_queue_notify(q);
+    virtio_serve(port->console->device, tx_queue(port), take_output);
 }
 
 static void on_writable(void *opaque)
@@ -301,18 +295,6 @@ static void on_writable(void *opaque)
     if (port->index == 0 || has_multiport(port->console))
         run_tx(port);
     virtio_unlock(port->console->device);
-}
-
-static void on_wake(void *opaque)
-{
-    struct virtio_console *console = opaque;
-    virtio_lock(console->device);
-    for (unsigned i = 0; i < console->port_count; i++)
-        if (i == 0 || has_multiport(console))
-            run_tx(&console->ports[i]);
-    if (has_multiport(console) && virtio_live(console->device))
-        run_control_tx(console);
-    virtio_unlock(console->device);
 }
 
 /* ---- input ---- */
@@ -477,12 +459,6 @@ static bool console_load(void *self, struct load *load, uint32_t version)
     return !load->failed;
 }
 
-static void console_free(struct virtio_console *console)
-{
-    wake_close(console->wake);
-    free(console);
-}
-
 static void console_destroy(void *self)
 {
     struct virtio_console *console = self;
@@ -490,7 +466,7 @@ static void console_destroy(void *self)
         const struct char_backend *backend = &console->ports[i].backend;
         backend->set_handler(backend->opaque, NULL);
     }
-    console_free(console);
+    free(console);
 }
 
 static const struct virtio_ops console_ops = {
@@ -562,6 +538,7 @@ struct virtio_device *virtio_console_create(const struct virtio_console_config *
     struct virtio_config core = {.ops = &console_ops,
                                  .self = console,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features =
                                      F_MULTIPORT | F_EMERG_WRITE | (config->columns ? F_SIZE : 0),
@@ -569,10 +546,9 @@ struct virtio_device *virtio_console_create(const struct virtio_console_config *
                                  .config_size_bytes = CONFIG_BYTES,
                                  .queue_count = 2 * (config->port_count + 1),
                                  .queue_sizes = sizes};
-    console->wake = wake_open(config->loop, on_wake, console, err);
-    console->device = console->wake ? virtio_create(&core, err) : NULL;
+    console->device = virtio_create(&core, err);
     if (!console->device) {
-        console_free(console);
+        free(console);
         return NULL;
     }
     listen_to_backends(console);

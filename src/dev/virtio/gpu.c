@@ -367,16 +367,20 @@ static uint64_t run(struct virtio_gpu *gpu, unsigned queue)
     return virtio_chain_write(&gpu->chain, 0, &reply, reply_bytes(&reply));
 }
 
-static void gpu_kick(void *self, unsigned index)
+static enum virtio_taken take(void *self, unsigned index)
 {
     struct virtio_gpu *gpu = self;
     struct virtio_queue *q = virtio_queue(gpu->device, index);
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, &gpu->chain))
-            virtio_queue_push(q, &gpu->chain, run(gpu, index));
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    if (!virtio_queue_pop(q, &gpu->chain))
+        return VIRTIO_NONE;
+    virtio_queue_push(q, &gpu->chain, run(gpu, index));
+    return VIRTIO_TAKEN;
+}
+
+static void gpu_kick(void *self, unsigned index)
+{
+    struct virtio_gpu *gpu = self;
+    virtio_serve(gpu->device, index, take);
 }
 
 /* ---- configuration ---- */
@@ -524,6 +528,7 @@ struct virtio_device *virtio_gpu_create(const struct virtio_gpu_config *config, 
     struct virtio_config core = {.ops = &gpu_ops,
                                  .self = gpu,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features = F_EDID,
                                  .features_off = config->features_off,

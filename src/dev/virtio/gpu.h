@@ -12,6 +12,7 @@
 
 struct virtio_gpu_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     uint32_t width, height; /* what the monitor prefers; at most EDID_MAX_* of dev/edid.h */
     uint64_t features_off;  /* as in struct virtio_config; for tests */

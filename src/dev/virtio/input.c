@@ -236,7 +236,7 @@ static bool is_listening(void *opaque)
 
 /* ---- status from the driver ---- */
 
-static void take_status(struct virtio_input *input)
+static void note_status(struct virtio_input *input)
 {
     struct event event;
     if (virtio_chain_read(&input->chain, 0, &event, sizeof(event)) != sizeof(event) ||
@@ -246,17 +246,15 @@ static void take_status(struct virtio_input *input)
     input->leds = event.value ? input->leds | bit : input->leds & (uint16_t)~bit;
 }
 
-static void status_kick(struct virtio_input *input)
+static enum virtio_taken take_status(void *self, unsigned index)
 {
-    struct virtio_queue *q = virtio_queue(input->device, STATUS_QUEUE);
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, &input->chain)) {
-            take_status(input);
-            virtio_queue_push(q, &input->chain, 0);
-        }
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    struct virtio_input *input = self;
+    struct virtio_queue *q = virtio_queue(input->device, index);
+    if (!virtio_queue_pop(q, &input->chain))
+        return VIRTIO_NONE;
+    note_status(input);
+    virtio_queue_push(q, &input->chain, 0);
+    return VIRTIO_TAKEN;
 }
 
 unsigned virtio_input_leds(struct virtio_device *device)
@@ -272,10 +270,11 @@ unsigned virtio_input_leds(struct virtio_device *device)
 
 static void input_kick(void *self, unsigned index)
 {
+    struct virtio_input *input = self;
     if (index == EVENT_QUEUE)
-        deliver(self);
+        deliver(input);
     else
-        status_kick(self);
+        virtio_serve(input->device, index, take_status);
 }
 
 static void input_reset(void *self)
@@ -360,6 +359,7 @@ struct virtio_device *virtio_input_create(const struct virtio_input_config *conf
     const struct virtio_config core = {.ops = &input_ops,
                                        .self = input,
                                        .ram = config->ram,
+                                       .loop = config->loop,
                                        .log = config->log,
                                        .features_off = config->features_off,
                                        .config_size_bytes = CONFIG_BYTES,

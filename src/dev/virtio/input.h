@@ -13,6 +13,7 @@
 
 struct virtio_input_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     bool is_tablet; /* otherwise a keyboard */
     uint64_t features_off;

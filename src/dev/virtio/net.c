@@ -50,9 +50,8 @@ enum {
     HEADER_DATA_VALID = 2,
 
     ETHERNET_BYTES = 14,
-    MERGE_MAX = 64,   /* buffers for one frame */
-    FILTER_MAX = 64,  /* addresses of each kind; with more, all of the kind pass */
-    TX_AT_ONCE = 256, /* frames in one turn of the loop */
+    MERGE_MAX = 64,  /* buffers for one frame */
+    FILTER_MAX = 64, /* addresses of each kind; with more, all of the kind pass */
     COMMAND_MAX_BYTES = 4096,
 };
 
@@ -174,23 +173,15 @@ static void send_frame(struct virtio_net *net)
     virtio_release(net->device, QUEUE_TX);
 }
 
-static void run_tx(struct virtio_net *net)
+static enum virtio_taken take_frame(void *self, unsigned index)
 {
-    struct virtio_queue *q = virtio_queue(net->device, QUEUE_TX);
-    unsigned budget = TX_AT_ONCE;
-    if (!virtio_live(net->device) || !q->enabled)
-        return;
-    do {
-        virtio_queue_suppress(q);
-        while (budget > 0 && virtio_queue_pop(q, &net->tx_chain)) {
-            send_frame(net);
-            virtio_queue_push(q, &net->tx_chain, 0);
-            budget--;
-        }
-    } while (budget > 0 && virtio_queue_listen(q));
-    if (budget == 0)
-        wake_ring(net->wake); /* others have their turn first */
-    virtio_queue_notify(q);
+    struct virtio_net *net = self;
+    struct virtio_queue *q = virtio_queue(net->device, index);
+    if (!virtio_queue_pop(q, &net->tx_chain))
+        return VIRTIO_NONE;
+    send_frame(net);
+    virtio_queue_push(q, &net->tx_chain, 0);
+    return VIRTIO_TAKEN;
 }
 
 /* ---- to the guest ---- */
@@ -372,7 +363,8 @@ static void net_service(void *opaque)
         net->backend.set_guest_features(net->backend.opaque, &features);
 
     virtio_lock(net->device);
-    run_tx(net);
+    if (virtio_live(net->device) && virtio_queue(net->device, QUEUE_TX)->enabled)
+        virtio_serve(net->device, QUEUE_TX, take_frame);
     bool resume = net->resume_wanted;
     net->resume_wanted = false;
     virtio_unlock(net->device);
@@ -467,26 +459,23 @@ static bool command_run(struct virtio_net *net, const uint8_t *bytes, size_t siz
     }
 }
 
-static void run_control(struct virtio_net *net)
+static enum virtio_taken take_command(void *self, unsigned index)
 {
-    struct virtio_queue *q = virtio_queue(net->device, QUEUE_CONTROL);
+    struct virtio_net *net = self;
+    struct virtio_queue *q = virtio_queue(net->device, index);
     struct virtio_chain *chain = &net->control_chain;
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, chain)) {
-            if (chain->writable_bytes < 1) {
-                virtio_queue_break(q, "a command has no room for its status");
-                return;
-            }
-            size_t size_bytes = virtio_chain_read(chain, 0, net->command, COMMAND_MAX_BYTES);
-            bool works =
-                size_bytes == chain->readable_bytes && command_run(net, net->command, size_bytes);
-            uint8_t status = works ? COMMAND_OK : COMMAND_ERROR;
-            virtio_chain_write(chain, 0, &status, 1);
-            virtio_queue_push(q, chain, 1);
-        }
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    if (!virtio_queue_pop(q, chain))
+        return VIRTIO_NONE;
+    if (chain->writable_bytes < 1) {
+        virtio_queue_break(q, "a command has no room for its status");
+        return VIRTIO_NONE;
+    }
+    size_t size_bytes = virtio_chain_read(chain, 0, net->command, COMMAND_MAX_BYTES);
+    bool works = size_bytes == chain->readable_bytes && command_run(net, net->command, size_bytes);
+    uint8_t status = works ? COMMAND_OK : COMMAND_ERROR;
+    virtio_chain_write(chain, 0, &status, 1);
+    virtio_queue_push(q, chain, 1);
+    return VIRTIO_TAKEN;
 }
 
 /* ---- struct virtio_ops ---- */
@@ -537,7 +526,7 @@ static void net_kick(void *self, unsigned index)
     struct virtio_queue *q = virtio_queue(net->device, index);
     if (index == QUEUE_CONTROL) {
         if (virtio_has(net->device, F_CTRL_VQ))
-            run_control(net);
+            virtio_serve(net->device, index, take_command);
         return;
     }
     virtio_queue_suppress(q);
@@ -672,6 +661,7 @@ struct virtio_device *virtio_net_create(const struct virtio_net_config *config, 
     struct virtio_config core = {.ops = &net_ops,
                                  .self = net,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features = features_of(&config->backend),
                                  .features_off = config->features_off,

@@ -8,16 +8,13 @@
  *
  * Threads: a queue is guarded by its device's lock; every function here is called with it held.
  *
- * The usual shape of a kick:
+ * A kick calls virtio_serve() (virtio.h) with a function that takes one request:
  *
- *     do {
- *         virtio_queue_suppress(q);
- *         while (virtio_queue_pop(q, chain)) {
- *             ... virtio_chain_read / virtio_chain_write ...
- *             virtio_queue_push(q, chain, written_bytes);
- *         }
- *     } while (virtio_queue_listen(q));
- *     virtio_queue_notify(q);
+ *     if (!virtio_queue_pop(q, chain))
+ *         return VIRTIO_NONE;
+ *     ... virtio_chain_read / virtio_chain_write ...
+ *     virtio_queue_push(q, chain, written_bytes);
+ *     return VIRTIO_TAKEN;
  */
 #ifndef SKEP_DEV_VIRTIO_QUEUE_H
 #define SKEP_DEV_VIRTIO_QUEUE_H

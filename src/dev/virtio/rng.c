@@ -39,20 +39,23 @@ static size_t fill(const struct iovec *piece, unsigned count, size_t limit_bytes
     return done;
 }
 
-static void rng_kick(void *self, unsigned index)
+static enum virtio_taken take(void *self, unsigned index)
 {
     struct virtio_rng *rng = self;
     struct virtio_queue *q = virtio_queue(rng->device, index);
     struct virtio_chain *chain = &rng->chain;
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_queue_pop(q, chain)) {
-            size_t written = fill(chain->iov + chain->readable_count, chain->writable_count,
-                                  VIRTIO_RNG_REQUEST_MAX_BYTES);
-            virtio_queue_push(q, chain, written);
-        }
-    } while (virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    if (!virtio_queue_pop(q, chain))
+        return VIRTIO_NONE;
+    size_t written = fill(chain->iov + chain->readable_count, chain->writable_count,
+                          VIRTIO_RNG_REQUEST_MAX_BYTES);
+    virtio_queue_push(q, chain, written);
+    return VIRTIO_TAKEN;
+}
+
+static void rng_kick(void *self, unsigned index)
+{
+    struct virtio_rng *rng = self;
+    virtio_serve(rng->device, index, take);
 }
 
 static void rng_reset(void *self)
@@ -98,6 +101,7 @@ struct virtio_device *virtio_rng_create(const struct virtio_rng_config *config, 
     struct virtio_config core = {.ops = &rng_ops,
                                  .self = rng,
                                  .ram = config->ram,
+                                 .loop = config->loop,
                                  .log = config->log,
                                  .features = VIRTIO_F_IN_ORDER,
                                  .features_off = config->features_off,

@@ -16,6 +16,7 @@ enum { VIRTIO_RNG_REQUEST_MAX_BYTES = 65536 }; /* more than this is not filled a
 
 struct virtio_rng_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     uint64_t features_off; /* not to be offered */
 };

@@ -317,29 +317,31 @@ static void control_events(struct virtio_scsi *scsi, const struct virtio_chain *
     virtio_queue_notify(q);
 }
 
-static bool control_take(struct virtio_scsi *scsi, struct virtio_queue *q)
+static enum virtio_taken control_take(void *self, unsigned index)
 {
+    struct virtio_scsi *scsi = self;
+    struct virtio_queue *q = virtio_queue(scsi->device, index);
     struct function *f = calloc(1, sizeof(*f));
     uint32_t type = UINT32_MAX;
     if (!f) {
         virtio_needs_reset(scsi->device, "out of memory");
-        return false;
+        return VIRTIO_NONE;
     }
     if (!virtio_queue_pop(q, &f->chain)) {
         free(f);
-        return false;
+        return VIRTIO_NONE;
     }
     virtio_chain_read(&f->chain, 0, &type, sizeof(type));
     if (type == CONTROL_TASK) {
         control_task(scsi, f);
-        return true;
+        return VIRTIO_TAKEN;
     }
     if (type == CONTROL_QUERY_EVENTS || type == CONTROL_SUBSCRIBE)
         control_events(scsi, &f->chain, type == CONTROL_SUBSCRIBE);
     else
         virtio_queue_break(q, "a control request of an unknown type");
     free(f);
-    return true;
+    return VIRTIO_TAKEN;
 }
 
 /* ---- events ---- */
@@ -453,23 +455,25 @@ static bool has_headers(const struct scsi_task *task)
            task->chain.writable_bytes >= ANSWER_HEADER_BYTES + task->scsi->sense_size;
 }
 
-static bool request_take(struct virtio_scsi *scsi, struct virtio_queue *q, unsigned index)
+static enum virtio_taken request_take(void *self, unsigned index)
 {
+    struct virtio_scsi *scsi = self;
+    struct virtio_queue *q = virtio_queue(scsi->device, index);
     struct scsi_task *task = task_new(scsi);
     if (!task) {
         virtio_needs_reset(scsi->device, "out of memory");
-        return false;
+        return VIRTIO_NONE;
     }
     if (!virtio_queue_pop(q, &task->chain)) {
         task_free(task);
-        return false;
+        return VIRTIO_NONE;
     }
     task->queue = index;
     task->sense_bytes = scsi->sense_size;
     if (!has_headers(task)) {
         virtio_queue_break(q, "a request is shorter than its headers");
         task_free(task);
-        return false;
+        return VIRTIO_NONE;
     }
     virtio_hold(scsi->device, index);
     task_link(task);
@@ -479,29 +483,16 @@ static bool request_take(struct virtio_scsi *scsi, struct virtio_queue *q, unsig
         task_free(task);
         virtio_release(scsi->device, index);
     }
-    return true;
-}
-
-static bool take(struct virtio_scsi *scsi, struct virtio_queue *q, unsigned index)
-{
-    return index == QUEUE_CONTROL ? control_take(scsi, q) : request_take(scsi, q, index);
+    return VIRTIO_TAKEN;
 }
 
 static void scsi_kick(void *self, unsigned index)
 {
     struct virtio_scsi *scsi = self;
-    struct virtio_queue *q = virtio_queue(scsi->device, index);
-    if (index == QUEUE_EVENTS) {
-        if (scsi->events_missed)
-            send_event(scsi, EVENT_NONE, 0, 0);
-        return;
-    }
-    do {
-        virtio_queue_suppress(q);
-        while (virtio_live(scsi->device) && take(scsi, q, index))
-            ;
-    } while (virtio_live(scsi->device) && virtio_queue_listen(q));
-    virtio_queue_notify(q);
+    if (index != QUEUE_EVENTS)
+        virtio_serve(scsi->device, index, index == QUEUE_CONTROL ? control_take : request_take);
+    else if (scsi->events_missed)
+        send_event(scsi, EVENT_NONE, 0, 0);
 }
 
 /* ---- configuration ---- */
@@ -663,6 +654,7 @@ struct virtio_device *virtio_scsi_create(const struct virtio_scsi_config *config
     const struct virtio_config core = {.ops = &scsi_ops,
                                        .self = scsi,
                                        .ram = config->ram,
+                                       .loop = config->loop,
                                        .log = config->log,
                                        .features_off = config->features_off,
                                        .config_size_bytes = CONFIG_BYTES,

@@ -12,6 +12,7 @@ enum { VIRTIO_SCSI_TARGETS_MAX = 64, VIRTIO_SCSI_QUEUES_MAX = 64 };
 
 struct virtio_scsi_config {
     struct ram *ram;
+    struct loop *loop;
     const struct log *log;
     /* The unit of target n; event, opaque and keeps_sense are filled here. Media stay the caller's
      * and are drained before the device is reset by the machine, saved or destroyed. */

@@ -9,6 +9,8 @@
  */
 #include "dev/virtio/virtio.h"
 
+#include "base/wake.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -20,6 +22,7 @@ struct virtio_device {
     pthread_mutex_t lock;
     struct virtio_transport transport;
     struct log_limit limit;
+    struct wake *wake; /* a queue is to be served on */
 
     uint8_t status;
     uint8_t generation;
@@ -49,8 +52,14 @@ static void queue_broken(void *opaque, unsigned index, const char *why)
 
 /* ---- life ---- */
 
+static void on_wake(void *opaque)
+{
+    virtio_kick_all(opaque);
+}
+
 static void device_free(struct virtio_device *device)
 {
+    wake_close(device->wake);
     free(device->queues);
     free(device->queue_resetting);
     free(device);
@@ -71,6 +80,11 @@ struct virtio_device *virtio_create(const struct virtio_config *config, struct e
         if (device)
             device_free(device);
         error_set(err, "cannot create device", config->ops->name, "out of memory");
+        return NULL;
+    }
+    device->wake = wake_open(config->loop, on_wake, device, err);
+    if (!device->wake) {
+        device_free(device);
         return NULL;
     }
     device->config = *config;
@@ -174,6 +188,22 @@ void virtio_release(struct virtio_device *device, unsigned queue)
         device->resetting = false;
         device->status = 0;
     }
+}
+
+void virtio_serve(struct virtio_device *device, unsigned index, virtio_take_fn *take)
+{
+    struct virtio_queue *q = virtio_queue(device, index);
+    enum virtio_taken taken = VIRTIO_NONE;
+    unsigned left = q->size;
+    do {
+        virtio_queue_suppress(q);
+        while (left && virtio_live(device) &&
+               (taken = take(device->config.self, index)) == VIRTIO_TAKEN)
+            left--;
+    } while (left && taken == VIRTIO_NONE && virtio_live(device) && virtio_queue_listen(q));
+    if (!left)
+        wake_ring(device->wake);
+    virtio_queue_notify(q);
 }
 
 void *virtio_self(const struct virtio_device *device)

@@ -17,6 +17,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "bus/ram.h"
 #include "bus/stream.h"
 #include "dev/virtio/queue.h"
@@ -99,6 +100,7 @@ struct virtio_config {
     const struct virtio_ops *ops;
     void *self; /* the type's; ops->destroy frees it */
     struct ram *ram;
+    struct loop *loop; /* whose thread goes on where virtio_serve() leaves off */
     const struct log *log;
     uint64_t features;     /* the type's own; the core adds VIRTIO_CORE_FEATURES */
     uint64_t features_off; /* not to be offered after all, e.g. VIRTIO_F_RING_PACKED */
@@ -109,7 +111,8 @@ struct virtio_config {
 
 /* ---- for device types ---- */
 
-/* Copies `config`; on failure `self` stays the caller's. */
+/* Copies `config`; on failure `self` stays the caller's. On the loop's thread, as is
+ * virtio_destroy(). */
 struct virtio_device *virtio_create(const struct virtio_config *config, struct error *err);
 
 void virtio_lock(struct virtio_device *device);
@@ -132,6 +135,20 @@ void virtio_needs_reset(struct virtio_device *device, const char *why);
  * it. */
 void virtio_hold(struct virtio_device *device, unsigned queue);
 void virtio_release(struct virtio_device *device, unsigned queue);
+
+/* What a type's virtio_take_fn found in its queue. */
+enum virtio_taken {
+    VIRTIO_TAKEN, /* a request, which is answered or under way: there may be another */
+    VIRTIO_NONE,  /* nothing, or the queue is broken */
+    VIRTIO_STOP,  /* what there is has to wait: the type itself comes back to it */
+};
+typedef enum virtio_taken virtio_take_fn(void *self, unsigned index);
+
+/* A turn at a queue: lets `take` take what is in it, also what comes meanwhile, and notifies. A
+ * driver on another processor can fill the ring as fast as it is served, so a turn ends after as
+ * many requests as the ring holds; the loop's thread then kicks again, without the lock held in
+ * between. */
+void virtio_serve(struct virtio_device *device, unsigned index, virtio_take_fn *take);
 
 /* What virtio_create() was given as `self`: for a type's own functions that take a device. */
 void *virtio_self(const struct virtio_device *device);
@@ -180,7 +197,8 @@ void virtio_config_read(struct virtio_device *device, uint32_t offset, void *buf
 void virtio_config_write(struct virtio_device *device, uint32_t offset, const void *buffer,
                          uint32_t size_bytes);
 void virtio_kick(struct virtio_device *device, unsigned index);
-/* Looks at every queue; after a saved machine was loaded, since kicks under way are not saved. */
+/* Looks at every queue; after a saved machine was loaded, since kicks under way are not saved, and
+ * neither is where virtio_serve() left off. */
 void virtio_kick_all(struct virtio_device *device);
 
 /* The machine's reset: back ends are drained, so it is done on return. */

@@ -22,6 +22,14 @@ static const struct firmware {
 };
 enum { KNOWN = sizeof(known) / sizeof(known[0]) };
 
+static bool is_named(const struct machine_config *machine, enum machine_boot boot)
+{
+    for (unsigned i = 0; i < machine->boot_count; i++)
+        if (machine->boot[i] == boot)
+            return true;
+    return false;
+}
+
 bool firmware_parse_boot(struct machine_config *machine, const char *value, struct error *err)
 {
     char *copy = strdup(value), *rest = copy;
@@ -35,8 +43,9 @@ bool firmware_parse_boot(struct machine_config *machine, const char *value, stru
         } else if (!machine_boot_find(piece, &boot)) {
             error_usage(err, "boot order", value, "'%s' is nothing to boot from", piece);
             ok = error_hint(err, "known are disk, cdrom, net, floppy and menu");
-        } else if (machine->boot_count == MACHINE_MAX_BOOTS) {
-            ok = error_usage(err, "boot order", value, "each kind is named once");
+        } else if (is_named(machine, boot)) {
+            error_usage(err, "boot order", value, "'%s' is named twice", piece);
+            ok = error_hint(err, "name each kind once: what comes first is tried first");
         } else {
             machine->boot[machine->boot_count++] = boot;
         }
@@ -127,8 +136,9 @@ static bool take(const struct firmware *firmware, struct firmware_choice *choice
         return place_variables(choice, machine, err);
     if (!machine->nvram)
         return true;
-    return error_usage(err, "file of firmware variables", machine->nvram,
-                       "this firmware keeps none in a file");
+    error_usage(err, "file of firmware variables", machine->nvram,
+                "this firmware keeps none in a file");
+    return error_hint(err, "leave --nvram out, or add --firmware uefi");
 }
 
 static bool take_named(const char *name, struct firmware_choice *choice,

@@ -60,6 +60,8 @@ int cli_fail(const struct cli *cli, const struct error *err)
             err->where, err->cause, end);
     if (err->hint[0])
         fprintf(stderr, "hint: %s\n", err->hint);
+    else if (err->kind == ERROR_USAGE)
+        fprintf(stderr, "hint: `man skep` tells what the option takes\n");
     return err->kind == ERROR_USAGE ? EXIT_USAGE : EXIT_FAILED;
 }
 

@@ -191,7 +191,8 @@ bool parse_mac(const char *text, uint8_t mac[6], struct error *err)
     for (int i = 0; i < 6; i++)
         mac[i] = (uint8_t)b[i];
     if (mac[0] & 1)
-        return error_usage(err, "network address", text, "it is a multicast address");
+        return error_usage(err, "network address", text, "it is a multicast address") ||
+               error_hint(err, "the first byte of a card's own is even, as in 52:54:00:12:34:56");
     return true;
 }
 

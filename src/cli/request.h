@@ -50,6 +50,8 @@ bool store_rom(void *target, const char *value, struct error *err);
 bool store_firmware(void *target, const char *value, struct error *err);
 bool store_nvram(void *target, const char *value, struct error *err);
 bool store_boot(void *target, const char *value, struct error *err);
+/* False: the machine has nothing of what it is to boot from. */
+bool check_boot(const struct machine_config *machine, struct error *err);
 bool store_kernel(void *target, const char *value, struct error *err);
 bool store_kernel_from_disk(void *target, const char *value, struct error *err);
 bool store_initrd(void *target, const char *value, struct error *err);
@@ -59,6 +61,8 @@ bool store_disk(void *target, const char *value, struct error *err);
 bool store_floppy(void *target, const char *value, struct error *err);
 bool store_cdrom(void *target, const char *value, struct error *err);
 bool store_tpm(void *target, const char *value, struct error *err);
+/* What no option can see alone. */
+bool check_drives(const struct machine_config *machine, struct error *err);
 
 bool store_net(void *target, const char *value, struct error *err);
 bool store_port(void *target, const char *value, struct error *err);

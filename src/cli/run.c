@@ -276,9 +276,11 @@ static bool choose_firmware(struct request *request, struct error *err)
     struct machine_config *machine = &request->vm.machine;
     bool is_direct = machine->kernel || machine->kernel_from_disk || machine->rom;
     bool is_wanted = request->firmware.name || (!is_direct && machine->disk_count);
-    if (request->firmware.name && machine->rom)
-        return error_usage(err, "firmware", request->firmware.name,
-                           "there is a ROM: --rom and --firmware are two ways to start");
+    if (request->firmware.name && machine->rom) {
+        error_usage(err, "firmware", request->firmware.name,
+                    "there is a ROM: --rom and --firmware are two ways to start");
+        return error_hint(err, "leave one of them out");
+    }
     if (is_wanted)
         return firmware_choose(&request->firmware, machine, err);
     if (machine->nvram || machine->boot_count || machine->boot_menu) {
@@ -300,8 +302,8 @@ static bool complete(struct request *request, struct error *err)
     if (!choose_firmware(request, err))
         return false;
     if (machine->rom && !machine->kernel && machine->initrd_count) {
-        error_usage(err, "initrd", machine->initrds[0], "a ROM alone takes none");
-        return error_hint(err, "leave it out, or give the kernel that it belongs to");
+        error_usage(err, "initrd", machine->initrds[0], "there is no kernel that takes it");
+        return error_hint(err, "add --kernel FILE, or leave --initrd out");
     }
     if (machine->kernel_from_disk && (machine->kernel || machine->rom || machine->initrd_count)) {
         error_usage(err, "kernel", machine->kernel, "it is to be taken from the disk, too");
@@ -327,7 +329,7 @@ static bool complete(struct request *request, struct error *err)
         machine->serials[0] = "stdio";
     if (machine->serial_count == 0)
         machine->serial_count = 1;
-    return place_forwards(request, err);
+    return check_drives(machine, err) && check_boot(machine, err) && place_forwards(request, err);
 }
 
 static const char escape_help[] = "\r\nskep: Ctrl-] then  q  ends the machine at once\r\n"

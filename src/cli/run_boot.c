@@ -28,6 +28,28 @@ bool store_boot(void *target, const char *value, struct error *err)
     return firmware_parse_boot(&((struct request *)target)->vm.machine, value, err);
 }
 
+static bool is_there(const struct machine_config *machine, enum machine_boot kind)
+{
+    if (kind == MACHINE_BOOT_NET)
+        return machine->net_count;
+    for (unsigned i = 0; i < machine->disk_count; i++)
+        if (machine_boot_of(&machine->disks[i]) == kind)
+            return true;
+    return false;
+}
+
+bool check_boot(const struct machine_config *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->boot_count; i++)
+        if (is_there(machine, machine->boot[i]))
+            return true;
+    if (!machine->boot_count)
+        return true;
+    error_usage(err, "boot order", machine_boot_name(machine->boot[0]),
+                "the machine has nothing of what it names");
+    return error_hint(err, "add --disk, --cdrom, --floppy or --net, or leave --boot out");
+}
+
 bool store_kernel(void *target, const char *value, struct error *err)
 {
     ((struct request *)target)->vm.machine.kernel = value;

@@ -50,6 +50,19 @@ bool store_disk(void *target, const char *value, struct error *err)
     return true;
 }
 
+bool check_drives(const struct machine_config *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->disk_count; i++) {
+        const struct machine_disk *disk = &machine->disks[i];
+        if (!disk->devfn || disk->bus == MACHINE_DISK_VIRTIO || disk->bus == MACHINE_DISK_NVME)
+            continue;
+        error_usage(err, "slot of a disk", disk->path, "those on %s share a controller",
+                    machine_disk_bus_name(disk->bus));
+        return error_hint(err, "leave slot= out, or take bus=virtio or bus=nvme");
+    }
+    return true;
+}
+
 /* A disk on a bus of its own. */
 bool store_floppy(void *target, const char *value, struct error *err)
 {
@@ -85,7 +98,7 @@ bool store_cdrom(void *target, const char *value, struct error *err)
 /* A path may hold commas: only these endings are options. */
 bool store_tpm(void *target, const char *value, struct error *err)
 {
-    static const char tis[] = ",model=tis", crb[] = ",model=crb";
+    static const char tis[] = ",model=tis", crb[] = ",model=crb", model[] = ",model=";
     struct request *request = target;
     struct machine_config *machine = &request->vm.machine;
     if (machine->tpm)
@@ -96,7 +109,13 @@ bool store_tpm(void *target, const char *value, struct error *err)
     if (length <= end)
         return true;
     machine->tpm_is_tis = !strcmp(where + length - end, tis);
-    if (machine->tpm_is_tis || !strcmp(where + length - end, crb))
+    if (machine->tpm_is_tis || !strcmp(where + length - end, crb)) {
         where[length - end] = '\0';
-    return true;
+        return true;
+    }
+    const char *last = strrchr(where, ',');
+    if (!last || strncmp(last, model, sizeof(model) - 1) != 0)
+        return true;
+    error_usage(err, "model of a TPM", last + sizeof(model) - 1, "there is no such model");
+    return error_hint(err, "the models are crb and tis");
 }

@@ -38,8 +38,10 @@ static bool net_model(struct machine_net *net, const char *name, struct error *e
 
 static bool net_user_option(struct machine_net *net, const char *piece, struct error *err)
 {
-    if (net->kind != MACHINE_NET_USER)
-        return error_usage(err, "network option", piece, "only the user network has it");
+    if (net->kind != MACHINE_NET_USER) {
+        error_usage(err, "network option", piece, "only the user network has it");
+        return error_hint(err, "leave it out, or take --net user");
+    }
     if (!strncmp(piece, "tftp=", 5))
         net->tftp = piece + 5;
     else if (!strncmp(piece, "http=", 5))
@@ -72,6 +74,10 @@ bool store_net(void *target, const char *value, struct error *err)
     if (!strcmp(value, "none")) {
         request->no_net = true;
         return true;
+    }
+    if (!strncmp(value, "none,", 5)) {
+        error_usage(err, "network option", value + 5, "without a network there is none");
+        return error_hint(err, "--net none stands alone; a card needs user, tap= or tap-fd=");
     }
     if (machine->net_count == MACHINE_MAX_NETS)
         return request_too_many("network cards", MACHINE_MAX_NETS, err);

@@ -473,6 +473,7 @@ struct pci_function *pci_function_create(struct pci_bus *pci,
         error_set(err, "cannot add PCI function", config->name,
                   "slot %u function %u is taken by %s", config->slot, config->function,
                   pci->functions[devfn]->config.name);
+        error_hint(err, "choose another slot for it");
         return NULL;
     }
     struct pci_function *f = calloc(1, sizeof(*f));

@@ -159,8 +159,10 @@ static const char attempt[] = "cannot give out by HTTP";
 static bool open_folder(struct http_folder *http, const char *folder, struct error *err)
 {
     http->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (http->folder < 0)
-        return error_errno(err, attempt, folder, errno);
+    if (http->folder < 0) {
+        error_errno(err, attempt, folder, errno);
+        return error_hint(err, "give the path of a folder");
+    }
     const int fd = open_below(http, ".");
     if (fd < 0) {
         error_errno(err, attempt, folder, errno);

@@ -152,6 +152,9 @@ struct nvram *nvram_open(const struct nvram_config *config, struct error *err)
     nvram->log = config->log;
     if (open_file(nvram, config, err))
         return nvram;
+    if (err && !err->hint[0])
+        error_hint(err,
+                   "--nvram names the file; one that is not there is made in a folder that is");
     nvram_close(nvram);
     return NULL;
 }

@@ -297,14 +297,21 @@ static int open_image(const struct raw_config *config, const struct stat *status
     return -1;
 }
 
-static bool check_kind(const char *path, struct stat *status, struct error *err)
+/* For a file that is missing or empty. */
+static bool hint_to_make(const struct raw_config *config, struct error *err)
 {
+    if (config->new_size)
+        return error_hint(err, "create it with: truncate -s %s %.200s", config->new_size,
+                          config->path);
+    return error_hint(err, "check the path; it is taken from the current directory");
+}
+
+static bool check_kind(const struct raw_config *config, struct stat *status, struct error *err)
+{
+    const char *path = config->path;
     if (stat(path, status) < 0) {
-        int error = errno;
-        error_errno(err, attempt, path, error);
-        if (error == ENOENT)
-            error_hint(err, "create it with: truncate -s 10G %s", path);
-        return false;
+        error_errno(err, attempt, path, errno);
+        return hint_to_make(config, err);
     }
     if (S_ISREG(status->st_mode) || S_ISBLK(status->st_mode))
         return true;
@@ -432,8 +439,9 @@ static bool measure_device(struct raw *raw, const struct stat *status, struct er
     return true;
 }
 
-static bool measure(struct raw *raw, const char *path, struct error *err)
+static bool measure(struct raw *raw, const struct raw_config *config, struct error *err)
 {
+    const char *path = config->path;
     struct stat status;
     if (fstat(raw->fd, &status) < 0)
         return error_errno(err, attempt, path, errno);
@@ -444,9 +452,9 @@ static bool measure(struct raw *raw, const char *path, struct error *err)
         return false;
     if (raw->info.size_bytes == 0) {
         error_set(err, attempt, path, "it is empty");
-        if (!raw->is_device)
-            error_hint(err, "give it a size: truncate -s 10G %s", path);
-        return false;
+        if (raw->is_device)
+            return error_hint(err, "give a block device with a medium in it");
+        return hint_to_make(config, err);
     }
     return true;
 }
@@ -454,7 +462,7 @@ static bool measure(struct raw *raw, const char *path, struct error *err)
 static bool raw_setup(struct raw *raw, const struct raw_config *config, struct loop *loop,
                       struct error *err)
 {
-    if (!lock_image(raw, config, err) || !measure(raw, config->path, err) ||
+    if (!lock_image(raw, config, err) || !measure(raw, config, err) ||
         !check_format(raw, config, err))
         return false;
     raw->queue = block_queue_create(loop, RAW_THREADS, raw_perform, raw, err);
@@ -465,7 +473,7 @@ bool raw_open(const struct raw_config *config, struct loop *loop, struct block_b
               struct error *err)
 {
     struct stat status;
-    if (!check_kind(config->path, &status, err))
+    if (!check_kind(config, &status, err))
         return false;
     int fd = open_image(config, &status, err);
     if (fd < 0)

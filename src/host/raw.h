@@ -17,6 +17,8 @@ struct raw_config {
     const char *path;
     bool read_only;
     bool is_surely_raw;    /* do not look for the marks of other formats (",format=raw") */
+    const char *new_size;  /* what to make it with when it is missing, as "10G"; NULL: it has to be
+                              there already */
     const struct log *log; /* may be NULL */
 };
 

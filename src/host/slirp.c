@@ -632,11 +632,11 @@ static bool check_tftp(const struct slirp_config *config, struct error *err)
     }
     if (!config->tftp)
         return true;
-    if (stat(config->tftp, &info))
-        return error_errno(err, "cannot use the TFTP folder", config->tftp, errno);
-    if (!S_ISDIR(info.st_mode))
-        return error_errno(err, "cannot use the TFTP folder", config->tftp, ENOTDIR);
-    return true;
+    bool is_there = stat(config->tftp, &info) == 0;
+    if (is_there && S_ISDIR(info.st_mode))
+        return true;
+    error_errno(err, "cannot use the TFTP folder", config->tftp, is_there ? ENOTDIR : errno);
+    return error_hint(err, "give the path of a folder");
 }
 
 /* A name is of a file by TFTP, if there is a folder for that, else by HTTP. libslirp offers a URL

@@ -161,16 +161,21 @@ static void on_events(void *opaque)
 static bool take_password(struct vnc *vnc, const char *path, struct error *err)
 {
     static const char cannot[] = "cannot take the password";
+    static const char hint[] = "write it into the first line of a file that only you can read";
     char line[256] = "";
     FILE *file = fopen(path, "re");
-    if (!file)
-        return error_errno(err, cannot, path, errno);
+    if (!file) {
+        error_errno(err, cannot, path, errno);
+        return error_hint(err, hint);
+    }
     bool got = fgets(line, sizeof(line), file);
     fclose(file);
     line[strcspn(line, "\r\n")] = '\0';
     size_t length = strlen(line);
-    if (!got || !length)
-        return error_set(err, cannot, path, "its first line is empty");
+    if (!got || !length) {
+        error_set(err, cannot, path, "its first line is empty");
+        return error_hint(err, hint);
+    }
     if (length > VNC_PASSWORD_BYTES) {
         error_set(err, cannot, path, "it has %zu bytes", length);
         return error_hint(err, "VNC looks at the first %d only", VNC_PASSWORD_BYTES);

@@ -24,20 +24,49 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+/* Two disks of one image would overwrite each other; when both are only read it is fine. The lock
+ * would tell of another virtual machine. */
+static bool is_on_another(const struct machine *machine, unsigned index, const char *path)
+{
+    const struct machine_disk *disks = machine->config.disks;
+    struct stat one, other;
+    if (stat(path, &one) != 0)
+        return false;
+    for (unsigned i = 0; i < machine->config.disk_count; i++)
+        if (i != index && disks[i].path && !(disks[index].read_only && disks[i].read_only) &&
+            stat(disks[i].path, &other) == 0 && one.st_dev == other.st_dev &&
+            one.st_ino == other.st_ino)
+            return true;
+    return false;
+}
+
+bool backends_open_disk(struct machine *machine, unsigned index, const char *path,
+                        struct block_backend *out, struct error *err)
+{
+    const struct machine_disk *disk = &machine->config.disks[index];
+    if (is_on_another(machine, index, path)) {
+        error_usage(err, "cannot attach disk", path, "another disk of the machine is the same");
+        return error_hint(err, "give each an image of its own, or add ,ro to both");
+    }
+    const struct raw_config config = {
+        .path = path,
+        .read_only = disk->read_only || disk->is_cdrom,
+        .is_surely_raw = disk->is_surely_raw || disk->is_cdrom,
+        .new_size = disk->is_cdrom                     ? NULL
+                    : disk->bus == MACHINE_DISK_FLOPPY ? "1440K"
+                                                       : "10G",
+        .log = machine->log,
+    };
+    return raw_open(&config, machine->loop, out, err);
+}
 
 static bool open_disks(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config.disk_count; i++) {
-        const struct machine_disk *disk = &machine->config.disks[i];
-        if (!disk->path)
-            continue;
-        const struct raw_config config = {
-            .path = disk->path,
-            .read_only = disk->read_only || disk->is_cdrom,
-            .is_surely_raw = disk->is_surely_raw || disk->is_cdrom,
-            .log = machine->log,
-        };
-        if (!raw_open(&config, machine->loop, &machine->backends.disk[i], err))
+        const char *path = machine->config.disks[i].path;
+        if (path && !backends_open_disk(machine, i, path, &machine->backends.disk[i], err))
             return false;
     }
     return true;

@@ -75,7 +75,7 @@ static void put_disk(struct machine *machine, unsigned disk, struct bytes *list)
     put_rest(list, rest);
 }
 
-static enum machine_boot kind_of(const struct machine_disk *disk)
+enum machine_boot machine_boot_of(const struct machine_disk *disk)
 {
     return disk->bus == MACHINE_DISK_FLOPPY ? MACHINE_BOOT_FLOPPY
            : disk->is_cdrom                 ? MACHINE_BOOT_CDROM
@@ -85,7 +85,7 @@ static enum machine_boot kind_of(const struct machine_disk *disk)
 static void put_kind(struct machine *machine, enum machine_boot kind, struct bytes *list)
 {
     for (unsigned i = 0; i < machine->config.disk_count; i++)
-        if (kind_of(&machine->config.disks[i]) == kind)
+        if (machine_boot_of(&machine->config.disks[i]) == kind)
             put_disk(machine, i, list);
     if (kind != MACHINE_BOOT_NET)
         return;

@@ -72,6 +72,14 @@ static struct ata_drive *make_ata_drive(struct machine *machine, unsigned index,
     return drive;
 }
 
+bool drives_no_room(const struct machine *machine, unsigned index, unsigned room, struct error *err)
+{
+    const struct machine_disk *disk = &machine->config.disks[index];
+    error_usage(err, "cannot attach disk", disk->path ? disk->path : "none",
+                "%s has room for %u disks and drives", machine_disk_bus_name(disk->bus), room);
+    return error_hint(err, "put it on another bus, as virtio, nvme or scsi");
+}
+
 /* The drives of one bus, in their order; their number, or -1. */
 static int make_ata_drives(struct machine *machine, enum machine_disk_bus bus,
                            struct ata_drive **drives, unsigned room, struct error *err)
@@ -81,8 +89,7 @@ static int make_ata_drives(struct machine *machine, enum machine_disk_bus bus,
         if (machine->config.disks[i].bus != bus)
             continue;
         if (count == room)
-            error_usage(err, "cannot attach disk", machine->config.disks[i].path,
-                        "%s has room for %u disks and drives", machine_disk_bus_name(bus), room);
+            drives_no_room(machine, i, room, err);
         else
             drives[count] = make_ata_drive(machine, i, bus == MACHINE_DISK_AHCI, err);
         if (count == room || !drives[count]) {
@@ -197,16 +204,6 @@ static int find_drive(const struct machine *machine, const char *name, struct er
     return -1;
 }
 
-static bool open_medium(struct machine *machine, const struct machine_disk *disk, const char *path,
-                        struct block_backend *out, struct error *err)
-{
-    const struct raw_config config = {.path = path,
-                                      .read_only = disk->read_only,
-                                      .is_surely_raw = disk->is_cdrom || disk->is_surely_raw,
-                                      .log = machine->log};
-    return raw_open(&config, machine->loop, out, err);
-}
-
 static bool change_cd(struct machine *machine, unsigned index, const struct block_backend *medium,
                       bool is_forced, struct error *err)
 {
@@ -218,14 +215,14 @@ static bool change_cd(struct machine *machine, unsigned index, const struct bloc
 }
 
 static bool change_floppy(struct machine *machine, unsigned index,
-                          const struct block_backend *medium, struct error *err)
+                          const struct block_backend *medium, const char *path, struct error *err)
 {
     unsigned drive = 0;
     for (unsigned i = 0; i < index; i++)
         drive += machine->config.disks[i].bus == MACHINE_DISK_FLOPPY;
     if (q35_change_floppy(machine->board, drive, medium))
         return true;
-    error_set(err, what_change, NULL, "the drive does not take a disk of this size");
+    error_set(err, what_change, path, "the drive does not take a disk of this size");
     return error_hint(err, "its type follows from the image that it was started with");
 }
 
@@ -239,14 +236,14 @@ bool machine_change_medium(struct machine *machine, const char *drive, const cha
         return false;
     if (path && !(copy = strdup(path)))
         return error_errno(err, what_change, path, ENOMEM);
-    if (path && !open_medium(machine, &machine->config.disks[index], path, &medium, err)) {
+    if (path && !backends_open_disk(machine, (unsigned)index, path, &medium, err)) {
         free(copy);
         return false;
     }
     struct block_backend *place = &machine->backends.disk[index], old = *place;
     const struct block_backend *now = path ? &medium : NULL;
     if (machine->cdroms[index] ? !change_cd(machine, (unsigned)index, now, is_forced, err)
-                               : !change_floppy(machine, (unsigned)index, now, err)) {
+                               : !change_floppy(machine, (unsigned)index, now, path, err)) {
         if (path)
             medium.close(medium.opaque);
         free(copy);

@@ -18,6 +18,10 @@ struct scsi_lun *drives_make_lun(struct machine *machine, unsigned index,
 /* Disk or CD-ROM drive `index` as a USB device, the caller's. */
 struct usb_device *drives_make_usb(struct machine *machine, unsigned index, struct error *err);
 
+/* Always false: a bus has `room` for disks and drives, and this is one more. */
+bool drives_no_room(const struct machine *machine, unsigned index, unsigned room,
+                    struct error *err);
+
 /* Controllers for the disks and drives that want one; each only when there are any. */
 bool drives_plug_ahci(struct machine *machine, struct error *err);
 bool drives_plug_ide(struct machine *machine, struct error *err);

@@ -567,7 +567,8 @@ static void take_floppies(const struct machine *machine, struct q35_config *boar
         if (machine->config.disks[i].bus != MACHINE_DISK_FLOPPY)
             continue;
         board->floppies[count].is_there = true;
-        board->floppies[count++].medium = disk->close ? disk : NULL;
+        board->floppies[count].medium = disk->close ? disk : NULL;
+        board->floppies[count++].name = machine->config.disks[i].path;
     }
 }
 

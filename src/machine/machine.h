@@ -235,6 +235,8 @@ bool machine_cpu_find(const char *name, enum cpu_level *level);      /* false: t
 const char *machine_disk_bus_name(enum machine_disk_bus bus);
 const char *machine_boot_name(enum machine_boot boot);
 bool machine_boot_find(const char *name, enum machine_boot *boot);
+/* What booting from this disk or drive is called. */
+enum machine_boot machine_boot_of(const struct machine_disk *disk);
 /* False: there is none of this name. */
 bool machine_disk_bus_find(const char *name, enum machine_disk_bus *bus);
 

@@ -144,6 +144,10 @@ struct q35_place backends_net_place(struct machine *machine, unsigned net);
 void backends_drain(struct machine *machine);
 /* The same, and what was written is on the disks. */
 bool backends_flush(struct machine *machine, struct error *err);
+
+/* Opens an image as the medium of this disk or drive; out->close frees it. */
+bool backends_open_disk(struct machine *machine, unsigned index, const char *path,
+                        struct block_backend *out, struct error *err);
 void backends_close(struct machine *machine);
 const struct char_backend *backends_char(const struct machine_char *one); /* NULL: there is none */
 

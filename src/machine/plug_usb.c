@@ -16,8 +16,7 @@ static bool make_storage(struct machine *machine, struct usb_device **devices, s
         if (machine->config.disks[i].bus != MACHINE_DISK_USB)
             continue;
         if (port == XHCI_PORTS)
-            return error_usage(err, "cannot attach disk", machine->config.disks[i].path,
-                               "usb has room for %d disks and drives", XHCI_USB3_PORTS);
+            return drives_no_room(machine, i, XHCI_USB3_PORTS, err);
         devices[port] = drives_make_usb(machine, i, err);
         if (!devices[port++])
             return false;

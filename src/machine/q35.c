@@ -480,6 +480,7 @@ static bool make_floppy(struct q35 *board, struct error *err)
     for (unsigned i = 0; i < FLOPPY_DRIVES; i++) {
         config.drives[i].is_there = board->config.floppies[i].is_there;
         config.drives[i].medium = board->config.floppies[i].medium;
+        config.drives[i].name = board->config.floppies[i].name;
     }
     board->floppy = floppy_create(&config, board->config.bus, err);
     if (!board->floppy)

@@ -107,6 +107,7 @@ struct q35_config {
     struct {
         bool is_there;
         const struct block_backend *medium; /* NULL: it is empty */
+        const char *name;                   /* of its image, for a message */
     } floppies[2];
     bool parallel_ignores_strobe;
     bool has_exit_port;

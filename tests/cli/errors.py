@@ -146,7 +146,10 @@ class Errors:
         self.run_fails(["--disk", self.path("nothing.img")], 1, "nothing.img", "empty")
         self.run_fails(["--disk", self.path("q.img", b"QFI\xfb" + bytes(65532))], 1, "qcow2")
         locked = self.path("locked.img", bytes(1 << 20))
-        self.run_fails(["--disk", locked, "--disk", locked], 1, "locked.img", "use")
+        self.run_fails(["--disk", locked, "--disk", f"{locked},ro"], 2, "locked.img", "same")
+        os.symlink(locked, os.path.join(self.folder, "link.img"))
+        self.run_fails(["--disk", locked, "--cdrom", os.path.join(self.folder, "link.img")], 2,
+                       "same")
         with open(locked, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # What another skep holds; an advisory lock of any kind counts.
@@ -156,6 +159,65 @@ class Errors:
             read_only = self.path("ro.img", bytes(1 << 20))
             os.chmod(read_only, 0o444)
             self.run_fails(["--disk", read_only], 1, "ro.img", "permission")
+
+    def drives(self):
+        missing, empty = os.path.join(self.folder, "missing.img"), self.path("empty.img")
+        image = self.path("disk.img", bytes(1 << 20))
+        self.run_fails(["--disk", missing], 1, missing, "truncate -s 10G")
+        self.run_fails(["--floppy", missing], 1, missing, "truncate -s 1440K")
+        for iso in missing, empty:
+            self.run_fails(["--cdrom", iso], 1, iso, "check the path")
+        self.run_fails(["--cdrom", f"{image},bus=nvme"], 2, "nvme")
+        self.run_fails(["--floppy", image], 1, image, "size", "1440")
+        self.run_fails(["--floppy", "none"] * 3, 2, "3 floppy")
+        self.run_fails(["--disk", f"{image},bus=mfm"], 2, "mfm")
+        self.run_fails(["--disk", f"{image},fast"], 2, "fast")
+        self.run_fails(["--disk", f"{image},bus=ahci,slot=5"], 2, image, "ahci", "slot")
+        self.run_fails(["--disk", f"{image},slot=99"], 2, "99")
+        self.run_fails(["--disk", f"{image},slot=5", "--net", "user,slot=5"], 1, "slot 5")
+        self.run_fails(["--disk", f"{image},bus=ide"] * 5, 2, "same")
+        self.run_fails(["--disk", f"{image},bus=ide,ro"] * 5, 2, image, "ide", "4")
+        self.run_fails(["--tpm", f"unix:{missing}"], 1, missing, "swtpm")
+        self.run_fails(["--tpm", f"unix:{missing},model=1.2"], 2, "1.2", "crb")
+
+    def firmware(self):
+        image = self.path("disk.img", bytes(1 << 20))
+        odd = self.path("odd", bytes(1000))
+        disk = ["run", "--disk", image]
+        self.fails(disk + ["--firmware", odd], 1, odd)
+        self.fails(disk + ["--firmware", odd, "--rom", odd], 2, odd, "two ways")
+        self.fails(disk + ["--nvram", odd, "--firmware", "bios"], 2, odd, "uefi")
+        for nvram in odd, self.folder, os.path.join(self.folder, "none", "x"):
+            self.fails(disk + ["--nvram", nvram, "--firmware", "uefi"], 1, nvram)
+        self.fails(disk + ["--initrd", odd], 2, odd, "--kernel")
+        self.fails(disk + ["--boot", "tape"], 2, "tape", "floppy")
+        self.fails(disk + ["--boot", "disk,net,disk"], 2, "disk", "twice")
+        self.fails(disk + ["--boot", "floppy,cdrom"], 2, "floppy", "--cdrom")
+        self.fails(disk + ["--boot", "net", "--net", "none"], 2, "net")
+        self.fails(disk + ["--kernel-from-disk"], 1, "GRUB", "--kernel")
+
+    def screens(self):
+        empty, missing = self.path("empty"), os.path.join(self.folder, "missing")
+        self.run_fails(["--display", "vnc=0.0.0.0:0"], 2, "0.0.0.0", "password")
+        for password in empty, missing:
+            self.run_fails(["--display", f"vnc=0.0.0.0:0,password-file={password}"], 1, password)
+        self.run_fails(["--display", "vnc=:99999"], 2, "99999")
+        self.run_fails(["--display", "vnc=:1,keymap=klingon"], 2, "klingon")
+        self.run_fails(["--display", "vnc=:1", "--vga", "none"], 2, "--vga std")
+        self.run_fails(["--vga", "std,memory=3M"], 2, "3072", "256M")
+        self.run_fails(["--vga", "std,size=9x9"], 2, "9x9", "64x64")
+        self.run_fails(["--vga", "virtio,memory=16M"], 2, "memory")
+
+    def networks(self):
+        missing = os.path.join(self.folder, "missing")
+        for folder in missing, self.path("file"):
+            self.run_fails(["--net", f"user,tftp={folder}"], 1, folder, "folder")
+            self.run_fails(["--net", f"user,http={folder}"], 1, folder, "folder")
+        self.run_fails(["--net", "user,bootfile=x"], 2, "x", "tftp=")
+        self.run_fails(["--net", "user,model=ne2000"], 2, "ne2000", "e1000e")
+        self.run_fails(["--net", "none,model=e1000"], 2, "model=e1000", "user")
+        self.run_fails(["--net", "none", "--net", "user"], 2, "none")
+        self.run_fails(["--net", f"tap=x,tftp={self.folder}"], 2, "tftp", "user")
 
     def ports(self):
         with socket.socket() as taken:
@@ -216,8 +278,9 @@ def main():
     errors = Errors(sys.argv[1])
     try:
         checks.methods(errors, ("usage", "help_and_version", "doctor", "kernels", "memory",
-                                "processors", "test_devices", "disks", "ports", "places",
-                                "debuggers", "saving", "names"))
+                                "processors", "test_devices", "disks", "drives", "firmware",
+                                "screens", "networks", "ports", "places", "debuggers", "saving",
+                                "names"))
     finally:
         errors.close()
     checks.finish()

@@ -79,7 +79,8 @@ static void must_close(struct env *env)
 static void must_fail(struct env *env, const char *path, bool read_only, const char *cause,
                       const char *hint)
 {
-    struct raw_config config = {.path = path, .read_only = read_only};
+    struct raw_config config = {
+        .path = path, .read_only = read_only, .new_size = read_only ? NULL : "10G"};
     struct error err = {0};
     struct block_backend disk;
     assert_false(raw_open(&config, env->loop, &disk, &err));
@@ -126,6 +127,7 @@ static void test_open_errors(void **state)
 {
     struct env *env = *state;
     must_fail(env, env->path, false, "No such file", "truncate");
+    must_fail(env, env->path, true, "No such file", "check the path");
     must_fail(env, env->dir, false, "directory", "path of an image");
     must_fail(env, "/dev/null", false, "neither", "path of an image");
     make_file(env->path, 0);

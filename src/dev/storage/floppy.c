@@ -388,7 +388,8 @@ static bool insert_all(struct floppy *f, struct error *err)
         const struct block_backend *medium = f->config.drives[i].medium;
         f->drive[i].is_there = f->config.drives[i].is_there;
         if (medium && !insert(&f->drive[i], medium)) {
-            error_set(err, "cannot use the image as a floppy disk", NULL, "no floppy has its size");
+            error_set(err, "cannot use as a floppy disk", f->config.drives[i].name,
+                      "no floppy has its size");
             return error_hint(err,
                               "an image is of 160, 180, 320, 360, 720, 1200, 1440 or 2880 KiB");
         }

@@ -38,6 +38,7 @@ struct floppy_config {
         /* NULL: no disk is in it. The caller's; outlives its stay in the drive, and is drained
          * before reset, save, load and destroy. */
         const struct block_backend *medium;
+        const char *name; /* of the image, for a message; may be NULL */
     } drives[FLOPPY_DRIVES];
 };
 

@@ -17,7 +17,6 @@ name=guest
 # A change of the recipe makes a new guest; disk.img belongs to the person and is never remade.
 recipe=$(cat "$here"/build.sh "$here"/common.sh "$here"/root/* | sha256sum | cut -c1-12)
 out=$cache/guest
-stamp=$out/recipe
 
 # The modules that the guest needs and what those need, by modprobe's own order.
 install_modules()
@@ -38,9 +37,6 @@ install_modules()
 
 build()
 {
-    mkdir -p "$cache"
-    work=$(mktemp -d "$cache/guest-new.XXXXXX")
-    trap 'rm -rf "$work"' EXIT INT TERM
     for tool in apt-cache apt-get dpkg-deb cpio depmod modprobe mkfs.ext4; do
         command -v "$tool" >/dev/null || fail "cannot find $tool" "run 'make deps'"
     done
@@ -54,23 +50,15 @@ build()
     make_root
     install_modules "${kernel#linux-image-}"
     say "packing the initrd"
-    mkdir -p "$work/out"
     pack_root "$work/out/initrd.cpio"
     cp "$work/kernel/boot/vmlinuz-${kernel#linux-image-}" "$work/out/vmlinuz"
     printf '%s\n' "${kernel#linux-image-}" >"$work/out/version"
-    mkdir -p "$out"
     if [ ! -e "$out/disk.img" ]; then
         say "making a disk of 256 MiB"
         truncate -s 256M "$work/out/disk.img"
         mkfs.ext4 -q -L skep "$work/out/disk.img"
-        mv "$work/out/disk.img" "$out/disk.img"
     fi
-    mv "$work/out/vmlinuz" "$work/out/initrd.cpio" "$work/out/version" "$out/"
-    printf '%s\n' "$recipe" >"$stamp"
-    say "ready in $out"
 }
 
-if [ "$(cat "$stamp" 2>/dev/null)" != "$recipe" ] || [ ! -e "$out/disk.img" ]; then
-    build
-fi
-printf '%s\n' "$out"
+[ -e "$out/disk.img" ] || rm -f "$out/recipe"
+provide

@@ -22,6 +22,26 @@ fail()
     exit 1
 }
 
+# Sees to it that $out has what build() makes in $work/out, by this $recipe, and prints $out. What is
+# there under other names stays.
+provide()
+{
+    if [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ]; then
+        mkdir -p "$cache"
+        work=$(mktemp -d "$cache/$name-new.XXXXXX")
+        trap 'rm -rf "$work"' EXIT
+        trap 'exit 1' INT TERM
+        mkdir "$work/out"
+        build
+        mkdir -p "$out"
+        rm -f "$out/recipe" # half a guest is made anew
+        mv "$work"/out/* "$out/"
+        printf '%s\n' "$recipe" >"$out/recipe"
+        say "ready in $out"
+    fi
+    printf '%s\n' "$out"
+}
+
 # ---- for guests that are a kernel and an initrd: in $work, with the root in $root ----
 
 download()

@@ -106,10 +106,6 @@ build()
         mmdebstrap --unshare-helper true 2>/dev/null || fail "cannot become root of a namespace" \
             "it needs newuidmap and sub-ids in /etc/subuid and /etc/subgid; or run it as root"
     fi
-    mkdir -p "$cache"
-    work=$(mktemp -d "$cache/debian-new.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    trap 'exit 1' INT TERM
     say "making a root of Debian packages (some minutes)"
     sources | mmdebstrap --quiet --mode="$mode" --variant=minbase --format=tar \
         --include="$packages" --customize-hook="$(configure_script)" \
@@ -123,18 +119,10 @@ build()
         dd of="$work/debian.img" bs=64K iflag=fullblock conv=sparse status=none
     [ "$(stat -c %s "$work/debian.img")" = "$size_bytes" ] || fail "the image could not be made"
     tar -x -C "$work" --wildcards -f "$work/root.tar" './boot/vmlinuz-*' './boot/initrd.img-*'
-    mkdir "$work/out"
     basename "$work"/boot/vmlinuz-* | sed 's/^vmlinuz-//' >"$work/out/version"
     mv "$work"/boot/vmlinuz-* "$work/out/vmlinuz"
     mv "$work"/boot/initrd.img-* "$work/out/initrd.img"
     mv "$work/debian.img" "$work/out/"
-    printf '%s\n' "$recipe" >"$work/out/recipe"
-    rm -rf "$out"
-    mv -T "$work/out" "$out"
-    say "ready in $out"
 }
 
-if [ "$(cat "$out/recipe" 2>/dev/null)" != "$recipe" ]; then
-    build
-fi
-printf '%s\n' "$out"
+provide

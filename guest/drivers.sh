@@ -18,13 +18,12 @@ name=drivers
 recipe=$(cat "$here"/drivers.sh "$here"/common.sh "$here"/root/* "$here"/drivers/* |
     sha256sum | cut -c1-12)
 out=$cache/drivers
-stamp=$out/recipe
 
 # Those of TPMs and of PS/2 keyboards are in the kernel itself.
 modules='virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_balloon virtio_scsi
          virtio_gpu virtio_input
          ahci ata_piix ata_generic nvme sd_mod sr_mod sg floppy usb_storage uas
-         e1000 e1000e xhci_pci usbhid hid_generic psmouse evdev bochs tpm_tis tpm_crb
+         e1000 e1000e xhci_pci usbhid hid_generic psmouse evdev bochs tpm_tis tpm_crb qemu_fw_cfg
          ext4 isofs vfat nls_ascii nls_cp437 nls_utf8'
 
 # The modules and what those need, at their places, so that the guest's modprobe finds them.
@@ -52,9 +51,6 @@ install_modules()
 
 build()
 {
-    mkdir -p "$cache"
-    work=$(mktemp -d "$cache/drivers-new.XXXXXX")
-    trap 'rm -rf "$work"' EXIT INT TERM
     for tool in apt-cache apt-get dpkg-deb cpio depmod modprobe; do
         command -v "$tool" >/dev/null || fail "cannot find $tool" "run 'make deps'"
     done
@@ -72,17 +68,9 @@ build()
     done
     install_modules "${kernel#linux-image-}"
     say "packing the initrd"
-    mkdir -p "$work/out"
     pack_root "$work/out/initrd.cpio"
     cp "$work/kernel/boot/vmlinuz-${kernel#linux-image-}" "$work/out/vmlinuz"
     printf '%s\n' "${kernel#linux-image-}" >"$work/out/version"
-    mkdir -p "$out"
-    mv "$work/out/vmlinuz" "$work/out/initrd.cpio" "$work/out/version" "$out/"
-    printf '%s\n' "$recipe" >"$stamp"
-    say "ready in $out"
 }
 
-if [ "$(cat "$stamp" 2>/dev/null)" != "$recipe" ]; then
-    build
-fi
-printf '%s\n' "$out"
+provide

@@ -17,7 +17,6 @@ name=i386
 . "$here/common.sh"
 recipe=$(cat "$here"/i386.sh "$here"/common.sh "$here"/root/* | sha256sum | cut -c1-12)
 out=$cache/i386
-stamp=$out/recipe
 
 # An apt of its own: another architecture, and lists that only this script reads.
 configure_apt()
@@ -68,11 +67,6 @@ build()
     for tool in apt-get apt-cache dpkg-deb cpio; do
         command -v "$tool" >/dev/null || fail "cannot find $tool" "run 'make deps'"
     done
-    mkdir -p "$cache"
-    work=$(mktemp -d "$cache/i386-new.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    trap 'exit 1' INT TERM
-    mkdir "$work/out"
     configure_apt
     say "downloading two kernels and busybox-static"
     get_kernel 686
@@ -88,16 +82,7 @@ build()
     chmod 755 "$root/init"
     : >"$root/modules/order" # none: the console is all that the test uses
     printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd"
-    find "$root" -exec touch -h -d @0 {} +
-    (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) \
-        >"$work/out/initrd.cpio"
-    mkdir -p "$out"
-    mv "$work"/out/* "$out/"
-    printf '%s\n' "$recipe" >"$stamp"
-    say "ready in $out"
+    pack_root "$work/out/initrd.cpio"
 }
 
-if [ "$(cat "$stamp" 2>/dev/null)" != "$recipe" ]; then
-    build
-fi
-printf '%s\n' "$out"
+provide

@@ -20,30 +20,18 @@ out=$cache/installer
 
 # The installer takes its components from the mirror, and they have to be of its kernel: an older
 # package may find none.
-candidate=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^ *Candidate: //p')
-[ -n "$candidate" ] || fail "the package $package is not known here" \
+recipe=$(apt-cache policy "$package" 2>/dev/null | sed -n 's/^ *Candidate: //p')
+[ -n "$recipe" ] || fail "the package $package is not known here" \
     "run 'make deps' (it updates the package lists); it is of Debian 12"
 
 build()
 {
-    mkdir -p "$cache"
-    work=$(mktemp -d "$cache/installer-new.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
-    trap 'exit 1' INT TERM
     say "downloading $package"
     download "$package"
     unpack "$package" all
-    mkdir "$work/out"
     mv "$work"/all/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux \
         "$work"/all/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/initrd.gz \
         "$work/out/"
-    printf '%s\n' "$candidate" >"$work/out/version"
-    rm -rf "$out"
-    mv -T "$work/out" "$out"
-    say "ready in $out"
 }
 
-if [ "$(cat "$out/version" 2>/dev/null)" != "$candidate" ]; then
-    build
-fi
-printf '%s\n' "$out"
+provide

@@ -325,7 +325,7 @@ struct chardev *chardev_open(const struct chardev_config *config, struct loop *l
         error_errno(err, attempt, config->spec, ENOMEM);
         return NULL;
     }
-    fd_ignore_sigpipe();
+    fd_ignore_signals();
     chardev->loop = loop;
     chardev->in_fd = chardev->out_fd = chardev->pty_fd = chardev->listener.fd = -1;
     *out = (struct char_backend){backend_write,        backend_accept, backend_set_handler,

@@ -31,7 +31,8 @@ struct chardev_config {
 };
 
 /* Fills `out`, whose close() frees the result too. Fails with kind ERROR_USAGE for a spec that is
- * none, else with cause and hint. On the loop's thread. Ignores SIGPIPE for the process. */
+ * none, else with cause and hint. On the loop's thread. Ignores SIGPIPE and SIGXFSZ for the
+ * process. */
 struct chardev *chardev_open(const struct chardev_config *config, struct loop *loop,
                              struct char_backend *out, struct error *err);
 

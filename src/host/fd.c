@@ -30,12 +30,18 @@ bool fd_set_nonblocking(int fd)
     return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
 }
 
-void fd_ignore_sigpipe(void)
+static void ignore(int signal)
 {
     struct sigaction action;
-    if (sigaction(SIGPIPE, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
+    if (sigaction(signal, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) &&
         action.sa_handler == SIG_DFL) {
         action.sa_handler = SIG_IGN;
-        sigaction(SIGPIPE, &action, NULL);
+        sigaction(signal, &action, NULL);
     }
+}
+
+void fd_ignore_signals(void)
+{
+    ignore(SIGPIPE);
+    ignore(SIGXFSZ);
 }

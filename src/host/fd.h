@@ -12,8 +12,9 @@ int fd_open_again(int fd, int access);
 
 bool fd_set_nonblocking(int fd);
 
-/* A peer that goes away must end in EPIPE, not in the death of the process: ignores SIGPIPE when it
- * is at its default. (Pipes and libslirp's sockets know no MSG_NOSIGNAL.) */
-void fd_ignore_sigpipe(void);
+/* A peer that goes away must end in EPIPE, and a file that may not grow (RLIMIT_FSIZE) in EFBIG,
+ * not in the death of the process: ignores SIGPIPE and SIGXFSZ when they are at their default.
+ * (Pipes and libslirp's sockets know no MSG_NOSIGNAL.) */
+void fd_ignore_signals(void);
 
 #endif

@@ -9,6 +9,7 @@
 #include "host/raw.h"
 
 #include "host/block_queue.h"
+#include "host/fd.h"
 #include "host/file_lock.h"
 
 #include <errno.h>
@@ -473,6 +474,7 @@ bool raw_open(const struct raw_config *config, struct loop *loop, struct block_b
               struct error *err)
 {
     struct stat status;
+    fd_ignore_signals();
     if (!check_kind(config, &status, err))
         return false;
     int fd = open_image(config, &status, err);

@@ -684,7 +684,7 @@ bool slirp_open(const struct slirp_config *config, struct loop *loop, struct net
     struct slirp *slirp = calloc(1, sizeof(*slirp));
     if (!slirp)
         return error_errno(err, "cannot start the user-mode network", NULL, ENOMEM);
-    fd_ignore_sigpipe();
+    fd_ignore_signals();
     slirp->loop = loop;
     slirp->log = config->log;
     slirp->epoll_fd = -1;

@@ -37,7 +37,8 @@ struct slirp_config {
 };
 
 /* Fills `out`, whose close() frees. Fails, with the port and a hint, when a port cannot be had.
- * Ignores SIGPIPE for the process, since libslirp writes to sockets that may be closed. */
+ * Ignores SIGPIPE and SIGXFSZ for the process, since libslirp writes to sockets that may be closed.
+ */
 bool slirp_open(const struct slirp_config *config, struct loop *loop, struct net_backend *out,
                 struct error *err);
 

@@ -149,7 +149,7 @@ struct tty *tty_open(const struct tty_config *config, struct loop *loop, struct 
         error_errno(err, "cannot use the terminal", NULL, ENOMEM);
         return NULL;
     }
-    fd_ignore_sigpipe();
+    fd_ignore_signals();
     tty->config = *config;
     tty->in_fd = tty->out_fd = -1;
     if (!tty_start(tty, loop, err)) {

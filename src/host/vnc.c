@@ -234,7 +234,7 @@ struct vnc *vnc_create(const struct vnc_config *config, struct loop *loop, struc
     vnc->loop = loop;
     vnc->listener.fd = -1;
     vnc->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    fd_ignore_sigpipe();
+    fd_ignore_signals();
     if (vnc->bell < 0)
         error_errno(err, what, "eventfd", errno);
     else if ((!config->password_file || take_password(vnc, config->password_file, err)) &&

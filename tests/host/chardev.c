@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -191,6 +192,24 @@ static void test_file(void **state)
     must_open(env, "file:%s", env->path);
     close_backend(env);
     check_file(env, "");
+}
+
+/* A file that may not grow takes what it can; the process does not die of SIGXFSZ. */
+static void test_file_limit(void **state)
+{
+    struct env *env = *state;
+    struct rlimit old;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    const struct rlimit small = {8, old.rlim_max};
+    must_open(env, "file:%s", env->path);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        put(env, "first\n");
+        turn(env, 2);
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    close_backend(env);
+    check_file(env, "first\nfi");
 }
 
 static void test_pipe_pair(void **state)
@@ -451,6 +470,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_null, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_file_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pipe_pair, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pty, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unix, setup, teardown),

@@ -5,6 +5,7 @@
 #include "cpu/state.h"
 
 #include <asm/ldt.h>
+#include <asm/prctl.h>
 #include <assert.h>
 #include <signal.h>
 #include <stddef.h>
@@ -22,7 +23,7 @@ struct native_page {
     uint64_t host_rsp;
     uint64_t code, exit;
     uint64_t has_avx;
-    uint16_t ss, ds, es, gs;
+    uint16_t ss, ds, es, gs; /* a GS of 0 is left as it is */
     struct far_pointer {
         uint32_t offset;
         uint16_t selector;
@@ -57,7 +58,11 @@ __asm__(".text\n"
         "  vmovups S+192+32*\\n, %ymm\\n\n"
         "  .endr\n"
         "1:\n"
-        "  mov S+1346, %ds\n  mov S+1348, %es\n  mov S+1350, %gs\n"
+        "  mov S+1346, %ds\n  mov S+1348, %es\n"
+        "  cmpw $0, S+1350\n"
+        "  je 2f\n"
+        "  mov S+1350, %gs\n"
+        "2:\n"
         "  mov $S+128, %rsp\n"
         "  mov S+1344, %ss\n"
         "  popfq\n"
@@ -98,6 +103,7 @@ __asm__(".text\n"
 static struct native_page *const page = (struct native_page *)ISA_STATE;
 static uint8_t *const code = (uint8_t *)ISA_CODE;
 static struct sigaction previous[64];
+static bool has_ldt;
 
 static void handle_fault(int number, siginfo_t *info, void *context)
 {
@@ -199,6 +205,9 @@ bool native_open(void)
             return false;
     for (unsigned mode = 0; mode < ISA_MODES; mode++)
         page->offers[mode] = open_segments(mode);
+    has_ldt = page->offers[ISA_64];
+    if (!has_ldt) /* 64-bit code does without */
+        page->offers[ISA_64] = syscall(SYS_arch_prctl, ARCH_SET_GS, ISA_GS_BASE) == 0;
     page->exit = (uintptr_t)native_exit;
     page->has_avx = native_has_avx();
     put_exit(code + EXIT_OFFSET);
@@ -260,7 +269,7 @@ static void set_mode(enum isa_mode mode)
     page->ss = isa_segment(mode, ISA_SS)->selector;
     page->ds = isa_segment(mode, ISA_DS)->selector;
     page->es = isa_segment(mode, ISA_ES)->selector;
-    page->gs = isa_segment(mode, ISA_GS)->selector;
+    page->gs = has_ldt ? isa_segment(mode, ISA_GS)->selector : 0;
 }
 
 void native_run(struct isa_state *state, const uint8_t *bytes, unsigned length)

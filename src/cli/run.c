@@ -376,6 +376,12 @@ static void on_signal(void *opaque, struct vm *vm, bool is_ending)
         cli_progress(cli, "power button pressed; once more ends the machine at once");
 }
 
+static void on_halted(void *opaque, struct vm *vm)
+{
+    cli_progress(opaque, "the guest has halted for good%s",
+                 vm_has_terminal(vm) ? "; Ctrl-] then q ends the machine, r resets it" : "");
+}
+
 static void on_saving(void *opaque, uint64_t done_bytes, uint64_t total_bytes)
 {
     const struct cli *cli = opaque;
@@ -444,6 +450,7 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     struct request request = {0};
     request.vm.key = on_key;
     request.vm.signalled = on_signal;
+    request.vm.halted = on_halted;
     request.vm.saving = on_saving;
     request.vm.saved = on_saved;
     request.vm.opaque = cli;

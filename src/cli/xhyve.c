@@ -20,6 +20,7 @@ static const unsigned long long default_memory_bytes = 256ULL << 20;
 enum {
     XHYVE_RESET = 0,
     XHYVE_OFF = 1,
+    XHYVE_HALTED = 2,
     HYPERKIT_OFF = 0,
     HYPERKIT_RESET = 2,
     ANY_FAILED = 1,
@@ -184,7 +185,7 @@ static bool complete(struct xhyve *xhyve, struct error *err)
     struct machine_config *machine = &xhyve->vm.machine;
     if (!machine->memory_bytes)
         machine->memory_bytes = default_memory_bytes;
-    machine->no_reboot = true;
+    machine->no_reboot = machine->halt_ends = true;
     machine->no_balloon = true; /* its slot may be a script's */
     machine->no_rng = !xhyve->has_rng;
     xhyve->vm.usr_pauses = true;
@@ -252,6 +253,7 @@ static int exit_code(bool is_hyperkit, const struct machine_end *end, int code)
 {
     switch (end->reason) {
     case MACHINE_POWERED_OFF: return is_hyperkit ? HYPERKIT_OFF : XHYVE_OFF;
+    case MACHINE_HALTED: return is_hyperkit ? HYPERKIT_OFF : XHYVE_HALTED;
     case MACHINE_REBOOTED:
         if (end->triple_fault)
             return ANY_TRIPLE_FAULT;

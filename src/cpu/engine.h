@@ -82,6 +82,7 @@ enum engine_exit_reason {
 
 struct engine_exit {
     enum engine_exit_reason reason;
+    bool is_deaf; /* of HALTED: interrupts are off, so nothing but an NMI, INIT or SIPI ends it */
     struct debug_stop stop;
     struct error error;
 };

@@ -198,12 +198,18 @@ bool ioapic_state_load(struct ioapic_state *state, struct load *stream)
     return !stream->failed;
 }
 
+struct ioapic_state ioapic_get(struct ioapic *ioapic)
+{
+    pthread_mutex_lock(&ioapic->lock);
+    struct ioapic_state state = ioapic->state;
+    pthread_mutex_unlock(&ioapic->lock);
+    return state;
+}
+
 static void save(void *device, struct save *stream)
 {
-    struct ioapic *ioapic = device;
-    pthread_mutex_lock(&ioapic->lock);
-    ioapic_state_save(&ioapic->state, stream);
-    pthread_mutex_unlock(&ioapic->lock);
+    const struct ioapic_state state = ioapic_get(device);
+    ioapic_state_save(&state, stream);
 }
 
 static bool load(void *device, struct load *stream, uint32_t version)

@@ -39,6 +39,7 @@ void ioapic_set_irq(void *ioapic, unsigned pin, bool level);
 /* A processor ended the level interrupt with this vector (lapic_set_eoi_listener). */
 void ioapic_eoi(void *ioapic, uint8_t vector);
 
+struct ioapic_state ioapic_get(struct ioapic *ioapic); /* as it is now */
 /* What ioapic_ops saves, and its reading back: false and failed when a value is out of range. */
 void ioapic_state_save(const struct ioapic_state *state, struct save *stream);
 bool ioapic_state_load(struct ioapic_state *state, struct load *stream);

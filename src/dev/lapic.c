@@ -482,15 +482,20 @@ static struct lapic_state state_of(const struct lapic *apic)
     return state;
 }
 
-static void save(void *device, struct save *stream)
+void lapic_get(struct lapics *all, struct lapic_state *states)
 {
-    struct lapics *all = device;
-    struct lapic_state states[LAPIC_MAX_VCPUS];
     for (unsigned i = 0; i < all->config.vcpu_count; i++) {
         pthread_mutex_lock(&all->apic[i].lock);
         states[i] = state_of(&all->apic[i]);
         pthread_mutex_unlock(&all->apic[i].lock);
     }
+}
+
+static void save(void *device, struct save *stream)
+{
+    struct lapics *all = device;
+    struct lapic_state states[LAPIC_MAX_VCPUS];
+    lapic_get(all, states);
     lapic_state_save(states, all->config.vcpu_count, stream);
 }
 

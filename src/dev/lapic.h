@@ -97,6 +97,8 @@ bool lapic_write_msr(struct lapics *lapics, unsigned vcpu, uint32_t msr, uint64_
  * is armed is measured anew. */
 void lapic_tsc_changed(struct lapics *lapics, unsigned vcpu);
 
+/* Of all processors, as they are now. */
+void lapic_get(struct lapics *lapics, struct lapic_state *states);
 /* What lapic_ops saves, and its reading back: false and failed when a value is out of range, or it
  * is of another number of processors. */
 void lapic_state_save(const struct lapic_state *states, unsigned count, struct save *stream);

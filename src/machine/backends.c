@@ -123,9 +123,8 @@ static bool open_char(struct machine *machine, const char *spec, struct machine_
 {
     if (!spec)
         return true;
-    const struct chardev_config config = {.spec = spec,
-                                          .escape = machine->config.escape,
-                                          .escape_opaque = machine->config.escape_opaque};
+    const struct chardev_config config = {
+        .spec = spec, .escape = machine->config.escape, .escape_opaque = machine->config.opaque};
     out->chardev = chardev_open(&config, machine->loop, &out->backend, err);
     return out->chardev;
 }

@@ -196,6 +196,7 @@ bool machine_debug_attach(struct machine *machine, const struct machine_debugger
         return error_errno(err, "cannot debug the guest", NULL, ENOMEM);
     machine->debug->debugger = *debugger;
     machine->debug->holds = true;
+    machine->is_halted = false; /* the debugger may change that */
     if (tell_all(machine, err))
         return true;
     free(machine->debug);
@@ -266,6 +267,7 @@ void machine_debug_detach(struct machine *machine)
     }
     machine->debug = NULL;
     free(d);
+    machine_request(machine, REQUEST_HALTED); /* which was not looked at meanwhile */
 }
 
 /* An access that was not told yet, of a vCPU that was to run, to what is still watched. */

@@ -90,6 +90,7 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
         atomic_store(&machine->has_triple_fault, true);
         machine_request(machine, REQUEST_RESET);
         break;
+    case VCPUS_HALTED: machine_request(machine, REQUEST_HALTED); break;
     case VCPUS_DEBUG: machine_request(machine, REQUEST_DEBUG); break;
     case VCPUS_RESET: machine_request(machine, REQUEST_RESET); break;
     case VCPUS_FAILED: fail(machine, error); break;
@@ -214,7 +215,7 @@ static bool restart(struct machine *machine, struct error *err)
     ram_clear(machine->ram);
     if (!boot(machine, err))
         return false;
-    machine->is_asleep = false;
+    machine->is_asleep = machine->is_halted = false;
     machine_debug_restarted(machine);
     machine->reboots++;
     return true;
@@ -310,6 +311,26 @@ static void sleep_or_wake(struct machine *machine, unsigned requests)
         machine_resume_vcpus(machine);
 }
 
+static void look_whether_halted(struct machine *machine)
+{
+    bool was_halted = machine->is_halted, was_running = machine->is_running;
+    machine->is_halted = false;
+    if (halt_is_possible(machine)) {
+        machine_pause(machine);
+        machine->is_halted = halt_is_final(machine);
+    }
+    if (machine->is_halted && machine->config.halt_ends) {
+        finish(machine, MACHINE_HALTED);
+        return;
+    }
+    if (machine->is_running)
+        machine_resume_vcpus(machine);
+    else if (was_running)
+        machine_resume(machine);
+    if (machine->is_halted && !was_halted && machine->config.halted)
+        machine->config.halted(machine->config.opaque);
+}
+
 void machine_serve_requests(struct machine *machine)
 {
     if (machine->is_finished || !atomic_load(&machine->requests))
@@ -329,8 +350,10 @@ void machine_serve_requests(struct machine *machine)
         reset_now(machine);
     else if (requests & (REQUEST_SLEEP | REQUEST_WAKE))
         sleep_or_wake(machine, requests);
-    else
+    else if (requests & REQUEST_DEBUG)
         machine_debug_stopped(machine);
+    else
+        look_whether_halted(machine);
 }
 
 static void on_request(void *opaque, unsigned events)
@@ -652,7 +675,7 @@ static bool build(struct machine *machine, struct error *err)
     machine->clock = clock_create(err);
     if (!machine->clock)
         return false;
-    if (!open_engine(machine, err))
+    if (!open_engine(machine, err) || !halt_watch_open(machine, err))
         return false;
     stop_time(machine);
     return backends_open(machine, err) && make_board(machine, err) &&
@@ -712,6 +735,8 @@ void machine_destroy(struct machine *machine)
     boot_rom_close(&machine->variables);
     nvram_close(machine->nvram);
     kernel_close(machine);
+    if (machine->halt_watch)
+        loop_timer_close(machine->halt_watch);
     if (machine->request_watch)
         loop_watch_close(machine->request_watch);
     if (machine->request_fd >= 0)
@@ -771,7 +796,9 @@ const char *machine_state(const struct machine *machine)
         return "ended";
     if (!machine->is_running)
         return "paused";
-    return machine->is_asleep ? "asleep" : "running";
+    if (machine->is_asleep)
+        return "asleep";
+    return machine->is_halted ? "halted" : "running";
 }
 
 const struct machine_config *machine_configuration(const struct machine *machine)

@@ -185,6 +185,7 @@ struct machine_config {
     enum cpu_level cpu_level; /* what CPUID tells of */
     bool rtc_is_local;        /* the RTC starts with the host's local time instead of UTC */
     bool no_reboot;           /* a reboot ends the machine */
+    bool halt_ends;           /* a guest that halts for good does, too */
     bool has_exit_port;
     uint16_t exit_port; /* 0: 0xf4 */
     bool has_testdev;
@@ -194,14 +195,18 @@ struct machine_config {
     const struct machine_saved *saved;
     bool trust_disks; /* although they seem to have changed since */
 
-    /* The key after the terminal's escape. */
+    /* Callbacks on the loop's thread; either may be NULL: the key after the terminal's escape, and
+     * that the guest has halted for good, with all processors in HLT and interrupts off, so that
+     * only a reset helps. */
     void (*escape)(void *opaque, char key);
-    void *escape_opaque;
+    void (*halted)(void *opaque);
+    void *opaque;
 };
 
 enum machine_end_reason {
     MACHINE_POWERED_OFF,
     MACHINE_REBOOTED, /* with no_reboot: it is stopped where it wanted to start again */
+    MACHINE_HALTED,   /* with halt_ends */
     MACHINE_QUIT,     /* machine_quit() */
     MACHINE_EXIT_PORT,
     MACHINE_FAILED,
@@ -271,7 +276,7 @@ void machine_stats(struct machine *machine, struct machine_stats *stats);
 const char *machine_engine_name(const struct machine *machine);
 unsigned machine_vcpu_count(const struct machine *machine);
 const char *
-machine_state(const struct machine *machine); /* "running", "asleep", "paused", "ended" */
+machine_state(const struct machine *machine); /* "running", "halted", "asleep", "paused", "ended" */
 const struct machine_config *machine_configuration(const struct machine *machine);
 
 /* Whether a serial port or console is on the terminal, and keys go to the guest as they come. */

@@ -53,6 +53,7 @@ enum machine_request {
     REQUEST_DEBUG = 1 << 5, /* a vCPU has stopped for the debugger */
     REQUEST_SLEEP = 1 << 6, /* ACPI's S3 */
     REQUEST_WAKE = 1 << 7,
+    REQUEST_HALTED = 1 << 8, /* the vCPUs may have halted for good: it is to be looked at */
 };
 
 struct machine_debug;
@@ -100,9 +101,13 @@ struct machine {
     struct error failure; /* under request_lock: the first one */
     uint32_t exit_value;  /* under request_lock: the first one */
 
+    struct loop_timer *halt_watch; /* NULL: the engine tells */
+    uint64_t halt_watched_ns;
+
     struct machine_debug *debug; /* NULL: nobody debugs the guest */
 
     bool is_running; /* started and not paused */
+    bool is_halted;  /* for good, as halt.c tells it */
     bool is_asleep;  /* in ACPI's S3: no vCPU runs until it wakes */
     bool is_finished;
     bool needs_kick; /* loaded: queues are to be looked at when it starts */
@@ -129,6 +134,14 @@ void machine_debug_show(struct machine *machine);
 void machine_debug_restarted(struct machine *machine);
 /* On the vCPU's thread: it has met a triple fault. True: the debugger is to look at it first. */
 bool machine_debug_shutdown(struct machine *machine, unsigned vcpu);
+
+/* halt.c: with all vCPUs paused, whether all have halted with interrupts off. Not said while a
+ * debugger is attached, who may change that. */
+bool halt_is_possible(struct machine *machine);
+/* halt.c: whether nothing else gets them out of it either but a reset; with the machine paused. */
+bool halt_is_final(struct machine *machine);
+/* halt.c: an engine that does not tell when it may be so is watched; the machine's timer. */
+bool halt_watch_open(struct machine *machine, struct error *err);
 
 /* boot_order.c: tells firmware by fw_cfg and CMOS what to boot. */
 bool boot_order_tell(struct machine *machine, struct error *err);

@@ -187,6 +187,10 @@ bool q35_wake(struct q35 *board, struct error *err);
 /* Where in real mode the guest goes on, which it has written into the FACS; 0: it has not. */
 uint32_t q35_waking_vector(const struct q35 *board);
 
+/* The local APICs and the I/O APIC, of which no other thing is told; while no vCPU runs and time
+ * stands still. False: the engine does not tell. */
+bool q35_irqchip_state(struct q35 *board, struct irqchip_state *state);
+
 void q35_save(struct q35 *board, struct save *save);
 /* Devices are told apart by their names, in the order in which they were made. */
 bool q35_load(struct q35 *board, struct load *load, struct error *err);

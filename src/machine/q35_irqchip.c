@@ -26,6 +26,15 @@ static uint64_t now_ns(const struct q35 *board)
     return clock_now_ns(board->config.clock);
 }
 
+bool q35_irqchip_state(struct q35 *board, struct irqchip_state *state)
+{
+    if (chip_of(board))
+        return chip_of(board)->get(board->config.vm, now_ns(board), state, NULL);
+    lapic_get(board->lapics, state->lapic);
+    state->ioapic = ioapic_get(board->ioapic);
+    return true;
+}
+
 /* ---- as devices ---- */
 
 static void reset_all(void *device)

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum job_kind { JOB_NONE, JOB_GET, JOB_SET, JOB_DEBUG, JOB_CLOSE };
 
@@ -29,6 +30,7 @@ struct vcpu {
     bool is_opened;                /* or has failed to */
     bool is_parked;
     bool is_halted;
+    bool is_deaf; /* of a halted one: as of engine_exit */
     bool is_held;
     bool has_stop;
     struct debug_stop stop;
@@ -126,17 +128,37 @@ static void report_stop(struct vcpu *vcpu, const struct debug_stop *stop)
     report(vcpu, VCPUS_DEBUG, NULL);
 }
 
+/* Whoever halts last sees that all have. */
+static bool all_are_deaf(struct vcpus *vcpus)
+{
+    bool is_deaf = true;
+    for (unsigned i = 0; i < vcpus->config.count && is_deaf; i++) {
+        struct vcpu *vcpu = &vcpus->vcpu[i];
+        pthread_mutex_lock(&vcpu->lock);
+        is_deaf = vcpu->is_halted && vcpu->is_deaf;
+        pthread_mutex_unlock(&vcpu->lock);
+    }
+    return is_deaf;
+}
+
+static void halt(struct vcpu *vcpu, bool is_deaf)
+{
+    struct vcpus *vcpus = vcpu->vcpus;
+    pthread_mutex_lock(&vcpu->lock);
+    vcpu->is_halted = true;
+    vcpu->is_deaf = is_deaf;
+    pthread_mutex_unlock(&vcpu->lock);
+    if (is_deaf && all_are_deaf(vcpus))
+        vcpus->config.event(vcpus->config.opaque, vcpu->index, VCPUS_HALTED, NULL);
+}
+
 static void run_once(struct vcpu *vcpu)
 {
     struct engine_exit exit = {0};
     vcpu->vcpus->config.engine->run(vcpu->engine_vcpu, &exit);
     switch (exit.reason) {
     case ENGINE_EXIT_KICKED: break;
-    case ENGINE_EXIT_HALTED:
-        pthread_mutex_lock(&vcpu->lock);
-        vcpu->is_halted = true;
-        pthread_mutex_unlock(&vcpu->lock);
-        break;
+    case ENGINE_EXIT_HALTED: halt(vcpu, exit.is_deaf); break;
     case ENGINE_EXIT_SHUTDOWN: report(vcpu, VCPUS_TRIPLE_FAULT, NULL); break;
     case ENGINE_EXIT_RESET: report(vcpu, VCPUS_RESET, NULL); break;
     case ENGINE_EXIT_DEBUG: report_stop(vcpu, &exit.stop); break;
@@ -350,6 +372,19 @@ unsigned vcpus_current(struct vcpus *vcpus)
 {
     const struct vcpu *vcpu = pthread_getspecific(vcpus->current);
     return vcpu ? vcpu->index : UINT_MAX;
+}
+
+uint64_t vcpus_host_ns(struct vcpus *vcpus)
+{
+    uint64_t sum_ns = 0;
+    for (unsigned i = 0; i < vcpus->thread_count; i++) {
+        struct timespec spent = {0};
+        clockid_t clock;
+        if (pthread_getcpuclockid(vcpus->vcpu[i].thread, &clock) == 0)
+            clock_gettime(clock, &spent);
+        sum_ns += (uint64_t)spent.tv_sec * 1000000000 + (uint64_t)spent.tv_nsec;
+    }
+    return sum_ns;
 }
 
 uint64_t vcpus_read_tsc(struct vcpus *vcpus, unsigned index)

@@ -18,6 +18,7 @@ struct vcpus;
 enum vcpus_event {
     VCPUS_TRIPLE_FAULT,
     VCPUS_RESET,  /* the engine saw a request for a reset */
+    VCPUS_HALTED, /* all may have halted for good; without a pause */
     VCPUS_DEBUG,  /* what vcpus_set_debug() asked for has happened: vcpus_take_stop() */
     VCPUS_FAILED, /* `error` tells why */
 };
@@ -27,7 +28,7 @@ struct vcpus_config {
     struct engine_vm *vm; /* must outlive the vCPUs */
     unsigned count;
     const uint16_t *pins; /* of each: the host's processor that it stays on, + 1; NULL, 0: any */
-    /* On the vCPU's thread, after all vCPUs were asked to pause. */
+    /* On the vCPU's thread, after all vCPUs were asked to pause (but VCPUS_HALTED). */
     void (*event)(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error);
     void *opaque;
 };
@@ -55,6 +56,9 @@ void vcpus_wake(struct vcpus *vcpus, unsigned vcpu);
 
 /* Which vCPU runs on the calling thread; UINT_MAX on other threads. */
 unsigned vcpus_current(struct vcpus *vcpus);
+
+/* The time that the host's processors have spent on all of them; any thread. */
+uint64_t vcpus_host_ns(struct vcpus *vcpus);
 
 /* The guest's time-stamp counter; any thread. The engine must have one to read. */
 uint64_t vcpus_read_tsc(struct vcpus *vcpus, unsigned vcpu);

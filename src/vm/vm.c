@@ -48,6 +48,7 @@ static int exit_code(const struct vm *vm)
 {
     switch (vm->end.reason) {
     case MACHINE_POWERED_OFF:
+    case MACHINE_HALTED:
     case MACHINE_REBOOTED: return 0;
     case MACHINE_QUIT: return vm->ended_by ? 128 + vm->ended_by : 0;
     case MACHINE_EXIT_PORT: return (int)((vm->end.exit_value << 1 | 1) & 0xff);
@@ -69,6 +70,13 @@ static void escape(void *opaque, char key)
     struct vm *vm = opaque;
     if (vm->config.key && vm->machine)
         vm->config.key(vm->config.opaque, vm, key);
+}
+
+static void halted(void *opaque)
+{
+    struct vm *vm = opaque;
+    if (vm->config.halted)
+        vm->config.halted(vm->config.opaque, vm);
 }
 
 /* What is configured for the signal (0: for any that ends); NULL: nothing. */
@@ -219,7 +227,8 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
     }
     vm->config = *config;
     vm->config.machine.escape = escape;
-    vm->config.machine.escape_opaque = vm;
+    vm->config.machine.halted = halted;
+    vm->config.machine.opaque = vm;
     vm->loop = loop_create(err);
     if (vm->loop)
         vm->machine = machine_create(&vm->config.machine, vm->loop, log, finished, vm, err);

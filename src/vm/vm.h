@@ -27,7 +27,7 @@ struct vm_save_on {
 };
 
 struct vm_config {
-    struct machine_config machine; /* `escape` and `escape_opaque` are set by vm_create() */
+    struct machine_config machine; /* its callbacks are set by vm_create() */
     /* A GDB server at "[ADDR:]PORT" or "unix:PATH"; NULL: none. */
     const char *gdb;
     bool gdb_waits;   /* the guest starts when a debugger lets it */
@@ -37,6 +37,8 @@ struct vm_config {
     /* SIGINT, SIGTERM or SIGHUP arrived: the first presses the power button, the next ends the
      * machine. Only tells. May be NULL. */
     void (*signalled)(void *opaque, struct vm *vm, bool is_ending);
+    /* The guest has halted for good (machine.h). May be NULL. */
+    void (*halted)(void *opaque, struct vm *vm);
     bool usr_pauses;     /* SIGUSR1 pauses the machine, SIGUSR2 resumes it, unless they save */
     const char *control; /* as control.h reads it; NULL: there is no control socket */
     /* SIGUSR1 and SIGUSR2 save, and the machine goes on; all else saves and then ends it. */
@@ -55,9 +57,9 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
 void vm_destroy(struct vm *vm); /* NULL is fine; gives the terminal back */
 
 /* Runs the machine until it ends, fills `end` and returns the exit code: 0 when the guest powered
- * off, rebooted under no_reboot, or vm_quit() was called; (value << 1) | 1 for the exit port (its
- * low 8 bits, as the system has it); 1 when it failed. A signal that ended it at once gives
- * 128 + its number. */
+ * off, rebooted under no_reboot, halted under halt_ends, or vm_quit() was called; (value << 1) | 1
+ * for the exit port (its low 8 bits, as the system has it); 1 when it failed. A signal that ended
+ * it at once gives 128 + its number. */
 int vm_run(struct vm *vm, struct machine_end *end);
 
 /* Where the GDB server listens, as GDB's `target remote` takes it; NULL: there is none. */

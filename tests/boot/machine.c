@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
  * A machine's life with a guest of a few instructions, booted through PVH: how it ends (exit port,
- * power off, reset with and without no_reboot, triple fault, quit), that a reset starts from clear
- * memory, that the power button arrives, that a saved machine goes on in another one, and that one
- * which is damaged, hostile or of another shape is refused.
+ * power off, reset with and without no_reboot, triple fault, halt for good, quit), that a reset
+ * starts from clear memory, that the power button arrives, that a saved machine goes on in another
+ * one, and that one which is damaged, hostile or of another shape is refused.
  *
  * SKEP_TEST_ENGINE names the engine (soft unless given).
  */
 #include "base/crc32c.h"
 #include "machine/bytes.h"
+#include "machine/debug.h"
 #include "vm/vm.h"
 
 #include <elf.h>
@@ -40,6 +41,8 @@ __asm__(".pushsection .rodata\n"
         "    je wait_for_button\n"
         "    cmp $5, %al\n"
         "    je sleep\n"
+        "    cmp $6, %al\n"
+        "    je sleep_until_nmi\n"
         /* 0: the exit port */
         "    mov $0xf4, %edx\n"
         "    mov $0x2a, %eax\n"
@@ -104,12 +107,22 @@ __asm__(".pushsection .rodata\n"
         "    mov $0xf4, %edx\n"
         "    outl %eax, %dx\n"
         "    jmp sleep\n"
+        /* The timer's first tick, some 55 ms away, is an NMI by the I/O APIC; without IDT. */
+        "sleep_until_nmi:\n"
+        "    movl $0x14, 0xfec00000\n"
+        "    movl $0x400, 0xfec00010\n"
+        "    mov $0x30, %al\n"
+        "    outb %al, $0x43\n"
+        "    mov $0xff, %al\n"
+        "    outb %al, $0x40\n"
+        "    outb %al, $0x40\n"
+        "    jmp sleep\n"
         "guest_end:\n"
         ".code64\n"
         ".popsection\n");
 extern const uint8_t guest_start[], guest_end[];
 
-enum guest { EXIT, POWER_OFF, RESET, TRIPLE_FAULT, BUTTON, SLEEP };
+enum guest { EXIT, POWER_OFF, RESET, TRIPLE_FAULT, BUTTON, SLEEP, NMI };
 enum { CODE_AT = 0x1000, GUEST_GPA = 0x100000, WHAT_AT = 2 };
 
 static char folder[] = "/tmp/skep-machine-XXXXXX";
@@ -247,6 +260,86 @@ static void test_triple_fault(void **state)
     unsigned reboots;
     assert_int_equal(run(&config, &end, &reboots), 1 << 1 | 1);
     assert_int_equal(reboots, 1);
+}
+
+static void test_halt_ends(void **state)
+{
+    struct vm_config config = config_for(SLEEP);
+    struct machine_end end;
+    unsigned reboots;
+    config.machine.halt_ends = true;
+    config.machine.vcpu_count = 2;
+    assert_int_equal(run(&config, &end, &reboots), 0);
+    assert_int_equal(end.reason, MACHINE_HALTED);
+}
+
+/* What an NMI is to end is no halt for good; here the NMI is a triple fault. */
+static void test_nmi(void **state)
+{
+    struct vm_config config = config_for(NMI);
+    struct machine_end end;
+    unsigned reboots;
+    config.machine.halt_ends = config.machine.no_reboot = true;
+    run(&config, &end, &reboots);
+    assert_int_equal(end.reason, MACHINE_REBOOTED);
+    assert_true(end.triple_fault);
+}
+
+static void count_halt(void *opaque, struct vm *vm)
+{
+    (*(unsigned *)opaque)++;
+}
+
+static void run_until_halted(struct vm *vm, const unsigned *halts, unsigned wanted)
+{
+    for (unsigned i = 0; i < 500 && *halts < wanted; i++)
+        loop_run_once(vm_loop(vm), 10);
+    assert_int_equal(*halts, wanted);
+    assert_string_equal(machine_state(vm_machine(vm)), "halted");
+}
+
+/* It is told once, and the machine can be paused, and reset to halt again. */
+static void test_halt_is_told(void **state)
+{
+    struct vm_config config = config_for(SLEEP);
+    unsigned halts = 0;
+    config.halted = count_halt;
+    config.opaque = &halts;
+    struct vm *vm = open_vm(&config);
+    machine_start(vm_machine(vm));
+    run_until_halted(vm, &halts, 1);
+    machine_pause(vm_machine(vm));
+    assert_string_equal(machine_state(vm_machine(vm)), "paused");
+    machine_resume(vm_machine(vm));
+    for (unsigned i = 0; i < 5; i++)
+        loop_run_once(vm_loop(vm), 10);
+    run_until_halted(vm, &halts, 1);
+    vm_reset(vm);
+    run_until_halted(vm, &halts, 2);
+    vm_destroy(vm);
+}
+
+static void no_stop(void *opaque, unsigned vcpu, const struct debug_stop *stop) {}
+
+/* A debugger may have it go on, so the end waits until there is none. */
+static void test_halt_under_debugger(void **state)
+{
+    static const enum machine_debug_action actions[] = {MACHINE_DEBUG_CONTINUE};
+    const struct machine_debugger debugger = {.stopped = no_stop};
+    struct vm_config config = config_for(SLEEP);
+    struct machine_end end;
+    config.machine.halt_ends = true;
+    struct vm *vm = open_vm(&config);
+    assert_true(machine_debug_attach(vm_machine(vm), &debugger, NULL));
+    assert_true(machine_debug_resume(vm_machine(vm), actions, true, NULL));
+    for (unsigned i = 0; i < 10; i++)
+        loop_run_once(vm_loop(vm), 10);
+    assert_string_equal(machine_state(vm_machine(vm)), "running");
+    machine_debug_stop(vm_machine(vm));
+    machine_debug_detach(vm_machine(vm));
+    vm_run(vm, &end);
+    assert_int_equal(end.reason, MACHINE_HALTED);
+    vm_destroy(vm);
 }
 
 static void quit(void *opaque)
@@ -553,6 +646,8 @@ int main(void)
         cmocka_unit_test(test_exit_port),      cmocka_unit_test(test_power_off),
         cmocka_unit_test(test_reset),          cmocka_unit_test(test_no_reboot),
         cmocka_unit_test(test_triple_fault),   cmocka_unit_test(test_quit),
+        cmocka_unit_test(test_halt_ends),      cmocka_unit_test(test_nmi),
+        cmocka_unit_test(test_halt_is_told),   cmocka_unit_test(test_halt_under_debugger),
         cmocka_unit_test(test_power_button),   cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_save_and_go_on), cmocka_unit_test(test_other_machine),
         cmocka_unit_test(test_changed_disk),   cmocka_unit_test(test_damaged),

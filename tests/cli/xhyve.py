@@ -63,7 +63,7 @@ class Xhyve:
 
     def kexec(self):
         """The flags that boot the small guest with its console on the terminal."""
-        return ["-m", "256", "-l", "com1,stdio", "-f",
+        return ["-m", "256", "-c", "2", "-l", "com1,stdio", "-f",
                 f"kexec,{self.kernel},{self.initrd},console=ttyS0 quiet"]
 
     def ends(self, program, command, wanted):
@@ -114,10 +114,12 @@ def script(xhyve):
 
 
 def exit_codes(xhyve):
-    """Off, reset and triple fault, as either program tells them."""
+    """Off, reset, halt and triple fault, as either program tells them."""
     xhyve.ends(xhyve.xhyve, "reboot -f", 0)
     xhyve.ends(xhyve.hyperkit, "poweroff -f", 0)
     xhyve.ends(xhyve.hyperkit, "reboot -f", 2)
+    xhyve.ends(xhyve.xhyve, "busybox halt -f", 2)
+    xhyve.ends(xhyve.hyperkit, "busybox halt -f", 0)
     rom = xhyve.path("fault.rom")
     # At the reset vector CS:F000H is where these 4 KiB begin: an empty IDT, then an interrupt.
     image = bytearray(4096)

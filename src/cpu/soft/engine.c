@@ -281,7 +281,9 @@ static void soft_run(struct engine_vcpu *vcpu, struct engine_exit *exit)
         [CPU_SHUTDOWN] = ENGINE_EXIT_SHUTDOWN, [CPU_DEBUG] = ENGINE_EXIT_DEBUG,
         [CPU_FAILED] = ENGINE_EXIT_FAILED,
     };
+    const struct cpu *cpu = cpu_of(vcpu);
     exit->reason = reasons[cpu_run(cpu_of(vcpu))];
+    exit->is_deaf = cpu->run_state == X86_WAIT_FOR_SIPI || !(cpu->rflags & RFLAGS_IF);
     if (exit->reason == ENGINE_EXIT_DEBUG)
         exit->stop = debugger_take_stop(cpu_of(vcpu));
     if (exit->reason == ENGINE_EXIT_FAILED)

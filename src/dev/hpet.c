@@ -150,12 +150,14 @@ static void hpet_interrupt(struct hpet *hpet, unsigned index)
     }
 }
 
+/* A timer that may not interrupt needs none of the host's: see hpet_catch_up(). */
 static void hpet_arm(struct hpet *hpet, unsigned index)
 {
     const struct timer *timer = &hpet->timers[index];
     uint64_t now_ns = clock_now_ns(hpet->clock), counter = hpet_counter(hpet);
     uint64_t ahead = timer->due > counter ? timer->due - counter : 0;
-    if (!hpet_runs(hpet) || !timer->waits || ahead > max_wait_ticks) {
+    bool is_enabled = timer->config & TN_ENABLE;
+    if (!hpet_runs(hpet) || !is_enabled || !timer->waits || ahead > max_wait_ticks) {
         clock_timer_cancel(hpet->alarms[index].timer);
         return;
     }
@@ -202,20 +204,32 @@ static void hpet_advance(struct timer *timer, uint64_t now)
     }
 }
 
+static void hpet_match(struct hpet *hpet, unsigned index)
+{
+    struct timer *timer = &hpet->timers[index];
+    uint64_t now = hpet_counter(hpet);
+    if (!hpet_runs(hpet) || !timer->waits || now < timer->due)
+        return;
+    hpet_advance(timer, now);
+    hpet_interrupt(hpet, index);
+}
+
+/* Matches of timers that may not interrupt show only in registers: in time when these are looked
+ * at. Linux leaves a periodic timer like that for good, which woke the host 250 times a second. */
+static void hpet_catch_up(struct hpet *hpet)
+{
+    for (unsigned i = 0; i < hpet->config.timer_count; i++)
+        if (!(hpet->timers[i].config & TN_ENABLE))
+            hpet_match(hpet, i);
+}
+
 static void hpet_on_alarm(void *opaque)
 {
     struct alarm *alarm = opaque;
     struct hpet *hpet = alarm->hpet;
     pthread_mutex_lock(&hpet->lock);
-    struct timer *timer = &hpet->timers[alarm->index];
-    uint64_t now = hpet_counter(hpet);
-    if (hpet_runs(hpet) && timer->waits) {
-        if (now >= timer->due) {
-            hpet_advance(timer, now);
-            hpet_interrupt(hpet, alarm->index);
-        }
-        hpet_arm(hpet, alarm->index);
-    }
+    hpet_match(hpet, alarm->index);
+    hpet_arm(hpet, alarm->index);
     pthread_mutex_unlock(&hpet->lock);
 }
 
@@ -297,6 +311,8 @@ static void hpet_write_timer_config(struct hpet *hpet, unsigned index, uint64_t 
     if ((old ^ timer->config) & TN_32_BIT) {
         timer->fresh = false;
         hpet_wait(hpet, index);
+    } else {
+        hpet_arm(hpet, index);
     }
 }
 
@@ -358,6 +374,7 @@ static uint64_t hpet_read(void *opaque, uint64_t offset, unsigned size_bytes)
     if (offset >= HPET_BLOCK_BYTES || in_register + size_bytes > 8)
         return UINT64_MAX;
     pthread_mutex_lock(&hpet->lock);
+    hpet_catch_up(hpet);
     uint64_t value = hpet_read_register(hpet, (unsigned)offset & ~7u);
     pthread_mutex_unlock(&hpet->lock);
     return value >> (8 * in_register);
@@ -371,6 +388,7 @@ static void hpet_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     unsigned shift = 8 * (offset & 7);
     uint64_t mask = size_bytes == 8 ? UINT64_MAX : UINT64_C(0xffffffff) << shift;
     pthread_mutex_lock(&hpet->lock);
+    hpet_catch_up(hpet);
     hpet_write_register(hpet, (unsigned)offset & ~7u, value << shift, mask);
     pthread_mutex_unlock(&hpet->lock);
 }
@@ -455,6 +473,7 @@ static void hpet_save(void *device, struct save *save)
 {
     struct hpet *hpet = device;
     pthread_mutex_lock(&hpet->lock);
+    hpet_catch_up(hpet);
     save_u8(save, (uint8_t)hpet->config.timer_count);
     save_u8(save, hpet->general);
     save_u32(save, hpet->status);

@@ -257,6 +257,35 @@ static void test_nothing_fires_unasked(void **state)
     assert_int_equal(f->ioapic.rises, 3);
 }
 
+/* IA-PC HPET 2.3.8: the comparator and the status of a timer that may not interrupt follow the
+ * counter as well; what has matched then does not interrupt when it may. */
+static void test_disabled(void **state)
+{
+    struct fixture *f = *state;
+    clock_pause(f->clock);
+    clock_set_ns(f->clock, 0);
+    put32(f, 0x100, 0x8 | 0x40 | 20 << 9); /* periodic, the comparator is set */
+    put(f, 0x108, MS);
+    put(f, 0x108, MS);
+    put32(f, 0x120, 0x2 | 21 << 9); /* by level, once */
+    put(f, 0x128, 2 * MS);
+    put(f, 0x10, 1);
+    clock_set_ns(f->clock, 1500000);
+    assert_int_equal(get(f, 0x108), 2 * MS);
+    assert_int_equal(get(f, 0x20), 0);
+    clock_set_ns(f->clock, 10500000);
+    assert_int_equal(get(f, 0x20), 2);
+    assert_int_equal(get(f, 0x108), 11 * MS);
+    put32(f, 0x100, 0x8 | 0x4 | 20 << 9);
+    clock_resume(f->clock);
+    WAIT_FOR(get(f, 0x108) > 11 * MS);
+    put32(f, 0x100, 0x8 | 20 << 9);
+    assert_true(f->ioapic.rises > 0 && f->ioapic.rises < get(f, 0x108) / MS - 10);
+    assert_false(f->ioapic.level);
+    put32(f, 0x120, 0x6 | 21 << 9); /* its status is set */
+    assert_true(f->ioapic.level);
+}
+
 static void test_msi(void **state)
 {
     struct fixture *f = *state;
@@ -331,6 +360,7 @@ int main(void)
         T(test_late_periods_are_one),
         T(test_32_bits),
         T(test_periodic_32_bits),
+        T(test_disabled),
         T(test_msi),
         T(test_nothing_fires_unasked),
         T(test_save_and_load),

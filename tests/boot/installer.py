@@ -6,23 +6,21 @@ system boots by its own GRUB, apt-get installs another kernel in it, and a reboo
     installer.py SKEP bios|uefi
 
 It prints what is done, with seconds since the start, and keeps the serial console in
-installer-bios.log or installer-uefi.log. Where the mirror lacks components of the installer it is
-skipped, and says which.
+installer-bios.log or installer-uefi.log. Where the mirror lacks components of the installer it takes
+others in their stead (udeb_mirror.py) and says which; where there are none, it is skipped.
 """
 
-import lzma
 import os
 import re
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 
 from check import Checks, expect
 from debian import ROOT
 from debian_disk import DiskTest
-from host_apt import apt_mirror, apt_proxy, as_guest, open_url
+from host_apt import apt_mirror, apt_proxy, as_guest
+from udeb_mirror import UdebMirror
 
 DISK_BYTES = 6 << 30
 INSTALL_LIMIT_S = 4 * 3600      # only ends a hang
@@ -32,6 +30,12 @@ CMDLINE = ("auto=true priority=critical preseed/file=/preseed.cfg DEBIAN_FRONTEN
 STAGES = ("Checking the Debian archive mirror", "Loading additional components",
           "Starting up the partitioner", "Installing the base system",
           "Installing GRUB boot loader", "Finishing the installation")
+# The index that udeb_mirror.py makes is not signed. What comes to the disk is authenticated as always.
+OTHER_COMPONENTS = """d-i mirror/udeb/suite string {suite}
+d-i debian-installer/allow_unauthenticated boolean true
+d-i partman/early_command string debconf-set debian-installer/allow_unauthenticated false
+d-i preseed/late_command string debconf-set debian-installer/allow_unauthenticated true
+"""
 QUESTION = r"Prompt: '\?' for help|\[Press enter to continue\]"
 
 
@@ -43,27 +47,6 @@ def kernel_version(path):
     return data[place:].split(b" ", 1)[0].decode()
 
 
-def components(release, kernel):
-    """The installer's own list of what it downloads without being asked, by the mirror's index."""
-    base = f"{apt_mirror()}/dists/{release}/main/debian-installer/binary-amd64/Packages.xz"
-    with open_url(base) as answer:
-        index = lzma.decompress(answer.read()).decode()
-    for entry in index.split("\n\n"):
-        fields = dict(re.findall(r"^([\w-]+): *(.*)$", entry, re.MULTILINE))
-        if fields.get("Priority") == "standard" and fields.get("Kernel-Version", kernel) == kernel:
-            yield fields["Filename"]
-
-
-def missing_components(release, kernel):
-    """Those of them that the mirror has in its index only."""
-    for path in components(release, kernel):
-        request = urllib.request.Request(f"{apt_mirror()}/{path}", method="HEAD")
-        try:
-            open_url(request).close()
-        except urllib.error.HTTPError:
-            yield os.path.basename(path)
-
-
 class InstallerTest(DiskTest):
     """One installation."""
 
@@ -72,14 +55,39 @@ class InstallerTest(DiskTest):
     other_kernel_package = "linux-image-cloud-amd64"
     mounted = {"bios": ["/dev/vda1"], "uefi": ["/dev/vda2", "/dev/vda1"]}
 
+    def __init__(self, skep, firmware):
+        super().__init__(skep, firmware)
+        files = self.fetch()
+        self.udebs = UdebMirror(self.release, kernel_version(f"{files}/linux"),
+                                f"{files}/initrd.gz")
+
+    def close(self):
+        super().close()
+        self.udebs.close()
+
+    def not_to_be_had(self):
+        """Completes the installer's components; returns the names of those that stay lacking."""
+        if not self.udebs.lacking:
+            return []
+        lacking = self.udebs.complete()
+        print("the mirror lacks components of the installer that are in its index; in their stead:")
+        for name, source in self.udebs.sources.items():
+            print(f"  {name}: {source}")
+        print("  none: " + " ".join(sorted(set(self.udebs.lacking) - self.udebs.sources.keys())))
+        return lacking
+
     def answers(self):
         """The preseed file."""
         with open(os.path.join(ROOT, "tests", "boot", "preseed.cfg"), encoding="ascii") as file:
             text = file.read()
-        host, _, folder = as_guest(apt_mirror()).partition("://")[2].partition("/")
+        mirror, proxy = as_guest(apt_mirror()), as_guest(apt_proxy())
+        if self.udebs.lacking:
+            mirror, proxy = apt_mirror(), self.udebs.serve()
+            text += OTHER_COMPONENTS.format(suite=self.udebs.suite)
+        host, _, folder = mirror.partition("://")[2].partition("/")
         return text + (f"d-i mirror/http/hostname string {host}\n"
                        f"d-i mirror/http/directory string /{folder}\n"
-                       f"d-i mirror/http/proxy string {as_guest(apt_proxy())}\n"
+                       f"d-i mirror/http/proxy string {proxy}\n"
                        f"d-i mirror/suite string {self.release}\n")
 
     def fetch(self):
@@ -139,10 +147,9 @@ def main():
     test = InstallerTest(*sys.argv[1:3])
     checks = Checks()
     try:
-        missing = list(missing_components(test.release, kernel_version(test.fetch() + "/linux")))
-        if missing:
-            print(f"the mirror lacks {len(missing)} components of the installer that are in its "
-                  "index: " + " ".join(missing))
+        lacking = test.not_to_be_had()
+        if lacking:
+            print("not to be had: " + " ".join(lacking))
             sys.exit(77)
         checks.steps(test, ("install", "came_through_grub", "finished_boot", "own_entry",
                             "other_kernel", "kernel_is_content", "power_off"))

@@ -42,10 +42,40 @@ static void fill_backends(struct machine_config *config, const struct machine_co
         config->tpm = saved->tpm;
 }
 
+/* An option that would be ignored is a mistake. */
+bool restore_check(const struct machine_config *config, bool has_vga, struct error *err)
+{
+    const struct machine_config *saved = machine_saved_config(config->saved);
+    bool is_exit_port_same =
+        saved->has_exit_port && (!config->exit_port || config->exit_port == saved->exit_port);
+    const struct {
+        bool is_other;
+        const char *option;
+    } checks[] = {
+        {config->cpu_level != CPU_LEVEL_HOST && config->cpu_level != saved->cpu_level, "--cpu"},
+        {config->rtc_is_local && !saved->rtc_is_local, "--rtc local"},
+        {config->no_balloon && !saved->no_balloon, "--no-balloon"},
+        {config->no_rng && !saved->no_rng, "--no-rng"},
+        {config->has_testdev && !saved->has_testdev, "--device testdev"},
+        {config->has_exit_port && !is_exit_port_same, "--device debug-exit"},
+        {has_vga && config->vga != saved->vga, "--vga"},
+        {config->boot_count != 0, "--boot"},
+    };
+    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
+        if (checks[i].is_other) {
+            error_usage(err, "cannot restore the machine with", checks[i].option,
+                        "it was made otherwise");
+            return error_hint(err, "leave the option out: what the guest sees of the machine is "
+                                   "as it was saved");
+        }
+    return true;
+}
+
 void restore_fill(struct machine_config *config, const struct restore_given *given)
 {
     const struct machine_config *saved = machine_saved_config(config->saved);
-    if (!config->kernel) {
+    if (!config->kernel && !config->kernel_from_disk) {
+        config->kernel_from_disk = saved->kernel_from_disk;
         config->kernel = saved->kernel;
         memcpy(config->initrds, saved->initrds, sizeof(config->initrds));
         config->initrd_count = saved->initrd_count;
@@ -67,6 +97,7 @@ void restore_fill(struct machine_config *config, const struct restore_given *giv
     config->screen_width = saved->screen_width;
     config->screen_height = saved->screen_height;
     config->input = saved->input;
+    config->rtc_is_local = saved->rtc_is_local;
     config->no_balloon = saved->no_balloon;
     config->no_rng = saved->no_rng;
     config->has_exit_port = saved->has_exit_port;

@@ -266,6 +266,8 @@ static bool complete_saved(struct request *request, struct error *err)
     if (!request->saved)
         return false;
     machine->saved = request->saved;
+    if (!restore_check(machine, request->has_vga, err))
+        return false;
     restore_fill(machine, &given);
     return place_forwards(request, err);
 }

@@ -248,9 +248,11 @@ static bool load_disks(const struct machine *machine, struct load *load, struct 
     if (!begin(load, disks_section, SECTION_VERSION, err))
         return false;
     uint32_t count = load_u32(load);
-    if (!load->failed && count != machine->config.disk_count)
-        return error_set(err, what_load, NULL, "it has %" PRIu32 " disks, not %u", count,
-                         machine->config.disk_count);
+    if (!load->failed && count != machine->config.disk_count) {
+        error_set(err, what_load, NULL, "it has %" PRIu32 " drives, not %u", count,
+                  machine->config.disk_count);
+        return error_hint(err, "name all that it was started with, or none");
+    }
     for (unsigned i = 0; i < machine->config.disk_count; i++)
         if (!check_disk(machine, i, load, err) && !load->failed)
             return false;
@@ -337,9 +339,10 @@ const struct machine_config *machine_saved_config(const struct machine_saved *sa
 
 static bool check_size(const char *what, uint64_t saved, uint64_t wanted, struct error *err)
 {
-    return !wanted || wanted == saved ||
-           error_usage(err, what_load, NULL, "it has %" PRIu64 " %s, not %" PRIu64, saved, what,
-                       wanted);
+    if (!wanted || wanted == saved)
+        return true;
+    error_usage(err, what_load, NULL, "it has %" PRIu64 " %s, not %" PRIu64, saved, what, wanted);
+    return error_hint(err, "leave the option out: the saved machine has its own");
 }
 
 /* What makes the guest's devices is always the saved machine's. */
@@ -348,7 +351,7 @@ bool snapshot_take_shape(struct machine *machine, struct error *err)
     struct machine_config *config = &machine->config;
     const struct machine_config *saved = machine_saved_config(config->saved);
     if (!check_size("processors", saved->vcpu_count, config->vcpu_count, err) ||
-        !check_size("bytes of memory", saved->memory_bytes, config->memory_bytes, err))
+        !check_size("MiB of memory", saved->memory_bytes >> 20, config->memory_bytes >> 20, err))
         return false;
     if (saved->memory_bytes != config->saved->file.memory_bytes)
         return error_set(err, what_load, NULL, "its memory is not of the size that it tells");
@@ -374,9 +377,10 @@ bool snapshot_check_rom(const struct machine *machine, struct error *err)
     const struct machine_saved *saved = machine->config.saved;
     if (machine->rom.size_bytes == saved->rom_bytes && rom_sum(machine) == saved->rom_sum)
         return true;
-    return error_set(err, "cannot restore the machine with ROM",
-                     machine->config.rom ? machine->config.rom : "none",
-                     "it is not the one that the machine was saved with");
+    error_set(err, "cannot restore the machine with ROM",
+              machine->config.rom ? machine->config.rom : "none",
+              "it is not the one that the machine was saved with");
+    return error_hint(err, "it must be found again, byte for byte: --rom tells where it is now");
 }
 
 uint64_t snapshot_tsc_hz(const struct machine *machine)

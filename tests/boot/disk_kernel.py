@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from check import Checks, expect, expect_equal
-from guest import Guest, guest_folder
+from guest import Guest, Machine, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT_S = 120
@@ -77,9 +77,13 @@ class Disks:
             shutil.copyfileobj(source, target)
         return disk
 
-    def start(self, disk, *options):
-        """The command that runs a machine with that disk."""
-        return [self.skep, "run", "--kernel-from-disk", "--disk", disk, "--net", "none", *options]
+    def options(self, disk, *more):
+        """The options of a machine with that disk."""
+        return ["--kernel-from-disk", "--disk", disk, "--net", "none", *more]
+
+    def start(self, disk, *more):
+        """The command that runs it."""
+        return [self.skep, "run", *self.options(disk, *more)]
 
     def boots(self, disk, summary, cmdline):
         """The disk's kernel starts, is told of as `summary`, and sees `cmdline`."""
@@ -91,26 +95,28 @@ class Disks:
 
 
 def ext4_grub(disks):
-    """GRUB on ext4 in a partition; a change that the guest makes counts when it starts again."""
+    """GRUB on ext4 in a partition; a change that the guest makes counts when it starts again, also
+    when it was saved and restored meanwhile."""
     tree = disks.tree("ext4", "boot/vmlinuz", "boot/initrd.img", "boot/grub/grub.cfg",
                       GRUB.format(label="guest", words="console=ttyS0 quiet word=old"))
     filesystem = disks.image("ext4-fs", 64)
     disks.tool("mke2fs", "-q", "-t", "ext4", "-L", "guest", "-d", tree, filesystem)
     disk = disks.in_partition("ext4", filesystem)
-    with Guest(disks.start(disk), LIMIT_S) as guest:
+    with Machine(disks.skep, disks.folder, "soft", disks.options(disk), LIMIT_S) as guest:
         guest.wait_prompt()
         expect_equal(guest.run("cat /proc/cmdline")[1], "console=ttyS0 quiet word=old", "words")
         status, text = guest.run("mount -t ext4 /dev/vda2 /mnt && "
                                  "sed -i s/word=old/word=new/ /mnt/boot/grub/grub.cfg && "
                                  "umount /mnt && sync")
         expect_equal(status, 0, f"editing the configuration ({text})")
+        expect("'Guest': (loop0,gpt2)/boot/vmlinuz" in guest.errors.decode(), "no summary")
+        guest.go_on("soft")
         guest.send("reboot -f\n")
         guest.wait_for("Restarting system")
         guest.wait_prompt()
         expect_equal(guest.run("cat /proc/cmdline")[1], "console=ttyS0 quiet word=new", "words")
         guest.send("poweroff -f\n")
         expect_equal(guest.wait_exit(), 0, "status")
-        expect("'Guest': (loop0,gpt2)/boot/vmlinuz" in guest.errors.decode(), "no summary")
 
 
 def xfs_blscfg(disks):

@@ -260,7 +260,15 @@ class ControlTest:
             expect_equal(self.verb("save", "--stop", "rom", saved)[0], 0, "status of save")
             wait_until("end", lambda: machine.poll() == 0, machine)
         os.unlink(post)
-        with self.rom_machine("--restore", saved) as machine:
+        for options in (["-c", "2"], ["-m", "32M"], ["--cpu", "x86-64"], ["--vga", "std"],
+                        ["--no-rng"], ["--boot", "disk"], ["--device", "debug-exit,port=0xf6"]):
+            status, _, errors = self.verb("run", "--restore", saved, *options)
+            expect_equal(status, 2, f"status with {options}")
+            expect("hint: leave the option out" in errors, errors)
+        status, _, errors = self.verb("run", "--restore", saved, "--floppy", "none")
+        expect(status == 1 and "0 drives" in errors and "hint: " in errors, errors)
+        with self.rom_machine("--restore", saved, "--device", "testdev", "--device",
+                              "debug-exit,port=0xf5") as machine:
             wait_until("byte from the restored POST port", is_posted, machine)
             expect_equal(self.verb("stop", "--now", "rom")[0], 0, "status of stop")
             wait_until("end of the restored machine", lambda: machine.poll() == 0, machine)

@@ -469,7 +469,7 @@ static void test_other_machine(void **state)
     save_waiting(&config);
     changed = config;
     changed.machine.memory_bytes = 64 << 20;
-    expect_other(changed, "bytes of memory, not");
+    expect_other(changed, "MiB of memory, not");
     changed = config;
     changed.machine.vcpu_count = 2;
     expect_other(changed, "it has 1 processors, not 2");

@@ -486,7 +486,7 @@ static void test_other_machine(void **state)
     changed.machine.disks[0].path = kernel_path;
     changed.machine.disks[0].read_only = changed.machine.disks[0].is_surely_raw = true;
     changed.machine.disk_count = 1;
-    expect_other(changed, "it has 0 disks, not 1");
+    expect_other(changed, "it has 0 drives, not 1");
 }
 
 /* A disk whose contents are not those of then. */

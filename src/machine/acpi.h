@@ -65,6 +65,7 @@ struct acpi_config {
     uint32_t tpm_base, tpm_size_bytes; /* base 0: none */
     uint32_t tpm_control;              /* of its command and response buffer; 0: a FIFO */
     uint16_t floppy_port;              /* 0: none */
+    uint16_t fw_cfg_port;
     uint8_t floppy_irq, floppy_dma;
     uint8_t floppy_type[2]; /* as in CMOS memory; 0: no such drive */
 };

@@ -10,6 +10,8 @@
 
 #include <stdio.h>
 
+enum { FW_CFG_BYTES = 12 }; /* selector and data, a gap, the DMA register */
+
 static void put_sleep_state(struct bytes *aml, const char *name, uint8_t sleep_type)
 {
     aml_name(aml, name);
@@ -248,6 +250,19 @@ static void put_pics(const struct acpi_config *config, struct bytes *aml)
     aml_end(aml, device);
 }
 
+/* As QEMU's documentation of the device has it (docs/specs/fw_cfg): no person looks at it, so it is
+ * not shown (_STA, 6.3.7). */
+static void put_fw_cfg(const struct acpi_config *config, struct bytes *aml)
+{
+    size_t device = aml_device_begin(aml, "FWCF");
+    aml_name_string(aml, "_HID", "QEMU0002");
+    aml_name_integer(aml, "_STA", 0xb);
+    size_t resources = aml_resources_begin(aml, "_CRS");
+    aml_io(aml, config->fw_cfg_port, FW_CFG_BYTES);
+    aml_resources_end(aml, resources);
+    aml_end(aml, device);
+}
+
 static void put_isa(const struct acpi_config *config, struct bytes *aml)
 {
     size_t device = aml_device_begin(aml, "ISA");
@@ -260,6 +275,7 @@ static void put_isa(const struct acpi_config *config, struct bytes *aml)
     put_isa_device(aml, "PIT", "PNP0100", config->pit_port, 4, 0);
     put_isa_device(aml, "RTC", "PNP0B00", config->rtc_port, 8, config->rtc_irq);
     put_keyboard(config, aml);
+    put_fw_cfg(config, aml);
     put_uarts(config, aml);
     if (config->parallel_port)
         put_isa_device(aml, "LPT1", "PNP0400", config->parallel_port, 3, config->parallel_irq);

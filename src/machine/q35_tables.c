@@ -132,6 +132,7 @@ static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t 
         .dma_port = {DMA_BYTE_PORT, DMA_PAGE_PORT, DMA_WORD_PORT},
         .floppy_port = board->floppy ? FLOPPY_PORT : 0,
         .floppy_irq = IRQ_FLOPPY,
+        .fw_cfg_port = FW_CFG_PORT,
         .tpm_base = board->config.tpm ? TPM_BASE : 0,
         .tpm_size_bytes = TPM_RANGE_BYTES,
         .tpm_control = board->config.tpm_is_tis ? 0 : TPM_BASE + TPM_CRB_CONTROL_OFFSET,

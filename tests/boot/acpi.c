@@ -59,6 +59,7 @@ static struct acpi_config board(unsigned vcpu_count)
         .tpm_size_bytes = 0x5000,
         .tpm_control = 0xfed40040,
         .floppy_port = 0x3f0,
+        .fw_cfg_port = 0x510,
         .floppy_irq = 6,
         .floppy_dma = 2,
         .floppy_type = {4, 1},

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Linux with its own drivers on NVMe, virtio SCSI, the floppy controller and a TPM, all in one
-machine: read, write, compare with the image, discard, errors, reset while busy.
+"""Linux with its own drivers on NVMe, virtio SCSI, the floppy controller, a TPM, the source of entropy
+and the firmware configuration device, all in one machine: read, write, compare with the image,
+discard, errors, reset while busy.
 
     controllers.py SKEP TPM_MODEL
 """
@@ -10,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -113,6 +115,43 @@ class Controllers:
         status, _ = self.guest.run("dd if=/tmp/x of=/dev/sr0 2>/dev/null")
         expect(status != 0, "a CD-ROM is not written to")
 
+    def driver_again(self, device, busy):
+        """The driver of a device of sysfs goes while `busy` runs over and over, and comes again."""
+        self.succeed(f"cd $(readlink -f {device}/driver); N=$(basename $(readlink -f {device}))")
+        self.succeed("rm -f /tmp/stop")
+        self.succeed(f"(while [ ! -e /tmp/stop ]; do {busy} 2>/dev/null; done &)")
+        for _ in range(3):
+            self.succeed("echo $N > unbind")
+            self.succeed("echo $N > bind")
+        self.succeed("touch /tmp/stop; cd /; sleep 1")
+
+    def scsi_reset_while_busy(self):
+        """What is under way fails; the disk and the drive are there again, under whatever name."""
+        disk = "/tmp/busy"
+        self.succeed(f"cp -a /dev/sda {disk}")
+        self.driver_again("/sys/bus/virtio/drivers/virtio_scsi/virtio*",
+                          f"dd if={disk} of=/dev/null bs=64k iflag=direct")
+        self.succeed("for i in $(seq 60); do [ -b /dev/sr0 ] && break; sleep 1; done")
+        self.succeed("S=$(basename $(echo /sys/bus/virtio/drivers/virtio_scsi/virtio*/host*/target*"
+                     "/*/block/sd?))")
+        self.compare("/dev/$S", "scsi")
+        self.compare("/dev/sr0", "iso")
+
+    def entropy(self):
+        expect_equal(self.succeed("cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "it")
+        read = "dd if=/dev/hwrng bs=64 count=16 2>/dev/null | md5sum"
+        self.driver_again("/sys/bus/virtio/drivers/virtio_rng/virtio*",
+                          "dd if=/dev/hwrng bs=64 count=16 of=/dev/null")
+        expect(self.succeed(read) != self.succeed(read), "two kilobytes of random numbers differ")
+
+    def firmware_configuration(self):
+        """The memory map, as firmware would read it."""
+        self.succeed("ln -s /sys/firmware/qemu_fw_cfg/by_name/etc/e820/raw /tmp/map")
+        dump = self.succeed("hexdump -v -e '1/1 \"%02x\"' /tmp/map; echo")
+        entries = list(struct.iter_unpack("<QQI", bytes.fromhex(dump)))
+        ram = sum(size for _, size, kind in entries if kind == 1)
+        expect(255 * MIB < ram <= 256 * MIB, f"memory of the map: {entries}")
+
     def floppy(self):
         self.compare("/dev/fd0", "floppy")
         self.write("/dev/fd0", "floppy", 700)
@@ -140,6 +179,12 @@ class Controllers:
         for answer in answers:
             expect(answer.startswith("80010000001c000000000010"), f"an answer of the TPM: {answer}")
 
+    def tpm_reset_while_busy(self):
+        """It has another number each time that its driver comes."""
+        self.driver_again("/sys/class/tpm/tpm*/device", "cat /sys/class/tpm/tpm*/pcr-sha256/0")
+        self.succeed("for i in $(seq 60); do [ -c /dev/tpm[0-9] ] && break; sleep 1; done")
+        expect_equal(self.succeed("cat /sys/class/tpm/tpm*/pcr-sha256/0"), "0" * 64, "PCR 0")
+
     def power_off(self):
         self.guest.send("poweroff -f\n")
         expect_equal(self.guest.wait_exit(), 0, "exit status")
@@ -155,7 +200,9 @@ class Controllers:
 
 def main():
     run_guest_test(Controllers(sys.argv[1], sys.argv[2]),
-                   ("nvme", "nvme_reset_while_busy", "scsi", "floppy", "tpm", "power_off"))
+                   ("nvme", "nvme_reset_while_busy", "scsi", "scsi_reset_while_busy", "floppy",
+                    "tpm", "tpm_reset_while_busy", "entropy", "firmware_configuration",
+                    "power_off"))
 
 
 if __name__ == "__main__":

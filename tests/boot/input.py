@@ -25,6 +25,15 @@ NAMES = {
     "usb": ("skep USB keyboard", "skep USB tablet"),
     "virtio": ("skep virtio keyboard", "skep virtio tablet"),
 }
+# What takes a driver from its device, and gives it back; all of a kind.
+AWAY = {
+    "ps2": ("for i in 0 1; do printf none > /sys/bus/serio/devices/serio$i/drvctl; done",
+            "for i in 0 1; do printf rescan > /sys/bus/serio/devices/serio$i/drvctl; done"),
+    "usb": ("cd /sys/bus/pci/drivers/xhci_hcd; N=$(echo 0*); echo $N > unbind",
+            "echo $N > bind; cd /"),
+    "virtio": ("cd /sys/bus/virtio/drivers/virtio_input; N=$(echo virtio*); "
+               "for i in $N; do echo $i > unbind; done", "for i in $N; do echo $i > bind; done; cd /"),
+}
 EV_KEY, EV_REL, EV_ABS = 1, 2, 3
 BTN_LEFT = 0x110
 
@@ -60,7 +69,9 @@ class Viewer:
 
 def open_event(guest, name):
     """The number of the event device of this name; what it says goes to a file from now on."""
-    _, found = guest.run(f"grep -lx '{name}' /sys/class/input/event*/device/name", 300)
+    guest.run(f"for i in $(seq 60); do F=$(grep -lx '{name}' /sys/class/input/event*/device/name) && "
+              "break; sleep 1; done", 300)
+    _, found = guest.run("echo $F")
     match = re.search(r"/event(\d+)/", found)
     expect(match, f"no driver made the device '{name}'")
     number = match.group(1)
@@ -89,8 +100,10 @@ def test_keys(guest, skep, name, number):
 
 
 def test_pointer(guest, kind, where, number):
+    first = Viewer(where)  # nobody has looked before: the next one is told the size of now
+    first.pointer(10, 10)
+    events(guest, number)  # a mouse adds up what it has not told yet
     viewer = Viewer(where)
-    viewer.pointer(10, 10)
     viewer.pointer(viewer.width // 2, viewer.height // 4)
     viewer.pointer(viewer.width // 2, viewer.height // 4, 1)
     viewer.pointer(viewer.width // 2, viewer.height // 4, 0)
@@ -98,12 +111,22 @@ def test_pointer(guest, kind, where, number):
     buttons = [value for kind_, code, value in got if (kind_, code) == (EV_KEY, BTN_LEFT)]
     expect_equal(buttons, [1, 0], "a click")
     if kind == "ps2":
-        moved = sum(value for kind_, code, value in got if (kind_, code) == (EV_REL, 0))
+        # To the left goes what brings it to the first place from where it was.
+        moved = sum(max(value, 0) for kind_, code, value in got if (kind_, code) == (EV_REL, 0))
         expect(300 < moved < 800, f"moved to the right by {moved}")
         return
     last = {code: value for kind_, code, value in got if kind_ == EV_ABS}
     expect(abs(last.get(0, 0) - 0x4000) < 100, f"x is not in the middle: {last}")
     expect(abs(last.get(1, 0) - 0x2000) < 100, f"y is not at a quarter: {last}")
+
+
+def take_drivers_away(guest, skep, name, kind):
+    """Three times while keys are typed."""
+    with subprocess.Popen([skep, "type", name, "0123456789" * 20]) as typing:
+        for command in AWAY[kind] * 3:
+            status, text = guest.run(command)
+            expect_equal(status, 0, f"{command} ({text})")
+        expect_equal(typing.wait(timeout=300), 0, "typing")
 
 
 def main():
@@ -121,6 +144,10 @@ def main():
             keyboard, pointer = (open_event(guest, found) for found in NAMES[kind])
             checks.case(f"{kind} keys", test_keys, guest, skep, name, keyboard)
             checks.case(f"{kind} pointer", test_pointer, guest, kind, f"{place}/vnc", pointer)
+            checks.case(f"{kind} drivers go and come", take_drivers_away, guest, skep, name, kind)
+            keyboard, pointer = (open_event(guest, found) for found in NAMES[kind])
+            checks.case(f"{kind} keys again", test_keys, guest, skep, name, keyboard)
+            checks.case(f"{kind} pointer again", test_pointer, guest, kind, f"{place}/vnc", pointer)
     checks.finish()
 
 

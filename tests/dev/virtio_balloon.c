@@ -231,10 +231,11 @@ static void a_busy_driver(void **state)
 {
     struct fixture f;
     create(&f);
-    start(&f, F_OOM | F_STATS | F_REPORTING);
     uint64_t gpa = vd_alloc(&f.m, 2 * PAGE, PAGE);
     vd_put(&f.m, gpa, gpa / PAGE + 1, 4);
     for (unsigned i = INFLATE; i <= DEFLATE; i++) {
+        vd_open(&f.d, &f.m, SLOT);
+        start(&f, F_OOM | F_STATS | F_REPORTING);
         vd_add(&f.d, i, &(struct vd_buffer){gpa, 4, false}, 1, false);
         vd_check_turns(&f.d, i);
     }

@@ -634,7 +634,8 @@ static inline void vd_refill(struct vd_machine *m)
 }
 
 /* What is in a queue (of a split ring; vd_add() without vd_kick()) is answered, and comes again at
- * once: no kick takes more of it than a ring of it, and the loop goes on. */
+ * once: no kick takes more of it than a ring of it, and the loop goes on, until the driver resets
+ * the device. */
 static inline void vd_check_turns(struct vd *d, unsigned index)
 {
     struct vd_machine *m = d->m;
@@ -648,6 +649,9 @@ static inline void vd_check_turns(struct vd *d, unsigned index)
         loop_run_once(m->loop, 1000);
         assert_int_equal(m->refills, turn * d->queues[index].size);
     }
+    vd_reset(d);
+    loop_run_once(m->loop, 0);
+    assert_int_equal(m->refills, 3 * d->queues[index].size);
     m->busy = NULL;
 }
 

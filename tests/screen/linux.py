@@ -108,6 +108,24 @@ def sees(one, text):
     return has_text(lines, text)
 
 
+def monitor(guest):
+    """The driver has read the monitor's EDID (128 bytes), whose first mode is the one asked for."""
+    guest.ask("type", "cd /sys/class/drm/card0-*; echo EDID=$(wc -c <edid)=$(head -n1 modes) "
+              ">/dev/ttyS0; cd\\n")
+    guest.wait("EDID", lambda: f"EDID=128={WIDTH}x{HEIGHT}" in guest.serial())
+
+
+def driver_again(guest):
+    """The driver goes and comes while much is drawn; then the screen is as before."""
+    guest.ask("type", "D=$(readlink -f /sys/class/drm/card0/device); cd $D/driver; N=${D##*/}\\n")
+    guest.ask("type", "(while [ ! -e /tmp/stop ]; do dmesg >/dev/tty0; done &)\\n")
+    guest.ask("type", "for i in 1 2 3; do echo 0 >/sys/class/vtconsole/vtcon1/bind; echo $N >unbind; "
+              "echo $N >bind; sleep 1; done; touch /tmp/stop; cd; sleep 1; clear; "
+              "echo again-$((6*8)) >/dev/ttyS0\\n")
+    guest.wait("the end of the loop", lambda: "again-48" in guest.serial())
+    guest.wait("the prompt", lambda: guest.shows("skep guest:~#"))
+
+
 def viewer(guest):
     """A viewer sees the same as the screenshot."""
     one = Viewer("unix:" + guest.vnc, encodings=(RAW, DESKTOP_SIZE))
@@ -123,7 +141,7 @@ def main():
     folder = tempfile.mkdtemp()
     guest = Guest(folder)
     try:
-        for case in (console, typed, viewer):
+        for case in (console, typed, monitor, viewer, driver_again):
             checks.case(case.__name__, case, guest)
     finally:
         guest.process.kill()

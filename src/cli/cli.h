@@ -35,7 +35,8 @@ struct verb {
 extern const struct verb verb_run;
 extern const struct verb verb_doctor;
 extern const struct verb verb_xhyve;
-extern const struct verb verb_status, verb_pause, verb_resume, verb_save, verb_stop, verb_media;
+extern const struct verb verb_status, verb_pause, verb_resume, verb_save, verb_stop, verb_media,
+    verb_balloon;
 extern const struct verb verb_screenshot, verb_type, verb_key;
 
 /* "skep: WHAT WHERE: CAUSE" and its hint, on stderr; returns the exit code of the error's kind. */

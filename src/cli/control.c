@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The verbs that talk to a running machine: status, pause, resume, save, stop. Each sends one
- * command to the machine's control socket (docs/control.md) and shows the answer. */
+ * The verbs that talk to a running machine: status, pause, resume, save, stop, media, balloon. Each
+ * sends one command to the machine's control socket (docs/control.md) and shows the answer. */
 #include "cli/control.h"
 
 #include "cli/cli.h"
@@ -161,6 +161,16 @@ static json_t *media_request(const struct options *options, const char *what, st
     return request;
 }
 
+static json_t *balloon_request(const char *size, struct error *err)
+{
+    unsigned long long bytes;
+    if (!size)
+        return json_pack("{s:s}", "command", "balloon");
+    if (!parse_size(size, 1 << 20, &bytes, err))
+        return NULL;
+    return json_pack("{s:s, s:I}", "command", "balloon", "size", (json_int_t)bytes);
+}
+
 static json_t *request_for(const struct verb *verb, const struct options *options, char **operands,
                            struct error *err)
 {
@@ -169,6 +179,8 @@ static json_t *request_for(const struct verb *verb, const struct options *option
         return json_pack("{s:s, s:b}", "command", verb->name, "now", options->now);
     if (!strcmp(verb->name, "media"))
         return media_request(options, operands[1], err);
+    if (!strcmp(verb->name, "balloon"))
+        return balloon_request(operands[1], err); /* argv ends with NULL */
     if (strcmp(verb->name, "save") != 0)
         return json_pack("{s:s}", "command", verb->name);
     if (!control_absolute(operands[1], path, err))
@@ -200,12 +212,13 @@ static int run(struct cli *cli, const struct verb *verb, int argc, char **argv)
     struct options options = {0};
     int operands;
     bool takes_file = !strcmp(verb->name, "save") || !strcmp(verb->name, "media");
-    int wanted = takes_file ? 2 : 1;
+    bool takes_size = !strcmp(verb->name, "balloon");
+    int least = takes_file ? 2 : 1, most = takes_file || takes_size ? 2 : 1;
     if (!options_parse(verb->options, verb->option_count, argc, argv, &options, &operands, &err))
         return cli_fail(cli, &err);
     if (options.help)
         return cli_help(verb);
-    if (argc - operands != wanted) {
+    if (argc - operands < least || argc - operands > most) {
         error_usage(&err, verb->name, NULL, "it takes %s", verb->synopsis);
         error_hint(&err, "the name is that of `skep run --name`, or a control socket's path");
         return cli_fail(cli, &err);
@@ -224,7 +237,8 @@ static const struct option_spec save_options[] = {
 };
 
 static const struct option_spec media_options[] = {
-    {"drive", 0, "NAME", "which one: cdrom0 (the default), cdrom1 …", store_drive},
+    {"drive", 0, "NAME", "which one: cdrom0 (the default), cdrom1 …, floppy0, floppy1",
+     store_drive},
     {"force", 0, NULL, "although the guest has locked it", store_force},
     {"help", 'h', NULL, "print this", store_help},
 };
@@ -284,12 +298,25 @@ const struct verb verb_save = {
 
 const struct verb verb_media = {
     .name = "media",
-    .summary = "change what is in a machine's CD-ROM drive",
+    .summary = "change what is in a machine's CD-ROM or floppy drive",
     .synopsis = "[--drive NAME] [--force] NAME|SOCKET eject|FILE",
     .description =
-        "Puts an ISO image into a CD-ROM drive of a running machine, or takes out what is\n"
-        "in it. The guest is told.",
+        "Puts an image into a CD-ROM or floppy drive of a running machine, or takes out what\n"
+        "is in it. The guest is told.",
     .options = media_options,
     .option_count = sizeof(media_options) / sizeof(media_options[0]),
+    .run = run,
+};
+
+const struct verb verb_balloon = {
+    .name = "balloon",
+    .summary = "have a guest give memory back, or tell what it uses",
+    .synopsis = "NAME|SOCKET [SIZE]",
+    .description =
+        "Has the guest use SIZE of its memory and give the rest back to the host, as far as\n"
+        "it can spare it; a larger SIZE lets it have that again. Without SIZE it tells, in\n"
+        "bytes, what the guest said last that it has and what is free.",
+    .options = help_options,
+    .option_count = 1,
     .run = run,
 };

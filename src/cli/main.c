@@ -8,9 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct verb *const verbs[] = {&verb_run,  &verb_status, &verb_pause,  &verb_resume,
-                                           &verb_save, &verb_stop,   &verb_media,  &verb_screenshot,
-                                           &verb_type, &verb_key,    &verb_doctor, &verb_xhyve};
+static const struct verb *const verbs[] = {
+    &verb_run,  &verb_status, &verb_pause,   &verb_resume,     &verb_save,
+    &verb_stop, &verb_media,  &verb_balloon, &verb_screenshot, &verb_type,
+    &verb_key,  &verb_doctor, &verb_xhyve};
 enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
 
 /* What the flags before the verb ask for. */

@@ -388,9 +388,49 @@ static bool plug_balloon(struct machine *machine, struct error *err)
         .ram = machine->ram, .loop = machine->loop, .log = machine->log};
     if (machine->config.no_balloon)
         return true;
-    struct virtio_device *device = virtio_balloon_create(&config, err);
+    machine->balloon = virtio_balloon_create(&config, err);
     const struct q35_place place = q35_place(machine->board, Q35_BALLOON, 0);
-    return device && q35_plug(machine->board, &place, device, err);
+    return machine->balloon && q35_plug(machine->board, &place, machine->balloon, err);
+}
+
+static bool has_balloon(const struct machine *machine, const char *what, struct error *err)
+{
+    if (machine->balloon)
+        return true;
+    error_set(err, what, NULL, "the machine has no balloon");
+    return error_hint(err, "start it without --no-balloon");
+}
+
+bool machine_set_balloon(struct machine *machine, uint64_t size_bytes, struct error *err)
+{
+    static const char what[] = "cannot change the guest's memory";
+    if (!has_balloon(machine, what, err))
+        return false;
+    if (!size_bytes || size_bytes > machine->config.memory_bytes) {
+        error_usage(err, what, NULL, "it can have some of the %llu MiB that it was started with",
+                    (unsigned long long)(machine->config.memory_bytes >> 20));
+        return error_hint(err, "for more, start it with another -m");
+    }
+    virtio_balloon_set_target(machine->balloon, size_bytes);
+    return true;
+}
+
+bool machine_get_balloon(struct machine *machine, int64_t values[MACHINE_MEMORIES],
+                         struct error *err)
+{
+    static const enum virtio_balloon_stat stats_of[MACHINE_MEMORIES] = {
+        [MACHINE_MEMORY_FREE] = BALLOON_FREE_BYTES,
+        [MACHINE_MEMORY_AVAILABLE] = BALLOON_AVAILABLE_BYTES,
+        [MACHINE_MEMORY_CACHE] = BALLOON_CACHE_BYTES};
+    struct virtio_balloon_stats stats;
+    if (!has_balloon(machine, "cannot tell the guest's memory", err))
+        return false;
+    virtio_balloon_get_stats(machine->balloon, &stats);
+    (void)virtio_balloon_request_stats(machine->balloon);
+    values[MACHINE_MEMORY_ACTUAL] = (int64_t)virtio_balloon_actual_bytes(machine->balloon);
+    for (unsigned i = MACHINE_MEMORY_FREE; i < MACHINE_MEMORIES; i++)
+        values[i] = stats.valid >> stats_of[i] & 1 ? (int64_t)stats.values[stats_of[i]] : -1;
+    return true;
 }
 
 bool backends_plug(struct machine *machine, struct error *err)

@@ -267,6 +267,24 @@ void machine_quit(struct machine *machine);
 bool machine_change_medium(struct machine *machine, const char *drive, const char *path,
                            bool is_forced, struct error *err);
 
+/* What the guest has told of its memory by the balloon. */
+enum machine_memory {
+    MACHINE_MEMORY_ACTUAL, /* what it has, without what it has given back */
+    MACHINE_MEMORY_FREE,
+    MACHINE_MEMORY_AVAILABLE, /* without swapping */
+    MACHINE_MEMORY_CACHE,
+    MACHINE_MEMORIES,
+};
+
+/* The guest is to have so much of its memory; it gives the rest back to the host as far as it can
+ * spare it. Any thread. False: there is no balloon, or it is more than the guest was started with.
+ */
+bool machine_set_balloon(struct machine *machine, uint64_t size_bytes, struct error *err);
+/* In bytes, as the guest told it last, which it is asked for anew; -1: it has not told. Any thread.
+ * False: there is no balloon. */
+bool machine_get_balloon(struct machine *machine, int64_t values[MACHINE_MEMORIES],
+                         struct error *err);
+
 /* With kernel_from_disk, what was found: a line for a person. NULL otherwise. */
 const char *machine_boot_summary(const struct machine *machine);
 

@@ -80,6 +80,7 @@ struct machine {
     struct vnc *vnc;                            /* NULL: nobody looks that way */
     struct screen *screen;                      /* NULL: there is no graphics device */
     struct virtio_device *console;              /* the board's; NULL: none */
+    struct virtio_device *balloon;              /* the same */
     struct scsi_lun *cdroms[MACHINE_MAX_DISKS]; /* by number of the disk; the board's */
     char *media[MACHINE_MAX_DISKS];             /* paths of those that were put in later, ours */
     struct boot_rom rom;

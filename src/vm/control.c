@@ -167,6 +167,28 @@ static bool run_media(const struct call *call, struct error *err)
                                  err);
 }
 
+static bool run_balloon(const struct call *call, struct error *err)
+{
+    static const char *const names[MACHINE_MEMORIES] = {
+        [MACHINE_MEMORY_ACTUAL] = "memory",
+        [MACHINE_MEMORY_FREE] = "free",
+        [MACHINE_MEMORY_AVAILABLE] = "available",
+        [MACHINE_MEMORY_CACHE] = "cache",
+    };
+    const json_t *size = json_object_get(call->request, "size");
+    int64_t values[MACHINE_MEMORIES];
+    if (json_is_integer(size) && json_integer_value(size) >= 0)
+        return machine_set_balloon(vm_machine(call->vm), (uint64_t)json_integer_value(size), err);
+    if (size)
+        return error_usage(err, "balloon", NULL, "its \"size\" is a number of bytes");
+    if (!machine_get_balloon(vm_machine(call->vm), values, err))
+        return false;
+    for (unsigned i = 0; i < MACHINE_MEMORIES; i++)
+        if (values[i] >= 0)
+            json_object_set_new(call->result, names[i], json_integer(values[i]));
+    return true;
+}
+
 static bool run_help(const struct call *call, struct error *err);
 
 static const struct command commands[] = {
@@ -179,6 +201,8 @@ static const struct command commands[] = {
     {"save", "saves the machine to \"file\"; with \"stop\": true ends it then", run_save},
     {"media", "puts \"file\" into the CD-ROM drive \"drive\"; null ejects what is in it",
      run_media},
+    {"balloon", "has the guest use \"size\" bytes of its memory; without, tells what it uses",
+     run_balloon},
     {"screenshot", "writes what the screen shows to \"file\", a PNG", run_screenshot},
     {"type", "types \"text\"; tells in how many \"left_ms\" all is typed", run_type},
     {"key", "presses a \"key\", or several at once as ctrl-alt-f2", run_key},

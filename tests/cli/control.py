@@ -8,6 +8,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -163,6 +164,30 @@ class ControlTest:
             expect_equal(values["state"], state, f"state after {verb}")
         expect_equal(self.guest.run("echo here")[1], "here", "the guest goes on")
 
+    def balloon(self):
+        """The guest gives memory back, which the host then has, and takes it again."""
+        mib = 1 << 20
+
+        def told():
+            return json.loads(self.verb("--json", "balloon", "one")[1])
+
+        def resident():
+            with open(f"/proc/{self.guest.process.pid}/status", encoding="ascii") as file:
+                return int(re.search(r"RssShmem:\s*(\d+) kB", file.read()).group(1)) << 10
+
+        wait_until("what the guest tells", lambda: told().get("free", 0) > 0, self.guest.process)
+        expect_equal(told()["memory"], 256 * mib, "memory")
+        self.guest.run("dd if=/dev/zero of=/tmp/x bs=1M count=100; rm /tmp/x")
+        expect_equal(self.verb("balloon", "one", "96M"), (0, "", ""), "balloon")
+        wait_until("less memory", lambda: told()["memory"] == 96 * mib, self.guest.process)
+        expect(resident() <= 97 * mib, f"the host still has {resident() // mib} MiB in use")
+        expect_equal(self.verb("balloon", "one", "256"), (0, "", ""), "balloon")
+        wait_until("all of it", lambda: told()["memory"] == 256 * mib, self.guest.process)
+        for size, wanted, cause in (("257M", 1, "256 MiB"), ("0", 1, "256 MiB"), ("-", 2, "size")):
+            status, _, errors = self.verb("balloon", "one", size)
+            expect_equal(status, wanted, f"status of {size}: {errors}")
+            expect(cause in errors and "hint: " in errors, errors)
+
     def protocol(self):
         peer = Peer(self.path)
         names = peer.ask(command="help", id=7)
@@ -177,6 +202,7 @@ class ControlTest:
                            (b'{"command": "fly"}', "no such command"),
                            (b'{"command": "save"}', "absolute name"),
                            (b'{"command": "save", "file": "here"}', "absolute name"),
+                           (b'{"command": "balloon", "size": "1M"}', "a number of bytes"),
                            (b'{"command": "status", "command": "status"}', "no JSON object"),
                            (b"\xff\x00\xfe", "no JSON object")):
             peer.send(bad + b"\n")
@@ -335,7 +361,7 @@ def main():
     try:
         checks.case("start", test.start)
         if not checks.failed:
-            checks.methods(test, ("second_of_a_name", "status", "pause_and_resume", "protocol",
+            checks.methods(test, ("second_of_a_name", "status", "pause_and_resume", "balloon", "protocol",
                                   "long_line", "many_peers", "save", "rom", "debugger",
                                   "no_machine", "stop"))
     finally:

@@ -46,8 +46,8 @@ static bool check_folder(const char *folder, bool makes_folder, struct error *er
         mkdir(home, 0777);
     if (makes_folder && mkdir(folder, 0700) != 0 && errno != EEXIST)
         return error_errno(err, "cannot make the folder", folder, errno);
-    if (lstat(folder, &status) != 0)
-        return error_errno(err, what, folder, errno);
+    if (lstat(folder, &status) != 0) /* without a folder there is no machine: that is told then */
+        return errno == ENOENT || error_errno(err, what, folder, errno);
     if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 022))
         return error_set(err, what, folder, "it is not a folder that only you can write to");
     return true;

@@ -38,12 +38,12 @@ def threads_of(pid):
             try:
                 with open(f"{folder}/{name}", encoding="ascii", errors="replace") as file:
                     text = file.read()
-            except OSError as error:
+                if name == "stat":  # (name), state, …, ticks of the processor in user and kernel mode
+                    comm, _, rest = text.rpartition(")")
+                    rest = rest.split()
+                    text = f"{comm.partition('(')[2]}: {rest[0]}, {rest[11]}+{rest[12]} ticks"
+            except OSError as error:  # a thread that has just ended
                 text = error.strerror
-            if name == "stat":  # (name), state, …, ticks of the processor in user and kernel mode
-                comm, _, rest = text.rpartition(")")
-                rest = rest.split()
-                text = f"{comm.partition('(')[2]}: {rest[0]}, {rest[11]}+{rest[12]} ticks"
             words.append(text)
         lines.append(" | ".join(words))
     return "\n".join(lines)
@@ -55,8 +55,8 @@ def wait_until(what, condition, process, limit_s=WAIT_S):
     while not condition():
         expect(process.poll() is None, f"the machine has ended (status {process.poll()}) "
                                        f"before {what}")
-        expect(time.monotonic() < end,
-               f"no {what} within {limit_s} s; its threads:\n{threads_of(process.pid)}")
+        if time.monotonic() >= end:
+            expect(False, f"no {what} within {limit_s} s; its threads:\n{threads_of(process.pid)}")
         time.sleep(0.05)
 
 

@@ -106,6 +106,39 @@
         .long   VECTOR_TAG | 0x90, ALIGNMENT, VECTOR_TAG | 0x90
         end     alignment_off, 0, "level 0 runs at level 3 of the host"
 
+/* SDM 1 3.3.7.1: behind the last address of the lower half RIP is not canonical, which is #GP(0) there,
+ * and for an instruction whose bytes go on there #GP(0) where it begins. */
+        .macro  at_canonical_end distance
+        leaq    0x1000 - \distance(%rbx), %rdi
+        resume64 1f
+        jmp     *%rdi
+1:      movq    FRAME_RIP, %rdi
+        out64   %rdi
+        .endm
+        program canonical_end, LONG
+        movq    $(PDPT | 7), PML4 + 255 * 8
+        movq    $(PD | 7), PDPT + 511 * 8
+        movq    $(PT | 7), PD + 511 * 8
+        movq    $(FREE | 3), PT + 511 * 8
+        movabsq $0x7ffffffff000, %rbx
+        movl    $0x90909090, 0xffc(%rbx)
+        at_canonical_end 1
+        at_canonical_end 4
+        movl    $0x001f0f90, 0xffc(%rbx) /* NOP of three bytes */
+        at_canonical_end 3
+        movb    $0x48, 0xfff(%rbx)
+        at_canonical_end 1
+        movl    $0x00eb9090, 0xffc(%rbx) /* JMP to the next instruction */
+        at_canonical_end 2
+        movb    $0xc3, (%rbx)
+        movb    $0xe8, 0xffb(%rbx) /* CALL of what returns */
+        movl    $-0x1000, 0xffc(%rbx)
+        at_canonical_end 5
+        expect  canonical_end
+        .long   GP, 0, 0x8000, GP, 0, 0x8000, GP, 0, 0x8000, GP, 0xffffffff, 0x7fff
+        .long   GP, 0xfffffffe, 0x7fff, GP, 0xfffff000, 0x7fff
+        end     canonical_end
+
 /* SDM 1 3.3.7.1; 3A 6.15: #SS for what goes by RSP or RBP, #GP else; RIP's are #GP at the branch. */
         program u64_not_canonical, USER64
         movabsq $0x800000000000, %rbx

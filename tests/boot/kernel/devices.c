@@ -201,6 +201,7 @@ static void line(unsigned gsi, bool level)
 }
 
 static volatile unsigned irqs, last_vector, irq_pin, remote_irr_seen;
+static volatile uint64_t came_at[256]; /* by vector */
 static volatile unsigned lowers_after; /* so many interrupts; 0: never */
 
 static void on_irq(struct frame *frame)
@@ -208,6 +209,7 @@ static void on_irq(struct frame *frame)
     if (frame->vector < last_vector)
         irqs = irqs + 0x100; /* a lower one behind a higher */
     last_vector = (unsigned)frame->vector;
+    came_at[last_vector] = frame->rip;
     irqs = irqs + 1;
     remote_irr_seen = ioapic_read((uint8_t)(0x10 + 2 * irq_pin)) & REMOTE_IRR;
     if (lowers_after && irqs >= lowers_after)
@@ -314,6 +316,7 @@ void test_ioapic(void)
     line(14, false);
     open_window();
     check_equal(irqs, 0x102, "of two at once the higher vector comes first");
+    check_equal(came_at[0x66], came_at[0x77], "and nothing runs between them");
     irqs = last_vector = 0;
     apic_write(APIC_DFR, 0xffffffff);
     apic_write(APIC_LDR, 0x80000000);

@@ -213,17 +213,23 @@ static bool failed_to_save(const char *path, int errno_value, struct error *err)
 bool saved_file_check_place(const char *path, struct error *err)
 {
     struct stat status;
+    bool is_there = stat(path, &status) == 0;
+    if (is_there && S_ISDIR(status.st_mode))
+        return failed_to_save(path, EISDIR, err);
+    if (is_there && !S_ISREG(status.st_mode)) { /* /dev/null is to stay one */
+        error_set(err, what_save, path, "it is there, and no file");
+        return error_hint(err, "choose another name");
+    }
     char *copy = strdup(path);
     if (!copy)
         return failed_to_save(path, ENOMEM, err);
-    bool is_directory = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
     const char *folder = dirname(copy);
-    int errno_value = is_directory ? EISDIR : 0;
-    if (!errno_value && stat(folder, &status) != 0)
+    int errno_value = 0;
+    if (stat(folder, &status) != 0)
         errno_value = errno;
-    if (!errno_value && !S_ISDIR(status.st_mode))
+    else if (!S_ISDIR(status.st_mode))
         errno_value = ENOTDIR;
-    if (!errno_value && access(folder, W_OK | X_OK) != 0)
+    else if (access(folder, W_OK | X_OK) != 0)
         errno_value = errno;
     free(copy);
     return !errno_value || failed_to_save(path, errno_value, err);
@@ -250,6 +256,8 @@ bool saved_file_write(const char *path, const struct saved_file_contents *conten
     struct writer writer = {.contents = contents, .memory_bytes = ram_size_bytes(contents->ram)};
     char *temporary = NULL;
     bool done = false;
+    if (!saved_file_check_place(path, err))
+        return false;
     if (contents->state->failed ||
         !lay_out(&writer.layout, writer.memory_bytes, contents->state->size_bytes))
         return failed_to_save(path, ENOMEM, err);

@@ -38,8 +38,8 @@ struct saved_file_contents {
 bool saved_file_write(const char *path, const struct saved_file_contents *contents,
                       struct error *err);
 
-/* Whether that has a chance: to be asked before there is anything to lose. The folder may be gone,
- * or its disk full, by the time it matters. */
+/* Whether that has a chance; it is asked anyhow, here before there is anything to lose. The folder
+ * may be gone, or its disk full, by the time it matters. */
 bool saved_file_check_place(const char *path, struct error *err);
 
 /* Opens and checks all but the memory. After a failure nothing is open. */

@@ -252,6 +252,7 @@ class Errors:
         self.run_fails(["--save-on", "stop:"], 2, "WHEN:FILE")
         self.run_fails(["--save-on", f"stop:{self.folder}"], 1, "directory")
         self.run_fails(["--save-on", "stop:/nonexistent/x"], 1, "/nonexistent/x", "folder")
+        self.run_fails(["--save-on", "stop:/dev/null"], 1, "/dev/null", "no file")
         file = self.path("file")
         self.run_fails(["--save-on", f"stop:{file}/x"], 1, "folder")
         self.run_fails(["--save-on", "HUP:a", "--save-on", "SIGHUP:b"], 2, "already")

@@ -746,6 +746,7 @@ void q35_destroy(struct q35 *board)
     fw_tables_free(board->fw_tables);
     bytes_free(&board->acpi);
     bytes_free(&board->smbios);
+    bytes_free(&board->mptable);
     pthread_mutex_destroy(&board->irq_lock);
     free(board);
 }

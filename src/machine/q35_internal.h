@@ -37,6 +37,7 @@
 #include "dev/virtio/pci.h"
 #include "machine/acpi.h"
 #include "machine/fw_tables.h"
+#include "machine/mptable.h"
 #include "machine/smbios.h"
 
 #include <pthread.h>
@@ -53,7 +54,9 @@ enum {
     ACPI_GPA = 0xe0000,
     ACPI_BYTES = 0x10000,
     SMBIOS_GPA = 0xf0000,
-    SMBIOS_BYTES = 0x10000,
+    SMBIOS_BYTES = 0xf000,
+    MPTABLE_GPA = 0xff000, /* where it is looked for: 0xf0000 to 0xfffff */
+    MPTABLE_BYTES = 0x1000,
     FIRMWARE_END = 0x100000,
 };
 
@@ -171,7 +174,7 @@ struct q35 {
     uint8_t pirq_irq[ICH9_LPC_PIRQ_COUNT]; /* of the 8259 pair; 0: none */
 
     uint8_t apic_ids[ENGINE_MAX_VCPUS];
-    struct bytes acpi, smbios;
+    struct bytes acpi, smbios, mptable;
 };
 
 extern const struct acpi_uart q35_uarts[Q35_MAX_UARTS];

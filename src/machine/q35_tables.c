@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  *
- * What firmware and kernels are told of the board: ACPI, SMBIOS, the memory map.
+ * What firmware and kernels are told of the board: ACPI, SMBIOS, the MP table, the memory map.
  */
 #include "machine/q35_internal.h"
 
@@ -9,11 +9,15 @@
 #include <assert.h>
 #include <string.h>
 
-static void describe_wiring(struct acpi_config *acpi)
+static_assert((int)ACPI_PCI_SLOTS == PCI_SLOT_COUNT && (int)MPTABLE_PCI_SLOTS == PCI_SLOT_COUNT &&
+                  (int)ACPI_PCI_PINS == (int)MPTABLE_PCI_PINS,
+              "one description of the wiring");
+
+static void describe_wiring(uint8_t pci_gsi[PCI_SLOT_COUNT][ACPI_PCI_PINS])
 {
-    for (unsigned slot = 0; slot < ACPI_PCI_SLOTS; slot++)
+    for (unsigned slot = 0; slot < PCI_SLOT_COUNT; slot++)
         for (unsigned pin = 0; pin < ACPI_PCI_PINS; pin++)
-            acpi->pci_gsi[slot][pin] = (uint8_t)(GSI_PCI + q35_slot_pirq(slot, pin));
+            pci_gsi[slot][pin] = (uint8_t)(GSI_PCI + q35_slot_pirq(slot, pin));
 }
 
 static struct acpi_pm_ports pm_ports(const struct q35 *board)
@@ -142,7 +146,7 @@ static bool build_acpi(struct q35 *board, const struct layout *layout, uint64_t 
     memcpy(acpi.uart, q35_uarts, sizeof(q35_uarts));
     for (unsigned i = 0; board->floppy && i < FLOPPY_DRIVES; i++)
         acpi.floppy_type[i] = (uint8_t)floppy_drive_type(board->floppy, i);
-    describe_wiring(&acpi);
+    describe_wiring(acpi.pci_gsi);
     return acpi_build(&acpi, gpa, ACPI_BYTES, out, links, err);
 }
 
@@ -154,11 +158,35 @@ static bool remake_acpi(void *opaque, uint64_t gpa, struct bytes *acpi, struct a
     return build_acpi(board, &layout, gpa, acpi, links, err);
 }
 
+static bool build_mptable(struct q35 *board, struct error *err)
+{
+    enum { LAPIC_VERSION = 0x14, IOAPIC_VERSION = 0x20 };
+    uint32_t registers[4];
+    board->config.engine->cpuid(board->config.vm, 1, 0, registers);
+    struct mptable_config config = {
+        .vcpu_count = board->config.vcpu_count,
+        .apic_ids = board->apic_ids,
+        .cpu_signature = registers[0],
+        .cpu_features = registers[3],
+        .lapic_base = LAPIC_BASE,
+        .ioapic_base = IOAPIC_BASE,
+        .lapic_version = LAPIC_VERSION,
+        .ioapic_version = IOAPIC_VERSION,
+        .ioapic_id = IOAPIC_ID,
+        .pit_pin = GSI_PIT,
+        .sci_irq = IRQ_SCI,
+    };
+    describe_wiring(config.pci_pin);
+    return mptable_build(&config, MPTABLE_GPA, MPTABLE_BYTES, &board->mptable, err);
+}
+
+/* Firmware makes an MP table by itself, if it likes. */
 static bool make_tables(struct q35 *board, struct error *err)
 {
     const struct layout layout = own_layout(board);
     if (!board->config.firmware.is_setting_up)
-        return build_acpi(board, &layout, ACPI_GPA, &board->acpi, NULL, err);
+        return build_acpi(board, &layout, ACPI_GPA, &board->acpi, NULL, err) &&
+               build_mptable(board, err);
     board->fw_tables = fw_tables_put(board->fw_cfg, remake_acpi, board, &board->smbios,
                                      SMBIOS_ANCHOR_BYTES, SMBIOS_STRUCTURES_AT, err);
     return board->fw_tables;
@@ -239,7 +267,8 @@ bool q35_boot(struct q35 *board, struct memory_map *map, uint64_t *rsdp_gpa, str
         return false;
     bool is_ram =
         ram_write(board->config.ram, ACPI_GPA, board->acpi.data, board->acpi.size_bytes) &&
-        ram_write(board->config.ram, SMBIOS_GPA, board->smbios.data, board->smbios.size_bytes);
+        ram_write(board->config.ram, SMBIOS_GPA, board->smbios.data, board->smbios.size_bytes) &&
+        ram_write(board->config.ram, MPTABLE_GPA, board->mptable.data, board->mptable.size_bytes);
     assert(is_ram);
     (void)is_ram;
     q35_memory_map(board, map);

@@ -78,6 +78,12 @@ static uint64_t fake_tsc_hz(struct engine_vm *vm)
     return UINT64_C(1000000000);
 }
 
+static void fake_cpuid(struct engine_vm *vm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+    for (unsigned i = 0; i < 4; i++)
+        registers[i] = leaf << 8 | i;
+}
+
 static void set_gsi(void *opaque, unsigned gsi, bool level)
 {
     struct engine_vm *vm = opaque;
@@ -112,6 +118,7 @@ static const struct engine fake_engine = {
     .vcpu_close = fake_close,
     .kick = fake_kick,
     .inject = fake_inject,
+    .cpuid = fake_cpuid,
     .read_tsc = fake_read_tsc,
     .tsc_hz = fake_tsc_hz,
 };
@@ -123,6 +130,7 @@ static const struct engine engine_with_irqchip = {
     .vcpu_close = fake_close,
     .kick = fake_kick,
     .inject = fake_inject,
+    .cpuid = fake_cpuid,
 };
 
 static void on_event(void *opaque, unsigned vcpu, enum vcpus_event event, const struct error *error)
@@ -261,6 +269,11 @@ static void test_tables_in_memory(void **state)
     assert_memory_equal(xsdt, "XSDT", 4);
     assert_int_equal(bytes_checksum(xsdt, le32_get(xsdt + 4)), 0);
     assert_memory_equal(ram_hva(world->ram, 0xf0000, 24), "_SM3_", 5);
+    const uint8_t *mp = ram_hva(world->ram, 0xff000, 128);
+    assert_memory_equal(mp, "_MP_", 4);
+    assert_memory_equal(mp + 16, "PCMP", 4);
+    assert_int_equal(le32_get(mp + 16 + 44 + 4), 0x100); /* the first processor's signature */
+    assert_int_equal(le32_get(mp + 16 + 44 + 8), 0x103); /* and features */
     close_world(world);
 }
 

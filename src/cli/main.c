@@ -2,6 +2,7 @@
  * The program skep: global flags, the table of verbs, and how errors and logs look. */
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,8 +126,19 @@ static bool is_called_xhyve(const char *program)
     return name && (strstr(name, "xhyve") || strstr(name, "hyperkit"));
 }
 
+/* What is closed would be the number of the next file that is opened: a disk's, or the loop's. */
+static bool open_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
+    if (!open_standard_files())
+        return EXIT_FAILED;
     struct global global = {0};
     struct error err = {0};
     struct cli cli = {0};

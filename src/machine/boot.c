@@ -65,9 +65,9 @@ bool boot_cmdline_check(const struct boot_config *config, uint64_t max_bytes, st
         max_bytes = BOOT_CMDLINE_MAX_BYTES - 1;
     if (length <= max_bytes)
         return true;
-    return boot_refuse(config, err,
-                       "its command line may have %" PRIu64 " bytes; the one given has %zu",
-                       max_bytes, length);
+    boot_refuse(config, err, "its command line may have %" PRIu64 " bytes; the one given has %zu",
+                max_bytes, length);
+    return error_hint(err, "give a shorter one as --cmdline");
 }
 
 bool boot_initrd_refuse(const struct boot_config *config, uint64_t size_bytes, uint64_t floor_gpa,

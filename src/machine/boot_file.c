@@ -52,8 +52,10 @@ static bool read_all(struct boot_file *file, struct error *err)
     size_t capacity = 0, size = 0;
     for (;;) {
         if (size == capacity) {
-            if (capacity >= PIPE_MAX_BYTES)
-                return cannot(err, file, "read", EFBIG);
+            if (capacity >= PIPE_MAX_BYTES) {
+                cannot(err, file, "read", EFBIG);
+                return error_hint(err, "what is no file may bring 1 GiB: is this the right one?");
+            }
             capacity = capacity ? capacity * 2 : 1 << 20;
             uint8_t *more = realloc(file->owned, capacity);
             if (!more)

@@ -354,7 +354,7 @@ static bool open_checked(struct saved_file *file, struct error *err)
 {
     uint8_t header[PAGE];
     struct stat status;
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would be waited for */
     if (file->fd < 0 || fstat(file->fd, &status) != 0) {
         error_errno(err, what_open, file->path, errno);
         return error_hint(err, "check the path; it is taken from the current directory");

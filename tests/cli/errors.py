@@ -72,6 +72,15 @@ class Errors:
         self.run_fails(["--net", "none", "-p", "8080:80"], 2, "forward")
         self.run_fails(["--disk", "x.img,rw=maybe"], 2, "rw=maybe")
 
+    def closed_files(self):
+        """Without stdin, stdout or stderr: what is opened later does not get their numbers."""
+        for number in range(3):
+            done = subprocess.run(["sh", "-c", f'exec "$@" {number}>&-', "sh", self.skep, "run",
+                                   "--kernel", self.kernel, "--cmdline", "panic=-1", "--no-reboot",
+                                   "--net", "none", "-m", "128M"], stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=LIMIT_S, check=False)
+            expect_equal(done.returncode, 0, f"status without {number} ({done.stderr})")
+
     def help_and_version(self):
         for arguments in (["--help"], ["run", "--help"], ["doctor", "--help"]):
             done = subprocess.run([self.skep] + arguments, capture_output=True, text=True,
@@ -101,6 +110,8 @@ class Errors:
             cut = self.path("cut", whole[:size])
             self.fails(["run", "--kernel", cut], 1, "cut")
         self.fails(["run", "--kernel", self.kernel, "--initrd", missing], 1, missing)
+        self.fails(["run", "--kernel", "/dev/zero"], 1, "/dev/zero", "large")
+        self.run_fails(["--cmdline", "x" * 100000], 1, "command line", "100000")
 
     def memory(self):
         self.run_fails(["-m", "0"], 2, "memory")
@@ -258,6 +269,8 @@ class Errors:
         self.run_fails(["--save-on", "HUP:a", "--save-on", "SIGHUP:b"], 2, "already")
         self.fails(["run", "--restore", os.path.join(self.folder, "missing")], 1, "missing")
         self.fails(["run", "--restore", self.folder], 1, self.folder, "no file")
+        os.mkfifo(os.path.join(self.folder, "pipe"))
+        self.fails(["run", "--restore", os.path.join(self.folder, "pipe")], 1, "no file")
         for path in (file, self.path("zeroes", bytes(1 << 16))):
             self.fails(["run", "--restore", path], 1, path, "no saved machine")
 
@@ -278,7 +291,7 @@ def main():
     checks = Checks()
     errors = Errors(sys.argv[1])
     try:
-        checks.methods(errors, ("usage", "help_and_version", "doctor", "kernels", "memory",
+        checks.methods(errors, ("usage", "closed_files", "help_and_version", "doctor", "kernels", "memory",
                                 "processors", "test_devices", "disks", "drives", "firmware",
                                 "screens", "networks", "ports", "places", "debuggers", "saving",
                                 "names"))

@@ -68,12 +68,16 @@ bool control_path(const char *target, bool makes_folder, char path[CONTROL_PATH_
     } else {
         folder_name(folder, sizeof(folder));
         if (!check_folder(folder, makes_folder, err))
-            return error_hint(err, "a machine has a name when it is run with --name");
+            return error_hint(err, makes_folder
+                                       ? "--control unix:PATH makes the socket elsewhere"
+                                       : "a machine has a name when it is run with --name");
         snprintf(text, sizeof(text), "%s/%s.sock", folder, target);
     }
-    if (strlen(text) >= CONTROL_PATH_BYTES)
-        return error_usage(err, "control socket", text, "a socket's path has at most %d bytes",
-                           CONTROL_PATH_BYTES - 1);
+    if (strlen(text) >= CONTROL_PATH_BYTES) {
+        error_usage(err, "control socket", text, "a socket's path has at most %d bytes",
+                    CONTROL_PATH_BYTES - 1);
+        return error_hint(err, "use a shorter path, or a relative one");
+    }
     strcpy(path, text);
     return true;
 }

@@ -6,6 +6,7 @@
  */
 #include "vm/vm.h"
 
+#include "host/fd.h"
 #include "machine/saved_file.h"
 #include "vm/control.h"
 #include "vm/gdb/server.h"
@@ -220,6 +221,7 @@ struct vm *vm_create(const struct vm_config *config, const struct log *log, stru
 {
     if (!check_saves(config, err))
         return NULL;
+    fd_ignore_signals(); /* the guest's memory is a file, too, for a limit of their size */
     struct vm *vm = calloc(1, sizeof(*vm));
     if (!vm) {
         error_errno(err, "cannot make the virtual machine", NULL, ENOMEM);

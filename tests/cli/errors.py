@@ -278,6 +278,7 @@ class Errors:
         self.run_fails(["--name", "a/b"], 2, "path")
         self.run_fails(["--name", "with space"], 2, "letters")
         self.run_fails(["--name", "a", "--name", "b"], 2, "control socket")
+        self.run_fails(["--control", "unix:" + "x" * 200], 2, "at most")
         self.run_fails(["--control", "unix:/nonexistent/x"], 1, "/nonexistent/x", "folder")
         self.run_fails(["--control", f"unix:{self.path('file')}"], 1, "file")
         self.fails(["status", "nobody"], 1, "nobody")

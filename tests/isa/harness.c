@@ -64,6 +64,12 @@ static bool write_msr(void *opaque, unsigned vcpu, uint32_t msr, uint64_t value)
     return false;
 }
 
+static void count_wake(void *opaque, unsigned vcpu)
+{
+    struct harness *h = opaque;
+    h->wakes++;
+}
+
 struct harness *harness_open_with(unsigned cpus, struct translator_options translator)
 {
     struct harness *h = calloc(1, sizeof(*h));
@@ -71,8 +77,8 @@ struct harness *harness_open_with(unsigned cpus, struct translator_options trans
     soft_system_open(&h->system);
     h->system.translator = translator;
     h->system.callbacks = (struct soft_callbacks){
-        h,        port_read, port_write, mmio_read, mmio_write, acknowledge,
-        read_cr8, write_cr8, read_msr,   write_msr, NULL,
+        h,        port_read, port_write, mmio_read, mmio_write,         acknowledge,
+        read_cr8, write_cr8, read_msr,   write_msr, .wake = count_wake,
     };
     h->vector = -1;
     h->ram = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

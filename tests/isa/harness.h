@@ -50,6 +50,7 @@ struct harness {
     uint8_t *ram;
     int vector; /* what the interrupt controller has, -1: nothing */
     unsigned acknowledged;
+    unsigned wakes; /* how often a processor was told of as one that may have work */
     uint64_t last_mmio, last_mmio_value;
     unsigned mmio_accesses;
     uint8_t ports[0x10000];

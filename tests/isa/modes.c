@@ -422,13 +422,6 @@ static void branch_to_zero(void **test)
 
 /* --- MONITOR and MWAIT ---------------------------------------------------------------------- */
 
-static unsigned wakes;
-
-static void count_wake(void *opaque, unsigned vcpu)
-{
-    wakes++;
-}
-
 /* SDM 3A 8.10.4: a device's write of the line ends the wait, one of the next line does not. Whoever
  * takes the state meanwhile has a processor that runs. */
 static void monitored_by_device(void **test)
@@ -440,19 +433,17 @@ static void monitored_by_device(void **test)
     put_code(h, CODE, "\x0f\x01\xc8\x0f\x01\xc9\xf4", 7); /* MONITOR; MWAIT; HLT */
     state.gpr[RAX] = LINE + 5;
     state.gpr[RCX] = state.gpr[RDX] = 0;
-    h->system.callbacks.wake = count_wake;
-    wakes = 0;
     assert_true(cpu_set_state(h->cpu[0], &state));
     assert_int_equal(cpu_run(h->cpu[0]), CPU_HALTED);
     soft_written(&h->system, LINE + 64, 4);
     assert_false(cpu_has_work(h->cpu[0]));
-    assert_int_equal(wakes, 0);
+    assert_int_equal(h->wakes, 0);
     cpu_get_state(h->cpu[0], &state);
     assert_int_equal(state.run_state, X86_RUNNING);
     assert_int_equal(state.rip, CODE + 6);
     soft_written(&h->system, LINE - 60, 64);
     assert_true(cpu_has_work(h->cpu[0]));
-    assert_int_equal(wakes, 1);
+    assert_int_equal(h->wakes, 1);
     assert_int_equal(cpu_run(h->cpu[0]), CPU_HALTED);
     assert_false(cpu_has_work(h->cpu[0]));
     cpu_get_state(h->cpu[0], &state);

@@ -61,6 +61,8 @@ struct bus {
     struct log_limit unmapped_limit;
     pthread_mutex_t change_lock; /* guards changes of the tables, and the listener */
     struct bus_listener listener;
+    bus_stray_fn *stray; /* NULL: nobody is told */
+    void *stray_opaque;
 };
 
 static void slot_store(struct slot *slot, const struct entry *entry)
@@ -361,6 +363,12 @@ static void listener_tell_all(struct bus *bus, enum bus_space space)
     }
 }
 
+void bus_set_stray(struct bus *bus, bus_stray_fn *stray, void *opaque)
+{
+    bus->stray = stray;
+    bus->stray_opaque = opaque;
+}
+
 void bus_set_listener(struct bus *bus, const struct bus_listener *listener)
 {
     pthread_mutex_lock(&bus->change_lock);
@@ -383,6 +391,13 @@ static void check_access(enum bus_space space, unsigned size_bytes)
            (size_bytes == 8 && space == BUS_MMIO));
 }
 
+static void tell_stray(struct bus *bus, enum bus_space space, uint64_t address, bool is_write,
+                       unsigned size_bytes)
+{
+    if (bus->stray && space == BUS_PORT)
+        bus->stray(bus->stray_opaque, address, is_write, size_bytes);
+}
+
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size_bytes)
 {
     uint64_t mask = value_mask(size_bytes);
@@ -392,6 +407,7 @@ uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsig
         log_limited(bus->log, &bus->unmapped_limit, LOG_DEBUG, "bus",
                     "read of %u bytes at %s 0x%" PRIx64 ", where nothing is", size_bytes,
                     space_name(space), address);
+        tell_stray(bus, space, address, false, size_bytes);
         return mask;
     }
     if (!entry.read)
@@ -413,6 +429,7 @@ void bus_write(struct bus *bus, enum bus_space space, uint64_t address, uint64_t
         log_limited(bus->log, &bus->unmapped_limit, LOG_DEBUG, "bus",
                     "write of %u bytes (0x%" PRIx64 ") at %s 0x%" PRIx64 ", where nothing is",
                     size_bytes, value, space_name(space), address);
+        tell_stray(bus, space, address, true, size_bytes);
         return;
     }
     if (entry.write)

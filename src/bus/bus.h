@@ -53,6 +53,10 @@ struct bus_listener {
 };
 
 struct bus *bus_create(const struct log *log);
+
+/* Told of each access to a port that nothing answers, on the vCPU's thread; before vCPUs run. */
+typedef void bus_stray_fn(void *opaque, uint64_t port, bool is_write, unsigned size_bytes);
+void bus_set_stray(struct bus *bus, bus_stray_fn *stray, void *opaque);
 void bus_destroy(struct bus *bus);
 
 /* Copies `range`. Fails when it overlaps a mapped range of the same space or wraps. Any thread. */

@@ -175,8 +175,8 @@ static const struct option_spec options[] = {
      store_port},
     {"console", 0, "WHERE",
      "where the console (COM1) goes (stdio):\n"
-     "stdio, null, pty, file:PATH, pipe:PATH, unix:PATH,\n"
-     "tcp:[IP:]PORT or none",
+     "stdio, null, pty, tty:PATH, file:PATH, pipe:PATH,\n"
+     "unix:PATH, tcp:[IP:]PORT or none",
      store_console},
     {"serial", 0, "WHERE", "a further serial port: COM2, …", store_serial},
     {"virtio-console", 0, "[NAME=]WHERE",

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const unsigned long long default_memory_bytes = 256ULL << 20;
@@ -23,6 +24,7 @@ enum {
     XHYVE_HALTED = 2,
     HYPERKIT_OFF = 0,
     HYPERKIT_RESET = 2,
+    HYPERKIT_BAD_EXIT = 100,
     ANY_FAILED = 1,
     ANY_TRIPLE_FAULT = 3,
 };
@@ -99,7 +101,6 @@ static void tell_flag(struct xhyve *xhyve, int flag)
         const char *text;
     } told[] = {
         {'b', "-b: there is no console of FreeBSD's bvm; use -l com1,stdio"},
-        {'e', "-e: an unknown port reads as ones and goes on; --debug tells of each"},
         {'w', "-w: an unknown MSR raises a general protection fault, as on a processor"},
     };
     for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++)
@@ -111,6 +112,7 @@ static bool take_flag(struct xhyve *xhyve, int flag, const char *value, struct e
 {
     switch (flag) {
     case 'c': return take_cpus(xhyve, value, err);
+    case 'e': xhyve->vm.machine.stray_port_fails = true; return true;
     case 'f': return xhyve_firmware(xhyve, value, err);
     case 'g': xhyve->vm.gdb = value; return true;
     case 'l': return xhyve_lpc(xhyve, value, err);
@@ -180,12 +182,21 @@ static void choose_macs(struct xhyve *xhyve)
     }
 }
 
+/* A boot ROM sets the board up; one that is too small for that is a program for it. */
+static bool is_firmware(const char *path)
+{
+    enum { LEAST_BYTES = 64 << 10 };
+    struct stat info;
+    return stat(path, &info) == 0 && info.st_size >= LEAST_BYTES;
+}
+
 static bool complete(struct xhyve *xhyve, struct error *err)
 {
     struct machine_config *machine = &xhyve->vm.machine;
     if (!machine->memory_bytes)
         machine->memory_bytes = default_memory_bytes;
     machine->no_reboot = machine->halt_ends = true;
+    machine->rom_is_firmware = machine->rom && is_firmware(machine->rom);
     machine->no_balloon = true; /* its slot may be a script's */
     machine->no_rng = !xhyve->has_rng;
     xhyve->vm.usr_pauses = true;
@@ -262,7 +273,7 @@ static int exit_code(bool is_hyperkit, const struct machine_end *end, int code)
     case MACHINE_EXIT_PORT: return code;
     case MACHINE_FAILED: break;
     }
-    return ANY_FAILED;
+    return is_hyperkit ? HYPERKIT_BAD_EXIT : ANY_FAILED;
 }
 
 static void clean_up(struct xhyve *xhyve)

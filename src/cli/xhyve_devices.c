@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *next_piece(char **rest)
@@ -40,17 +41,28 @@ static bool disk_format(const char *piece, struct error *err)
     return error_hint(err, "convert it: qemu-img convert -O raw IMAGE disk.raw");
 }
 
+/* "LOGICAL[/PHYSICAL]": only the logical size decides what a partition table means. */
+static bool disk_sectors(const char *piece, const char *sizes, struct error *err)
+{
+    char *end;
+    if (strtoul(sizes, &end, 10) == 512 && (!*end || *end == '/'))
+        return true;
+    error_usage(err, "disk option", piece, "disks have sectors of 512 bytes here");
+    return error_hint(err, "leave it out if the disk was not partitioned with it");
+}
+
 /* sync, direct and buffered choose between ways of macOS to write; skep's writes are buffered, and
  * a flush of the guest reaches the disk. */
 static bool disk_option(struct machine_disk *disk, const char *piece, struct error *err)
 {
-    static const char *const inert[] = {
-        "sync",        "direct",       "nocache",   "nodelete",
-        "sectorsize=", "qcow-config=", "buffered=", "discard-size="};
+    static const char *const inert[] = {"sync",         "direct",    "nocache",      "nodelete",
+                                        "qcow-config=", "buffered=", "discard-size="};
     if (!strcmp(piece, "ro"))
         return disk->read_only = true;
     if (!strncmp(piece, "format=", 7))
         return disk_format(piece, err);
+    if (!strncmp(piece, "sectorsize=", 11))
+        return disk_sectors(piece, piece + 11, err);
     for (size_t i = 0; i < sizeof(inert) / sizeof(inert[0]); i++) {
         size_t length = strlen(inert[i]);
         bool takes_value = inert[i][length - 1] == '=';
@@ -239,13 +251,15 @@ static bool plug_uart(struct xhyve *xhyve, uint8_t devfn, char *rest, struct err
 static bool plug_9p(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
 {
     error_usage(err, "emulation", "virtio-9p", "skep shares no folders yet");
-    return error_hint(err, "put the files on a disk: -s N,virtio-blk,IMAGE");
+    return error_hint(err, "leave this slot out, and put the files on a disk: "
+                           "-s N,virtio-blk,IMAGE");
 }
 
 static bool plug_sock(struct xhyve *xhyve, uint8_t devfn, char *rest, struct error *err)
 {
     error_usage(err, "emulation", "virtio-sock", "skep has no virtio sockets yet");
-    return error_hint(err, "skep run --virtio-console NAME=unix:PATH makes byte channels");
+    return error_hint(err, "leave this slot out; skep run --virtio-console NAME=unix:PATH makes "
+                           "byte channels");
 }
 
 static const struct {
@@ -317,36 +331,52 @@ bool xhyve_slot(struct xhyve *xhyve, const char *value, struct error *err)
 
 /* ---- -l ---- */
 
-/* The name of a link to it, or a ring for its output, goes with the back end. */
-static bool serial_backend(struct xhyve *xhyve, unsigned port, char *backend, struct error *err)
+/* Where it goes; the name of a link to a pseudo terminal goes with that. */
+static bool serial_target(struct xhyve *xhyve, unsigned port, char *target, struct error *err)
 {
     const char **where = &xhyve->vm.machine.serials[port];
+    struct stat info;
     char text[512];
-    if (!strcmp(backend, "stdio") || !strcmp(backend, "null")) {
-        *where = backend;
+    if (*where) {
+        error_usage(err, "serial port's back end", target, "it has one already");
+        return error_hint(err, "beside it there may be log=FILE");
+    }
+    if (!strcmp(target, "stdio") || !strcmp(target, "null")) {
+        *where = target;
         return true;
     }
-    if (!strcmp(backend, "autopty") || !strncmp(backend, "autopty=", 8)) {
+    if (!strcmp(target, "autopty") || !strncmp(target, "autopty=", 8)) {
         *where = "pty";
-        xhyve->links[port] = backend[7] ? backend + 8 : NULL;
+        xhyve->links[port] = target[7] ? target + 8 : NULL;
         return true;
     }
-    if (!strcmp(backend, "asl")) {
-        cli_progress(xhyve->cli, "com%u: this host has no Apple system log; use log=FILE",
-                     port + 1);
-        *where = "null";
-        return true;
-    }
-    if (!strncmp(backend, "log=", 4))
-        snprintf(text, sizeof(text), "file:%s,append", backend + 4);
-    else if (backend[0] == '/')
-        snprintf(text, sizeof(text), "pipe:%s", backend);
-    else {
-        error_usage(err, "serial port's back end", backend, "there is none of this name");
+    if (target[0] != '/') {
+        error_usage(err, "serial port's back end", target, "there is none of this name");
         return error_hint(err, "it is stdio, null, autopty[=LINK], log=FILE, asl or a device");
     }
+    bool is_pipe = stat(target, &info) == 0 && S_ISFIFO(info.st_mode);
+    snprintf(text, sizeof(text), "%s:%s", is_pipe ? "pipe" : "tty", target);
     *where = xhyve_copy(xhyve, text, err);
     return *where;
+}
+
+/* HyperKit's ports may have a log beside their back end, or only that. */
+static bool serial_backends(struct xhyve *xhyve, unsigned port, char *rest, struct error *err)
+{
+    struct machine_config *machine = &xhyve->vm.machine;
+    while (rest) {
+        char *piece = strsep(&rest, ",");
+        if (!strcmp(piece, "asl"))
+            cli_progress(xhyve->cli, "com%u: this host has no Apple system log; use log=FILE",
+                         port + 1);
+        else if (!strncmp(piece, "log=", 4))
+            machine->serial_logs[port] = piece + 4;
+        else if (!serial_target(xhyve, port, piece, err))
+            return false;
+    }
+    if (!machine->serials[port])
+        machine->serials[port] = "null";
+    return true;
 }
 
 bool xhyve_lpc(struct xhyve *xhyve, const char *value, struct error *err)
@@ -372,7 +402,7 @@ bool xhyve_lpc(struct xhyve *xhyve, const char *value, struct error *err)
     unsigned port = (unsigned)(name[3] - '1');
     if (machine->serial_count <= port)
         machine->serial_count = port + 1;
-    return serial_backend(xhyve, port, rest, err);
+    return serial_backends(xhyve, port, rest, err);
 }
 
 /* ---- -f ---- */

@@ -173,7 +173,31 @@ static bool open_pipe(struct chardev *chardev, const char *argument, struct erro
     return attach(chardev, in_fd, out_fd, err);
 }
 
-/* ---- pty ---- */
+/* ---- terminals ---- */
+
+static bool open_tty(struct chardev *chardev, const char *argument, struct error *err)
+{
+    struct termios mode;
+    int fd = open(argument, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    bool works = fd >= 0 && tcgetattr(fd, &mode) == 0;
+    if (works) {
+        cfmakeraw(&mode);
+        works = tcsetattr(fd, TCSANOW, &mode) == 0;
+    }
+    if (!works) {
+        if (errno == ENOTTY) {
+            error_set(err, attempt, argument, "it is not a terminal");
+            error_hint(err, "name a terminal or serial line, as /dev/ttyS0");
+        } else {
+            error_errno(err, attempt, argument, errno);
+        }
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    chardev->is_connected = true;
+    return attach(chardev, fd, fd, err);
+}
 
 /* The kernel tells of a pty whose other side is not open by POLLHUP only, and all the time: so it
  * is watched while it is open, and looked at now and then while it is not. */
@@ -283,8 +307,9 @@ static const struct kind {
     bool has_argument;
     bool (*open)(struct chardev *chardev, const char *argument, struct error *err);
 } kinds[] = {
-    {"null", false, open_null}, {"pty", false, open_pty},  {"file", true, open_file},
-    {"pipe", true, open_pipe},  {"unix", true, open_unix}, {"tcp", true, open_tcp},
+    {"null", false, open_null}, {"pty", false, open_pty},  {"tty", true, open_tty},
+    {"file", true, open_file},  {"pipe", true, open_pipe}, {"unix", true, open_unix},
+    {"tcp", true, open_tcp},
 };
 
 static const struct kind *find_kind(const char *spec, const char **argument, struct error *err)
@@ -304,7 +329,7 @@ static const struct kind *find_kind(const char *spec, const char **argument, str
         return NULL;
     }
     error_usage(err, attempt, spec, "there is no such kind");
-    error_hint(err, "use stdio, null, pty, file:PATH[,append], pipe:PATH, unix:PATH or "
+    error_hint(err, "use stdio, null, pty, tty:PATH, file:PATH[,append], pipe:PATH, unix:PATH or "
                     "tcp:[ADDR:]PORT");
     return NULL;
 }

@@ -6,6 +6,7 @@
  *     null                  output vanishes
  *     file:PATH[,append]    output to a file, from its start or appended
  *     pipe:PATH             PATH.in is read and PATH.out written when both exist, else PATH is both
+ *     tty:PATH              a serial line or terminal that is there, set to raw
  *     pty                   a new pseudo terminal; chardev_path() says which
  *     unix:PATH             listens on a socket; one client at a time, then the next
  *     tcp:[ADDR:]PORT       the same over TCP; ADDR is 127.0.0.1 unless given; PORT 0: any free one

@@ -11,6 +11,7 @@
 #include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
+#include "host/char_log.h"
 #include "host/raw.h"
 #include "host/slirp.h"
 #include "host/swtpm.h"
@@ -132,9 +133,13 @@ static bool open_char(struct machine *machine, const char *spec, struct machine_
 static bool open_chars(struct machine *machine, struct error *err)
 {
     struct backends *backends = &machine->backends;
-    for (unsigned i = 0; i < machine->config.serial_count; i++)
-        if (!open_char(machine, machine->config.serials[i], &backends->serial[i], err))
+    for (unsigned i = 0; i < machine->config.serial_count; i++) {
+        const char *log = machine->config.serial_logs[i];
+        struct machine_char *serial = &backends->serial[i];
+        if (!open_char(machine, machine->config.serials[i], serial, err) ||
+            (log && serial->chardev && !char_log_open(&serial->backend, log, err)))
             return false;
+    }
     for (unsigned i = 0; i < machine->config.console_count; i++)
         if (!open_char(machine, machine->config.consoles[i].where, &backends->console[i], err))
             return false;

@@ -97,6 +97,16 @@ static void vcpu_event(void *opaque, unsigned vcpu, enum vcpus_event event,
     }
 }
 
+static void stray_port(void *opaque, uint64_t port, bool is_write, unsigned size_bytes)
+{
+    char where[32];
+    struct error error = {0};
+    snprintf(where, sizeof(where), "port %#" PRIx64, port);
+    error_set(&error, "the guest cannot go on", where, "it has %s %u bytes, and no device is there",
+              is_write ? "written" : "read", size_bytes);
+    fail(opaque, &error);
+}
+
 const char *machine_boot_summary(const struct machine *machine)
 {
     return machine->disk_files.summary;
@@ -477,6 +487,8 @@ static void take_uuid(struct machine_config *config)
     config->uuid[8] = (uint8_t)((config->uuid[8] & 0x3f) | 0x80);
 }
 
+enum { FIRMWARE_UNIT_BYTES = 16 << 10 }; /* the least that shadow RAM is opened for */
+
 static bool open_rom(struct machine *machine, struct error *err)
 {
     const struct machine_config *config = &machine->config;
@@ -485,6 +497,12 @@ static bool open_rom(struct machine *machine, struct error *err)
         return true;
     if (!boot_rom_open(&machine->rom, config->rom, err))
         return false;
+    if (config->rom_is_firmware && machine->rom.size_bytes % FIRMWARE_UNIT_BYTES) {
+        error_set(err, "cannot use firmware", config->rom,
+                  "it has %" PRIu64 " bytes; it is to have a multiple of %d",
+                  machine->rom.size_bytes, FIRMWARE_UNIT_BYTES);
+        return error_hint(err, "a program that is no firmware is run by --rom");
+    }
     if (config->nvram) {
         machine->nvram = nvram_open(&nvram, err);
         return machine->nvram;
@@ -672,6 +690,8 @@ static bool build(struct machine *machine, struct error *err)
     machine->bus = bus_create(machine->log);
     if (!machine->physmap || !machine->bus)
         return error_errno(err, "cannot make the machine", NULL, ENOMEM);
+    if (config->stray_port_fails)
+        bus_set_stray(machine->bus, stray_port, machine);
     machine->clock = clock_create(err);
     if (!machine->clock)
         return false;

@@ -163,6 +163,8 @@ struct machine_config {
      * any case. */
     const char *serials[MACHINE_MAX_SERIALS];
     unsigned serial_count;
+    const char
+        *serial_logs[MACHINE_MAX_SERIALS]; /* files that get what they put out, too; or NULL */
     struct machine_console consoles[MACHINE_MAX_CONSOLES]; /* ports of one virtio console */
     unsigned console_count;
     const char *debugcon;         /* NULL: none */
@@ -184,6 +186,7 @@ struct machine_config {
     uint8_t rng_devfn;        /* as of a disk */
     enum cpu_level cpu_level; /* what CPUID tells of */
     bool rtc_is_local;        /* the RTC starts with the host's local time instead of UTC */
+    bool stray_port_fails;    /* a port access that no device answers is a failure */
     bool no_reboot;           /* a reboot ends the machine */
     bool halt_ends;           /* a guest that halts for good does, too */
     bool has_exit_port;

@@ -196,6 +196,8 @@ class Errors:
         odd = self.path("odd", bytes(1000))
         disk = ["run", "--disk", image]
         self.fails(disk + ["--firmware", odd], 1, odd)
+        small = self.path("small.rom", bytes(4096))
+        self.fails(disk + ["--firmware", small], 1, small, "16384", "--rom")
         self.fails(disk + ["--firmware", odd, "--rom", odd], 2, odd, "two ways")
         self.fails(disk + ["--nvram", odd, "--firmware", "bios"], 2, odd, "uefi")
         for nvram in odd, self.folder, os.path.join(self.folder, "none", "x"):

@@ -138,6 +138,22 @@ def exit_codes(xhyve):
         expect_equal(done.returncode, 3, "status for a triple fault")
 
 
+def strange_port(xhyve):
+    """-e ends what reads a port that nothing answers; without it the guest goes on, to halt."""
+    rom = xhyve.path("port.rom")
+    image = bytearray(4096)
+    image[0:6] = b"\xba\x34\x12\xec\xfa\xf4"  # mov $0x1234,%dx; in (%dx),%al; cli; hlt
+    image[0xff0:0xff3] = b"\xe9" + (0x10000 - 0xff3).to_bytes(2, "little")
+    with open(rom, "wb") as file:
+        file.write(image)
+    for program, flags, wanted in ((xhyve.xhyve, ["-e"], 1), (xhyve.hyperkit, ["-e"], 100),
+                                   (xhyve.xhyve, [], 2)):
+        done = subprocess.run([program, *flags, "-l", f"bootrom,{rom}"], timeout=LIMIT_S,
+                              check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        expect_equal(done.returncode, wanted, f"status with {flags}: {done.stderr}")
+        expect_equal("port 0x1234" in done.stderr, bool(flags), f"message {done.stderr!r}")
+
+
 def signals(xhyve):
     """SIGUSR1 pauses and SIGUSR2 resumes; a second SIGTERM ends what ignores the power button."""
     pid_file = xhyve.path("pid")
@@ -161,21 +177,49 @@ def signals(xhyve):
     expect(not os.path.exists(pid_file), "the pid file is left behind")
 
 
-def pseudo_terminal(xhyve):
-    """autopty=LINK makes a link to the terminal, which goes when the machine does."""
+# As Docker for Mac started it, but for its qcow2 image, its 9P servers and sockets.
+DOCKER = """-A -m 512M -c 2 -u -s 0:0,hostbridge -s 31,lpc
+-s 2:0,virtio-vpnkit,uuid={uuid},path={folder}/s50,macfile={folder}/mac.0
+-s 3,virtio-blk,file://{disk}?sync=os&buffered=1,sectorsize=512/4096 -s 4,virtio-rnd
+-l com1,autopty={folder}/tty,log={folder}/console-ring -F {folder}/hypervisor.pid"""
+
+
+def docker(xhyve):
+    """autopty=LINK makes a link to the terminal, which goes when the machine does; a log beside it
+    stays. What such a command line has besides is refused with what to do instead."""
     link = xhyve.path("tty")
-    flags = ["-m", "256", "-l", f"com1,autopty={link}", "-f",
-             f"kexec,{xhyve.kernel},{xhyve.initrd},console=ttyS0 quiet"]
-    with Guest([xhyve.xhyve] + flags) as run:
+    flags = DOCKER.format(uuid=UUID, folder=xhyve.folder, disk=xhyve.disk).split()
+    flags += ["-f", f"kexec,{xhyve.kernel},{xhyve.initrd},earlyprintk=serial console=ttyS0 quiet"]
+    xhyve.fails(flags + ["-s", "6,virtio-9p,path=/s40,tag=db"], "virtio-9p", "leave this slot out")
+    xhyve.fails(flags + ["-s", "7,virtio-sock,guest_cid=3,path=/,guest_forwards=2376;1525"],
+                "virtio-sock", "leave this slot out")
+    with Guest([xhyve.hyperkit] + flags) as run:
         run.wait_for("com1 is at /dev/pts/")
         terminal = os.open(link, os.O_RDWR | os.O_NOCTTY)
         seen = b""
         while b"skep guest:" not in seen:
             seen += os.read(terminal, 4096)
         os.write(terminal, b"poweroff -f\n")
-        expect_equal(run.wait_exit(), 1, "status for power off")
+        expect_equal(run.wait_exit(), 0, "status for power off")
         os.close(terminal)
     expect(not os.path.lexists(link), "the link is left behind")
+    with open(xhyve.path("console-ring"), "rb") as file:
+        expect(b"skep guest:" in file.read(), "the log does not have what the guest wrote")
+
+
+def line(xhyve):
+    """A serial line that is there, as /dev/ttyS0 would be: the other side is a pty's master."""
+    master, slave = os.openpty()
+    flags = ["-m", "256", "-l", f"com1,{os.ttyname(slave)}", "-f",
+             f"kexec,{xhyve.kernel},{xhyve.initrd},console=ttyS0 quiet"]
+    with Guest([xhyve.xhyve] + flags) as run:
+        seen = b""
+        while b"skep guest:" not in seen:
+            seen += os.read(master, 4096)
+        os.write(master, b"poweroff -f\n")
+        expect_equal(run.wait_exit(), 1, "status for power off")
+    os.close(master)
+    os.close(slave)
 
 
 def screen_and_cdrom(xhyve):
@@ -231,6 +275,11 @@ def mistakes(xhyve):
     xhyve.fails(["-l", "com9,stdio"] + good, "com9")
     xhyve.fails(["-l", "com1"] + good, "com1")
     xhyve.fails(["-l", "com1,nonsense"] + good, "nonsense")
+    xhyve.fails(["-l", "com2,null,/dev/null"] + good, "/dev/null", "one already")
+    xhyve.fails(["-l", "com2,/dev/null"] + good, "/dev/null", "not a terminal", "hint: ")
+    xhyve.fails(["-l", "com2,log=/no/such/folder/log"] + good, "/no/such/folder/log")
+    xhyve.fails(["-s", f"4,virtio-blk,{xhyve.disk},sectorsize=4096"] + good, "sectorsize=4096",
+                "512 bytes")
     xhyve.fails(["-U", "12345"] + good, "32 hexadecimal digits")
     xhyve.fails(["-c", "0"] + good, "number of processors")
     xhyve.fails(["-p", "0"] + good, "VCPU:HOSTCPU")
@@ -240,7 +289,7 @@ def main():
     checks = Checks()
     xhyve = Xhyve(sys.argv[1])
     try:
-        for function in (script, exit_codes, signals, pseudo_terminal, screen_and_cdrom,
+        for function in (script, exit_codes, strange_port, signals, docker, line, screen_and_cdrom,
                          texts, mistakes):
             checks.case(function.__name__, function, xhyve)
     finally:

@@ -2,12 +2,14 @@
  * Character back ends by name: each kind both ways, peers that come and go, slow ones, and specs
  * and places that do not work. */
 #include "host/chardev.h"
+#include "host/char_log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <pty.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -266,6 +268,61 @@ static void test_pty(void **state)
     }
 }
 
+/* A terminal that is there: the other side of it is the master of a pty that the test has. */
+static void test_tty(void **state)
+{
+    struct env *env = *state;
+    int master, slave;
+    char path[64];
+    struct termios mode;
+    assert_int_equal(openpty(&master, &slave, path, NULL, NULL), 0);
+    must_fail(env, "tty:/dev/null", ERROR_FAILED, "not a terminal", "ttyS0");
+    must_fail(env, "tty:/no/such/line", ERROR_FAILED, "No such file", "");
+    must_open(env, "tty:%s", path);
+    assert_int_equal(tcgetattr(slave, &mode), 0);
+    assert_int_equal(mode.c_lflag & (ICANON | ECHO), 0);
+    assert_true(env->backend.is_connected(env->backend.opaque));
+    check_both_ways(env, master);
+    close_backend(env);
+    close(master);
+    close(slave);
+}
+
+/* What is written goes both ways, what comes only to the device; the file grows. */
+static void test_log(void **state)
+{
+    struct env *env = *state;
+    struct error err = {0};
+    char log[80], text[64] = "";
+    snprintf(log, sizeof(log), "%s/log", env->dir);
+    for (unsigned round = 1; round <= 2; round++) {
+        must_open(env, "null%s", "");
+        assert_true(char_log_open(&env->backend, log, &err));
+        assert_int_equal(put(env, "first "), 6);
+        assert_int_equal(put(env, "second "), 7);
+        close_backend(env);
+    }
+    FILE *file = fopen(log, "re");
+    assert_non_null(file);
+    assert_non_null(fgets(text, sizeof(text), file));
+    fclose(file);
+    assert_string_equal(text, "first second first second ");
+    unlink(log);
+    int master, slave;
+    char path[64];
+    assert_int_equal(openpty(&master, &slave, path, NULL, NULL), 0);
+    must_open(env, "tty:%s", path);
+    assert_true(char_log_open(&env->backend, "/dev/null", NULL));
+    const struct char_handler handler = {receive, writable, connected, NULL, env};
+    env->backend.set_handler(env->backend.opaque, &handler);
+    check_both_ways(env, master);
+    assert_false(char_log_open(&env->backend, "/no/such/log", &err));
+    assert_non_null(strstr(err.cause, "No such file"));
+    close_backend(env);
+    close(master);
+    close(slave);
+}
+
 static int connect_unix(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -473,6 +530,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_file_limit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pipe_pair, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pty, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tty, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unix, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unix_left_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tcp, setup, teardown),

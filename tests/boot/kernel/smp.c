@@ -144,15 +144,15 @@ void test_smp(void)
 
 /* ---- MONITOR and MWAIT ---- */
 
-static _Alignas(64) volatile unsigned line;
+static _Alignas(64) volatile unsigned line[16]; /* nothing else is in it */
 static volatile unsigned lines_seen;
 
 /* SDM 3A 8.10.4. */
 static void wait_for_line(unsigned wanted)
 {
-    while (line != wanted) {
-        __asm__ volatile("monitor" : : "a"(&line), "c"(0), "d"(0) : "memory");
-        if (line != wanted)
+    while (line[0] != wanted) {
+        __asm__ volatile("monitor" : : "a"(line), "c"(0), "d"(0) : "memory");
+        if (line[0] != wanted)
             __asm__ volatile("mwait" : : "a"(0), "c"(0) : "memory");
     }
 }
@@ -164,6 +164,16 @@ static void follow_line(void *opaque)
         wait_for_line(n);
         lines_seen = n;
     }
+}
+
+static void on_mwait_nmi(struct frame *frame) {}
+
+static void wait_for_nmi(void *opaque)
+{
+    __asm__ volatile("monitor" : : "a"(line), "c"(0), "d"(0) : "memory");
+    lines_seen = 21;
+    __asm__ volatile("mwait" : : "a"(0), "c"(0) : "memory");
+    lines_seen = 22;
 }
 
 void test_mwait(void)
@@ -178,10 +188,18 @@ void test_mwait(void)
     bool is_followed = true;
     for (unsigned n = 1; n <= 20; n++) {
         delay(TICKS); /* it is in MWAIT by now, most likely */
-        line = n;
+        line[0] = n;
         is_followed &= wait_until(&lines_seen, n);
     }
     check(is_followed, "a store ends another processor's MWAIT");
+    wait_for_all();
+    handle(2, on_mwait_nmi);
+    start_on(id, wait_for_nmi, NULL);
+    bool has_begun = wait_until(&lines_seen, 21);
+    delay(TICKS);
+    check(has_begun && lines_seen == 21, "MWAIT waits with interrupts off");
+    apic_send(ICR_NMI | ICR_ASSERT, id);
+    check(wait_until(&lines_seen, 22), "an NMI ends MWAIT");
     wait_for_all();
 }
 

@@ -61,7 +61,7 @@ class Controllers:
             threading.Event().wait(0.1)
         folder = guest_folder(ROOT, "drivers.sh")
         self.guest = Guest(
-            [self.skep, "run", "-m", "256M", "--net", "none", "--kernel", f"{folder}/vmlinuz",
+            [self.skep, "run", "-c", "2", "-m", "256M", "--net", "none", "--kernel", f"{folder}/vmlinuz",
              "--initrd", f"{folder}/initrd.cpio", "--disk", f"{self.path('nvme')},bus=nvme",
              "--disk", f"{self.path('scsi')},bus=scsi", "--cdrom", f"{self.path('iso')},bus=scsi",
              "--floppy", self.path("floppy"), "--floppy", "none",
@@ -94,6 +94,18 @@ class Controllers:
         self.succeed(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/nvme0n1")
         expect_equal(self.bytes_of("nvme", 4 * MIB, MIB), bytes(MIB), "what was discarded")
         expect(any(self.bytes_of("nvme", 5 * MIB, 4096)), "what was not discarded is still there")
+
+    def several_queues(self):
+        """One a processor; sixteen writers at once, eight on each."""
+        for disk, name in (("nvme0n1", "nvme"), ("sda", "scsi")):
+            expect_equal(self.succeed(f"ls /sys/block/{disk}/mq"), "0  1", f"queues of {disk}")
+            self.succeed(f"dd if=/dev/urandom of=/tmp/x bs=64k count=64 2>/dev/null; D=/dev/{disk}")
+            self.succeed("w() { taskset $((1 + $1 % 2)) dd if=/tmp/x of=$D bs=16k skip=$((16 * $1)) "
+                         "seek=$((16 * $1)) count=16 oflag=direct 2>/dev/null || touch /tmp/failed; }")
+            self.succeed("for i in $(seq 0 15); do w $i & done; wait; [ ! -e /tmp/failed ]")
+            found = re.search(r"[0-9a-f]{32}", self.succeed("md5sum /tmp/x"))
+            expect_equal(hashlib.md5(self.bytes_of(name, 0, 4 * MIB)).hexdigest(), found.group(), name)
+        self.succeed("rm /tmp/x")
 
     def nvme_reset_while_busy(self):
         self.succeed("dd if=/dev/nvme0n1 of=/tmp/before bs=64k skip=128 2>/dev/null")
@@ -200,9 +212,9 @@ class Controllers:
 
 def main():
     run_guest_test(Controllers(sys.argv[1], sys.argv[2]),
-                   ("nvme", "nvme_reset_while_busy", "scsi", "scsi_reset_while_busy", "floppy",
-                    "tpm", "tpm_reset_while_busy", "entropy", "firmware_configuration",
-                    "power_off"))
+                   ("nvme", "nvme_reset_while_busy", "scsi", "several_queues",
+                    "scsi_reset_while_busy", "floppy", "tpm", "tpm_reset_while_busy", "entropy",
+                    "firmware_configuration", "power_off"))
 
 
 if __name__ == "__main__":

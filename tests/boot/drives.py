@@ -100,6 +100,19 @@ class DrivesTest:
                 file.seek(20001 * 512)
                 expect_equal(file.read(512), start, f"a sector of {name}")
 
+    def queued(self):
+        """Native command queuing: eight writers at once, with commands of their own each."""
+        disk = "/tmp/AHCI-disk"
+        self.run(f"Q=/sys/block/$(basename $(readlink {disk}))/device")
+        expect_equal(self.run("cat $Q/queue_depth"), "32",
+                     "depth of the queue")
+        self.run("dd if=/dev/urandom of=/tmp/w bs=1M count=8 2>/dev/null; rm -f /tmp/failed")
+        self.run(f"w() {{ dd if=/tmp/w of={disk} bs=16k skip=$((64 * $1)) seek=$((64 * $1)) count=64 "
+                 "oflag=direct 2>/dev/null || touch /tmp/failed; }")
+        self.run("for i in 0 1 2 3 4 5 6 7; do w $i & done; wait; [ ! -e /tmp/failed ]")
+        expect_equal(md5(self.files["ahci.img"], 8 * MIB), self.run("md5sum /tmp/w").split()[0],
+                     "what the writers wrote")
+
     def trim(self):
         disk, path = "/tmp/AHCI-disk", self.files["ahci.img"]
         before = os.stat(path).st_blocks
@@ -189,7 +202,7 @@ class DrivesTest:
 
 def main():
     run_guest_test(DrivesTest(sys.argv[1], sys.argv[2]),
-                   ("write_and_read", "trim", "reset_while_busy", "driver_again", "change_media",
+                   ("write_and_read", "queued", "trim", "reset_while_busy", "driver_again", "change_media",
                     "save_and_restore", "power_off"))
 
 

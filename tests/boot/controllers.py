@@ -197,6 +197,15 @@ class Controllers:
         self.succeed("for i in $(seq 60); do [ -c /dev/tpm[0-9] ] && break; sleep 1; done")
         expect_equal(self.succeed("cat /sys/class/tpm/tpm*/pcr-sha256/0"), "0" * 64, "PCR 0")
 
+    def tpm_gone(self):
+        """swtpm dies: the guest is told by errors, and goes on."""
+        self.swtpm.kill()
+        self.swtpm.wait()
+        for _ in range(2):
+            _, text = self.guest.run("cat /sys/class/tpm/tpm*/pcr-sha256/0")
+            expect("0" * 64 not in text, "a TPM that is gone still answers")
+        self.compare("/dev/nvme0n1", "nvme")
+
     def power_off(self):
         self.guest.send("poweroff -f\n")
         expect_equal(self.guest.wait_exit(), 0, "exit status")
@@ -214,7 +223,7 @@ def main():
     run_guest_test(Controllers(sys.argv[1], sys.argv[2]),
                    ("nvme", "nvme_reset_while_busy", "scsi", "several_queues",
                     "scsi_reset_while_busy", "floppy", "tpm", "tpm_reset_while_busy", "entropy",
-                    "firmware_configuration", "power_off"))
+                    "firmware_configuration", "tpm_gone", "power_off"))
 
 
 if __name__ == "__main__":

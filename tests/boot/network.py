@@ -65,6 +65,7 @@ class NetworkTest:
                             "--kernel", os.path.join(guest, "vmlinuz")])
         self.guest.wait_prompt()
         self.guest.run("stty cols 999")  # no line of this test is broken by the shell's editor
+        self.guest.run("dmesg -n 1")  # nor by the kernel's messages
 
     def check(self, command, what):
         """Runs a command that must succeed; gives what it printed."""

@@ -216,6 +216,31 @@ static void test_leds(void **state)
     teardown(&f);
 }
 
+/* What waited for the driver before its reset is nothing to the next one; nor are its lights. */
+static void test_reset(void **state)
+{
+    struct fixture f;
+    uint16_t id;
+    uint32_t size;
+    setup(&f, false);
+    start(&f);
+    uint64_t gpa = give(&f, 1);
+    set_led(&f, EV_LED, LED_CAPSL, 1, 8);
+    f.input.key(f.input.opaque, KEY_A, true); /* its report waits for a second buffer */
+    expect_event(&f, gpa, EV_KEY, KEY_A, 1);
+    vd_reset(&f.d);
+    assert_false(f.input.is_listening(f.input.opaque));
+    assert_int_equal(virtio_input_leds(f.device), 0);
+    vd_open(&f.d, &f.m, SLOT);
+    start(&f);
+    gpa = give(&f, 2);
+    assert_false(vd_used(&f.d, 0, &id, &size));
+    f.input.key(f.input.opaque, KEY_B, true);
+    expect_event(&f, gpa, EV_KEY, KEY_B, 1);
+    expect_event(&f, gpa + 8, EV_SYN, SYN_REPORT, 0);
+    teardown(&f);
+}
+
 /* Events that wait for buffers are given to the driver after the machine was loaded. */
 static void test_save_and_load(void **state)
 {
@@ -262,6 +287,7 @@ int main(void)
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_pointer),
         cmocka_unit_test(test_leds),
+        cmocka_unit_test(test_reset),
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_busy_driver),
     };

@@ -24,7 +24,7 @@ modules='virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_ballo
          virtio_gpu virtio_input
          ahci ata_piix ata_generic nvme sd_mod sr_mod sg floppy usb_storage uas
          e1000 e1000e xhci_pci usbhid hid_generic psmouse evdev bochs tpm_tis tpm_crb qemu_fw_cfg
-         ext4 isofs vfat nls_ascii nls_cp437 nls_utf8'
+         efivarfs ext4 isofs vfat nls_ascii nls_cp437 nls_utf8'
 
 # The modules and what those need, at their places, so that the guest's modprobe finds them.
 install_modules()

@@ -298,13 +298,13 @@ static int open_image(const struct raw_config *config, const struct stat *status
     return -1;
 }
 
-/* For a file that is missing or empty. */
-static bool hint_to_make(const struct raw_config *config, struct error *err)
+/* For a file that is missing or empty; `otherwise` where none can be made out of nothing. */
+static bool hint_to_make(const struct raw_config *config, const char *otherwise, struct error *err)
 {
     if (config->new_size)
         return error_hint(err, "create it with: truncate -s %s %.200s", config->new_size,
                           config->path);
-    return error_hint(err, "check the path; it is taken from the current directory");
+    return error_hint(err, "%s", otherwise);
 }
 
 static bool check_kind(const struct raw_config *config, struct stat *status, struct error *err)
@@ -312,7 +312,7 @@ static bool check_kind(const struct raw_config *config, struct stat *status, str
     const char *path = config->path;
     if (stat(path, status) < 0) {
         error_errno(err, attempt, path, errno);
-        return hint_to_make(config, err);
+        return hint_to_make(config, "check the path; it is taken from the current directory", err);
     }
     if (S_ISREG(status->st_mode) || S_ISBLK(status->st_mode))
         return true;
@@ -455,7 +455,7 @@ static bool measure(struct raw *raw, const struct raw_config *config, struct err
         error_set(err, attempt, path, "it is empty");
         if (raw->is_device)
             return error_hint(err, "give a block device with a medium in it");
-        return hint_to_make(config, err);
+        return hint_to_make(config, "copy or download it again", err);
     }
     return true;
 }

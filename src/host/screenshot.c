@@ -82,7 +82,10 @@ bool screenshot_save(const struct display_canvas *canvas, const char *path, stru
     if (!done && file)
         unlink(temporary);
     free(temporary);
-    return done || error_errno(err, what, path, error);
+    if (done)
+        return true;
+    error_errno(err, what, path, error);
+    return error_hint(err, "name a file that can be made, in a folder that is there");
 }
 
 #else

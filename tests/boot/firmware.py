@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Firmware of Debian's packages, and GRUB through it: from a disk, a CD-ROM, USB and a floppy under
-SeaBIOS, from an EFI system partition under OVMF; reboots, boot order.
+SeaBIOS, from an EFI system partition under OVMF; reboots, boot order, UEFI's variables.
 
     firmware.py SKEP bios|uefi [CASE…]
 """
@@ -13,9 +13,10 @@ import sys
 import tempfile
 
 from check import Checks, expect, expect_equal
-from guest import Guest
+from guest import Guest, guest_folder
 from terminal import LIMIT_S, Screen, says, to_prompt
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESCUE = "/usr/lib/grub-rescue"
 SECTOR = 512
 FIRST_SECTOR = 2048
@@ -193,12 +194,30 @@ def efi_nothing(place):
         expect("PXE" not in console and "Not Found" in console, console)
 
 
+def efi_variables(place):
+    """Linux, which UEFI starts from fw_cfg, makes a variable by efivarfs; the next machine has it."""
+    files = guest_folder(ROOT, "drivers.sh")
+    command = place.start("--firmware", "uefi", "--nvram", place.path("vars"), "--kernel",
+                          f"{files}/vmlinuz", "--initrd", f"{files}/initrd.cpio", "--cmdline",
+                          "console=ttyS0 quiet net=off")
+    variables, name = "/sys/firmware/efi/efivars", "Skep-12345678-1234-1234-1234-123456789abc"
+    for start in range(2):
+        with Guest(command, 1500) as guest:
+            guest.wait_prompt()
+            for line in (f"mount -t efivarfs none {variables} && cd {variables}",
+                         f"[ {start} = 1 ] || printf '\\007\\000\\000\\000kept' >{name}"):
+                expect_equal(guest.run(line)[0], 0, line)
+            expect_equal(guest.run(f"tail -c 4 {name}; echo")[1], "kept", "the variable")
+            guest.send("poweroff -f\n")
+            expect_equal(guest.wait_exit(), 0, "the status")
+
+
 def main():
     checks = Checks()
     place = Place(sys.argv[1])
     only = sys.argv[3:]
     cases = {"bios": (disk, cdrom_first, usb, floppy, nothing, mistakes),
-             "uefi": (uefi, efi_cdrom, efi_nothing)}
+             "uefi": (uefi, efi_cdrom, efi_nothing, efi_variables)}
     try:
         for function in cases[sys.argv[2]]:
             if not only or function.__name__ in only:

@@ -176,8 +176,8 @@ class Errors:
         image = self.path("disk.img", bytes(1 << 20))
         self.run_fails(["--disk", missing], 1, missing, "truncate -s 10G")
         self.run_fails(["--floppy", missing], 1, missing, "truncate -s 1440K")
-        for iso in missing, empty:
-            self.run_fails(["--cdrom", iso], 1, iso, "check the path")
+        self.run_fails(["--cdrom", missing], 1, missing, "check the path")
+        self.run_fails(["--cdrom", empty], 1, empty, "empty", "again")
         self.run_fails(["--cdrom", f"{image},bus=nvme"], 2, "nvme")
         self.run_fails(["--floppy", image], 1, image, "size", "1440")
         self.run_fails(["--floppy", "none"] * 3, 2, "3 floppy")

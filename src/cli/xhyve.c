@@ -163,6 +163,12 @@ static bool parse(struct xhyve *xhyve, int argc, char **argv, int *status)
         cli_fail(xhyve->cli, &err);
         return false;
     }
+    /* As those programs do; often it is what a command line lacks. */
+    if (optind < argc)
+        cli_progress(xhyve->cli,
+                     "'%s' and what follows it is passed over: is a quotation mark "
+                     "missing?",
+                     argv[optind]);
     return true;
 }
 
@@ -222,8 +228,11 @@ static bool make_pid_file(struct xhyve *xhyve, struct error *err)
         return true;
     int fd = open(xhyve->pid_file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
-        error_errno(err, "cannot make the pid file", xhyve->pid_file, errno);
-        return error_hint(err, "a file that is left from a run that is over may be removed");
+        int error = errno;
+        error_errno(err, "cannot make the pid file", xhyve->pid_file, error);
+        return error_hint(err, error == EEXIST
+                                   ? "a file that is left from a run that is over may be removed"
+                                   : "the file is made anew, in a folder that is there");
     }
     xhyve->pid_file_is_made = true;
     bool is_written = dprintf(fd, "%ld\n", (long)getpid()) > 0;

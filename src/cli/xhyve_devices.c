@@ -387,8 +387,8 @@ bool xhyve_lpc(struct xhyve *xhyve, const char *value, struct error *err)
         return false;
     const char *name = next_piece(&rest);
     if (!rest || !*rest) {
-        error_usage(err, "LPC device", value, "nothing was said of what it goes to");
-        return error_hint(err, "as -l com1,stdio");
+        error_usage(err, "LPC device", value, "nothing was said of what it is made of");
+        return error_hint(err, "as -l com1,stdio or -l bootrom,/usr/share/ovmf/OVMF.fd");
     }
     if (!strcmp(name, "bootrom")) {
         machine->rom = rest;
@@ -463,7 +463,8 @@ bool xhyve_firmware(struct xhyve *xhyve, const char *value, struct error *err)
     if (!strcmp(kind, "fbsd")) {
         error_usage(err, "firmware", kind,
                     "userboot.so is a loader for FreeBSD's and Apple's hosts, not for this one");
-        return error_hint(err, "boot the disk by its own loader: -l bootrom,FIRMWARE");
+        return error_hint(err,
+                          "boot the disk by its own loader: -l bootrom,/usr/share/ovmf/OVMF.fd");
     }
     error_usage(err, "firmware", kind, "there is none of this name");
     return error_hint(err, "they are kexec, multiboot and bootrom");

@@ -258,6 +258,9 @@ def mistakes(xhyve):
     """Each names the thing and what to do."""
     good = xhyve.kexec()
     xhyve.fails([], "neither -f nor -l bootrom", "hint: ")
+    xhyve.fails(["-f", "kexec,/no/kernel,,console=ttyS0", "quiet"], "'quiet'", "quotation mark")
+    xhyve.fails(["-F", "/no/such/folder/pid"] + good, "/no/such/folder/pid", "a folder that is")
+    xhyve.fails(["-l", "bootrom"], "bootrom", "OVMF.fd")
     xhyve.fails(["-Z"], "-Z", "not known")
     xhyve.fails(["-m"], "-m", "needs a value")
     xhyve.fails(["-s", "4"] + good, "emulation", "none of this name")

@@ -11,8 +11,6 @@
 
 #include <errno.h>
 
-#include "machine/debug.h"
-
 enum {
     WATCH_MS = 1000,
     IDLE_NS = 1000000, /* what being looked at takes is less */

@@ -153,8 +153,7 @@ struct nvram *nvram_open(const struct nvram_config *config, struct error *err)
     if (open_file(nvram, config, err))
         return nvram;
     if (err && !err->hint[0])
-        error_hint(err,
-                   "--nvram names the file; one that is not there is made in a folder that is");
+        error_hint(err, "name another file by --nvram, in a folder that you can write to");
     nvram_close(nvram);
     return NULL;
 }

@@ -76,6 +76,8 @@ static bool find_on(struct reading *reading, struct bootcfg_choice *choice, stru
         .opaque = reading,
     };
     bool found = bootcfg_find(&files, choice, err);
+    if (!found && err)
+        snprintf(err->where, sizeof(err->where), "%s", reading->image);
     for (unsigned i = 0; i < reading->device_count; i++)
         free(reading->described[i]);
     return found;

@@ -177,7 +177,7 @@ def ext4_extlinux(disks):
 def mistakes(disks):
     """A disk with nothing on it, and options that contradict each other."""
     empty = disks.image("empty", 4)
-    for options, word in (([], "none of its"), (["--kernel", disks.kernel], "from the disk, too")):
+    for options, word in (([], "empty.img: there is no configuration"), (["--kernel", disks.kernel], "from the disk, too")):
         done = subprocess.run(disks.start(empty, *options), stdin=subprocess.DEVNULL, text=True,
                               capture_output=True, timeout=LIMIT_S, check=False)
         expect(done.returncode in (1, 2) and word in done.stderr and "hint: " in done.stderr,

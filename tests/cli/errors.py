@@ -207,7 +207,7 @@ class Errors:
         self.fails(disk + ["--boot", "disk,net,disk"], 2, "disk", "twice")
         self.fails(disk + ["--boot", "floppy,cdrom"], 2, "floppy", "--cdrom")
         self.fails(disk + ["--boot", "net", "--net", "none"], 2, "net")
-        self.fails(disk + ["--kernel-from-disk"], 1, "GRUB", "--kernel")
+        self.fails(disk + ["--kernel-from-disk"], 1, image, "GRUB", "--kernel")
 
     def screens(self):
         empty, missing = self.path("empty"), os.path.join(self.folder, "missing")

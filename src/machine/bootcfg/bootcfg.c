@@ -101,9 +101,7 @@ bool bootcfg_find(const struct bootcfg_files *files, struct bootcfg_choice *choi
         if (try_device(files, files->devices[i], choice))
             return true;
     }
-    error_set(err, "cannot find what the guest would boot", NULL,
-              "none of its %u file systems has a configuration of GRUB, systemd-boot or extlinux "
-              "that names a kernel",
-              files->device_count);
+    error_set(err, "cannot find what to boot on disk", NULL,
+              "there is no configuration of GRUB, systemd-boot or extlinux that names a kernel");
     return error_hint(err, "boot the disk by its own loader, with firmware, or give --kernel");
 }

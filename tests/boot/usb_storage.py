@@ -62,7 +62,7 @@ class UsbStorage:
         for port, name, kind in ((1, "disk", "sd?"), (2, "iso", "sr?"), (3, "other", "sd?")):
             where = f"/sys/bus/usb/devices/2-{port}/2-{port}:1.0/host*/target*/*/block/{kind}"
             self.run("for i in $(seq 60); do "
-                     f"P=$(echo {where}); [ -e $P ] && break; sleep 1; done; [ -e $P ]")
+                     f"P=$(echo {where}); [ -e \"$P\" ] && break; sleep 1; done; [ -e \"$P\" ]")
             self.run(f"coldplug; rm -f /tmp/{name}; cp -a /dev/${{P##*/}} /tmp/{name}")
 
     def compare(self, name, image=None):

@@ -500,6 +500,21 @@ trampoline_end:
         stc
         repe cmpsb
         flagsq  1
+        movl    $-5, %ebx
+        stc
+        out     %ebx
+        incl    %ebx
+        jg      1f
+        movl    $DATA, %esi
+        lodsb
+1:
+        jns     2f
+        movl    $DATA, %edi
+2:
+        movl    $0, %ecx
+        repe cmpsb /* nothing is compared, so the carry of before is there */
+        sbbl    %eax, %eax
+        out     %eax
         movl    $DATA, %esi
         movl    $DATA + 2, %edi
         movl    $4, %ecx
@@ -521,7 +536,7 @@ trampoline_end:
         out     %esi
         expect  u64_strings
         .long   0x01000100, 0x05040302, DATA - 1, DATA + 1, 0, 0x400, 0x40, 92, DATA + 8, 1
-        .long   2, DATA + 4, 0, DATA + 0x104, 0xeeeeeeee, 0, DATA - 2
+        .long   -5, -1, 2, DATA + 4, 0, DATA + 0x104, 0xeeeeeeee, 0, DATA - 2
         end     u64_strings
 
 /* SDM 1 3.7.5 (base, index, scale, displacement), 2 2.2.1.6 (RIP-relative), 3.7.5.1 (67H). */

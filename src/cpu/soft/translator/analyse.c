@@ -64,6 +64,13 @@ static bool overwrites_all(ZydisMnemonic mnemonic)
     }
 }
 
+/* With a count of 0 it changes no flags (SDM 2B REP). */
+static bool is_repeated(const ZydisDecodedInstruction *info)
+{
+    return info->meta.category == ZYDIS_CATEGORY_STRINGOP &&
+           (info->attributes & (ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
+}
+
 /* `count`: of a shift by an immediate, 0 when it isn't known to be more. */
 static void flags_of(const ZydisDecodedInstruction *info, unsigned count, uint16_t *reads,
                      uint16_t *writes)
@@ -74,6 +81,8 @@ static void flags_of(const ZydisDecodedInstruction *info, unsigned count, uint16
         return;
     uint32_t changed = flags->modified | flags->set_0 | flags->set_1 | flags->undefined;
     *reads = flags->tested & ALL_FLAGS;
+    if (is_repeated(info))
+        return;
     if (overwrites_all(info->mnemonic))
         *writes = ALL_FLAGS;
     else if (!is_shift(info->mnemonic) || count > 0)

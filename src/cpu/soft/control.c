@@ -28,18 +28,14 @@ static void flush_all(struct cpu *cpu)
     tlb_switch(cpu, current_pcid(cpu), false);
 }
 
-/* PG goes from 0 to 1: long mode begins when EFER.LME is set. */
-static void enable_paging(struct cpu *cpu)
+/* PG goes from 0 to 1 with EFER.LME set. */
+static void begin_long_mode(struct cpu *cpu)
 {
-    if (cpu->efer & EFER_LME) {
-        bool is_task_16bit =
-            (cpu->segment[SEG_TR].attributes & (SEGMENT_S | SEGMENT_TYPE)) == TYPE_TSS16_BUSY;
-        if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L) || is_task_16bit)
-            gp(cpu);
-        cpu->efer |= EFER_LMA;
-    } else if ((cpu->cr4 & CR4_PAE) && !paging_load_pdptes(cpu, cpu->cr3)) {
+    bool is_task_16bit =
+        (cpu->segment[SEG_TR].attributes & (SEGMENT_S | SEGMENT_TYPE)) == TYPE_TSS16_BUSY;
+    if (!(cpu->cr4 & CR4_PAE) || (cpu->segment[SEG_CS].attributes & SEGMENT_L) || is_task_16bit)
         gp(cpu);
-    }
+    cpu->efer |= EFER_LMA;
 }
 
 static void write_cr0(struct cpu *cpu, uint64_t value)
@@ -49,12 +45,12 @@ static void write_cr0(struct cpu *cpu, uint64_t value)
                       ((value & CR0_NW) && !(value & CR0_CD)) || value >> 32;
     if (is_unsound)
         gp(cpu);
-    if ((changed & CR0_PG) && (value & CR0_PG))
-        enable_paging(cpu);
-    /* SDM 3A 4.4.1: changes of these load PDPTEs, too. */
-    bool is_pae = (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
-    if (is_pae && (value & CR0_PG) && (changed & (CR0_CD | CR0_NW)) &&
-        !paging_load_pdptes(cpu, cpu->cr3))
+    if ((changed & CR0_PG) && (value & CR0_PG) && (cpu->efer & EFER_LME))
+        begin_long_mode(cpu);
+    /* SDM 3A 4.4.1. */
+    bool loads_pdptes = (value & CR0_PG) && (changed & (CR0_PG | CR0_CD | CR0_NW)) &&
+                        (cpu->cr4 & CR4_PAE) && !is_long_mode(cpu);
+    if (loads_pdptes && !paging_load_pdptes(cpu, cpu->cr3))
         gp(cpu);
     if ((changed & CR0_PG) && !(value & CR0_PG)) {
         if (cpu_is_64bit(cpu) || (cpu->cr4 & CR4_PCIDE))

@@ -120,9 +120,8 @@ static bool needed_feature(ZydisISASet set, uint32_t *feature)
 uint8_t vector_vex_of_32bit(const ZydisDecodedInstruction *info,
                             const ZydisDecodedOperand *operands, uint8_t last)
 {
-    bool has_general = false;
-    for (unsigned i = 0; i < info->operand_count;
-         i++) { /* lengths in EAX and EDX are hidden ones */
+    bool has_general = false; /* lengths in EAX and EDX, of which the operands are hidden, too */
+    for (unsigned i = 0; i < info->operand_count; i++) {
         ZydisRegisterClass register_class = ZydisRegisterGetClass(operands[i].reg.value);
         has_general |=
             operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&

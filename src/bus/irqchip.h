@@ -57,6 +57,15 @@ struct i8259_state {
     struct i8259_chip chips[2]; /* master, slave */
 };
 
+/* An entry of the I/O APIC's table or of a local vector table, which have mask and delivery mode at
+ * the same place (SDM 3A 11.5.1): whether it interrupts a processor that has interrupts off. */
+static inline bool irqchip_entry_is_unmaskable(uint64_t entry)
+{
+    enum { SMI = 2, NMI = 4, INIT = 5, MODE_SHIFT = 8, MASKED = 1 << 16 };
+    unsigned mode = entry >> MODE_SHIFT & 7;
+    return !(entry & MASKED) && (mode == SMI || mode == NMI || mode == INIT);
+}
+
 enum { I8254_HZ = 1193182 };
 
 /* Ticks are those of I8254_HZ since the machine's clock was 0. */

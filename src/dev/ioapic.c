@@ -14,7 +14,6 @@
 
 enum { PAGE_BYTES = 0x1000, WINDOW_SELECT = 0x00, WINDOW_DATA = 0x10, WINDOW_EOI = 0x40 };
 enum { REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2, REG_TABLE = 0x10 };
-enum { VERSION = 0x20 };
 
 #define ENTRY_VECTOR            UINT64_C(0xff)
 #define ENTRY_DELIVERY          UINT64_C(0x700)
@@ -106,7 +105,7 @@ static uint32_t read_register(const struct ioapic *ioapic)
     switch (ioapic->state.select) {
     case REG_ID:
     case REG_ARBITRATION: return (uint32_t)ioapic->state.id << 24;
-    case REG_VERSION: return VERSION | (IOAPIC_PINS - 1) << 16;
+    case REG_VERSION: return IOAPIC_CHIP_VERSION | (IOAPIC_PINS - 1) << 16;
     }
     unsigned word = ioapic->state.select - (unsigned)REG_TABLE;
     if (word >= 2 * IOAPIC_PINS)

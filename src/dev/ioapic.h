@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { IOAPIC_PINS = IRQCHIP_PINS };
+enum { IOAPIC_PINS = IRQCHIP_PINS, IOAPIC_CHIP_VERSION = 0x20 };
 #define IOAPIC_DEFAULT_BASE UINT64_C(0xfec00000)
 
 struct ioapic_config {

@@ -16,8 +16,8 @@ enum { PAGE_BYTES = 0x1000 };
 enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_END = 0x900 };
 enum { DIVIDE_BITS = 0xb, SVR_BITS = 0xff | SVR_ENABLED | SVR_NO_EOI_BROADCAST };
 
-/* Version 0x14, six LVT entries, EOI broadcast can be suppressed. */
-static const uint32_t version = 0x14 | (LVT_COUNT - 1) << 16 | 1 << 24;
+/* Six LVT entries, EOI broadcast can be suppressed. */
+static const uint32_t version = LAPIC_CHIP_VERSION | (LVT_COUNT - 1) << 16 | 1 << 24;
 
 /* What x2APIC leaves reserved; bit 12, the delivery status, is taken and dropped. */
 static const uint64_t icr_reserved = UINT64_C(0xfff32000);
@@ -480,6 +480,12 @@ static struct lapic_state state_of(const struct lapic *apic)
     memcpy(state.tmr, apic->tmr, sizeof(state.tmr));
     memcpy(state.lvt, apic->lvt, sizeof(state.lvt));
     return state;
+}
+
+bool lapic_state_lint_is_unmaskable(const struct lapic_state *state, unsigned pin)
+{
+    return (state->base & BASE_ENABLED) && (state->svr & SVR_ENABLED) &&
+           irqchip_entry_is_unmaskable(state->lvt[LVT_LINT0 + pin]);
 }
 
 void lapic_get(struct lapics *all, struct lapic_state *states)

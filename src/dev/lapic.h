@@ -64,6 +64,8 @@ struct lapic_config {
 
 struct lapics;
 
+enum { LAPIC_CHIP_VERSION = 0x14 }; /* bits 7:0 of its version register */
+
 /* Maps the MMIO page. Returns NULL when it can't. Destroyed through lapic_ops. */
 struct lapics *lapic_create(const struct lapic_config *config, struct error *err);
 
@@ -103,6 +105,8 @@ void lapic_get(struct lapics *lapics, struct lapic_state *states);
  * is of another number of processors. */
 void lapic_state_save(const struct lapic_state *states, unsigned count, struct save *stream);
 bool lapic_state_load(struct lapic_state *states, unsigned count, struct load *stream);
+/* Whether what comes by this pin (lapic_set_lint) interrupts a processor with interrupts off. */
+bool lapic_state_lint_is_unmaskable(const struct lapic_state *state, unsigned pin);
 
 /* `self` is the struct lapics. After reset, LINT0 of the bootstrap processor is in ExtINT mode, as
  * firmware would leave it (virtual wire), so that the 8259 works without a firmware. load() re-arms

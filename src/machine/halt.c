@@ -7,6 +7,7 @@
  * An engine that returns from HLT tells when it may be so. KVM waits within; there the vCPUs'
  * threads are watched: those that do nothing for a second are looked at.
  */
+#include "dev/lapic.h"
 #include "machine/machine_internal.h"
 
 #include <errno.h>
@@ -14,23 +15,9 @@
 enum {
     WATCH_MS = 1000,
     IDLE_NS = 1000000, /* what being looked at takes is less */
-    VECTOR_DELIVERY_SHIFT = 8,
-    VECTOR_MASKED = 1 << 16,
-    LVT_LINT0 = 3, /* LINT1 is not connected */
-    BASE_ENABLED = 1 << 11,
-    SVR_ENABLED = 1 << 8,
+    LINT0 = 0,         /* LINT1 is not connected */
     RFLAGS_INTERRUPTS = 1 << 9,
 };
-
-/* SDM 3A 11.5.1; the I/O APIC's are the same. */
-enum { DELIVERY_SMI = 2, DELIVERY_NMI = 4, DELIVERY_INIT = 5 };
-
-static bool is_unmaskable(uint64_t entry)
-{
-    unsigned delivery = entry >> VECTOR_DELIVERY_SHIFT & 7;
-    return !(entry & VECTOR_MASKED) &&
-           (delivery == DELIVERY_SMI || delivery == DELIVERY_NMI || delivery == DELIVERY_INIT);
-}
 
 /* Whether the interrupt controllers let nothing through to a vCPU that has interrupts off. */
 bool halt_is_final(struct machine *machine)
@@ -39,14 +26,11 @@ bool halt_is_final(struct machine *machine)
     if (!q35_irqchip_state(machine->board, &state))
         return false;
     for (unsigned i = 0; i < IRQCHIP_PINS; i++)
-        if (is_unmaskable(state.ioapic.table[i]))
+        if (irqchip_entry_is_unmaskable(state.ioapic.table[i]))
             return false;
-    for (unsigned i = 0; i < machine->config.vcpu_count; i++) {
-        const struct lapic_state *lapic = &state.lapic[i];
-        if ((lapic->base & BASE_ENABLED) && (lapic->svr & SVR_ENABLED) &&
-            is_unmaskable(lapic->lvt[LVT_LINT0]))
+    for (unsigned i = 0; i < machine->config.vcpu_count; i++)
+        if (lapic_state_lint_is_unmaskable(&state.lapic[i], LINT0))
             return false;
-    }
     return true;
 }
 

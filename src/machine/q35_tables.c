@@ -160,7 +160,6 @@ static bool remake_acpi(void *opaque, uint64_t gpa, struct bytes *acpi, struct a
 
 static bool build_mptable(struct q35 *board, struct error *err)
 {
-    enum { LAPIC_VERSION = 0x14, IOAPIC_VERSION = 0x20 };
     uint32_t registers[4];
     board->config.engine->cpuid(board->config.vm, 1, 0, registers);
     struct mptable_config config = {
@@ -170,8 +169,8 @@ static bool build_mptable(struct q35 *board, struct error *err)
         .cpu_features = registers[3],
         .lapic_base = LAPIC_BASE,
         .ioapic_base = IOAPIC_BASE,
-        .lapic_version = LAPIC_VERSION,
-        .ioapic_version = IOAPIC_VERSION,
+        .lapic_version = LAPIC_CHIP_VERSION,
+        .ioapic_version = IOAPIC_CHIP_VERSION,
         .ioapic_id = IOAPIC_ID,
         .pit_pin = GSI_PIT,
         .sci_irq = IRQ_SCI,

@@ -10,38 +10,33 @@ discard, errors, reset while busy.
 import hashlib
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIB = 1 << 20
 FLOPPY_BYTES = 1440 << 10
 
 
-class Controllers:
+class Controllers(GuestTest):
     """One guest, through all of its cases."""
 
+    power_off_command = "poweroff -f"
+
     def __init__(self, skep, model):
+        super().__init__()
         self.skep = skep
         self.model = model
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
-        self.guest = None
         self.swtpm = None
         for name, size in (("nvme", 16 * MIB), ("scsi", 8 * MIB), ("iso", 4 * MIB),
                            ("floppy", FLOPPY_BYTES)):
             with open(self.path(name), "wb") as file:
                 file.write(os.urandom(size))
-
-    def path(self, name):
-        """A file of this test."""
-        return os.path.join(self.folder, name)
 
     def bytes_of(self, name, offset=0, size=-1):
         """What an image holds."""
@@ -67,99 +62,93 @@ class Controllers:
              "--floppy", self.path("floppy"), "--floppy", "none",
              "--tpm", f"unix:{self.path('socket')},model={self.model}"], limit_s=600)
         self.guest.wait_prompt()
-        self.succeed("echo 1 > /proc/sys/kernel/printk")
-
-    def succeed(self, command):
-        """Runs a command that must succeed; gives its output."""
-        status, text = self.guest.run(command)
-        expect_equal(status, 0, f"status of {command!r} ({text})")
-        return text
+        self.run("echo 1 > /proc/sys/kernel/printk")
 
     def compare(self, device, name):
         """The guest reads all that the image holds."""
-        found = re.search(r"[0-9a-f]{32}", self.succeed(f"md5sum {device}"))
+        found = re.search(r"[0-9a-f]{32}", self.run(f"md5sum {device}"))
         expect_equal(found.group(), hashlib.md5(self.bytes_of(name)).hexdigest(), device)
 
     def write(self, device, name, at_kib):
         """100 KiB of the guest's own reach the image."""
-        self.succeed("dd if=/dev/urandom of=/tmp/x bs=1k count=100 2>/dev/null")
-        self.succeed(f"dd if=/tmp/x of={device} bs=1k seek={at_kib} conv=fsync 2>/dev/null")
-        found = re.search(r"[0-9a-f]{32}", self.succeed("md5sum /tmp/x"))
+        self.run("dd if=/dev/urandom of=/tmp/x bs=1k count=100 2>/dev/null")
+        self.run(f"dd if=/tmp/x of={device} bs=1k seek={at_kib} conv=fsync 2>/dev/null")
+        found = re.search(r"[0-9a-f]{32}", self.run("md5sum /tmp/x"))
         data = self.bytes_of(name, at_kib << 10, 100 << 10)
         expect_equal(hashlib.md5(data).hexdigest(), found.group(), name)
 
     def nvme(self):
         self.compare("/dev/nvme0n1", "nvme")
         self.write("/dev/nvme0n1", "nvme", 3000)
-        self.succeed(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/nvme0n1")
+        self.run(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/nvme0n1")
         expect_equal(self.bytes_of("nvme", 4 * MIB, MIB), bytes(MIB), "what was discarded")
         expect(any(self.bytes_of("nvme", 5 * MIB, 4096)), "what was not discarded is still there")
 
     def several_queues(self):
         """One a processor; sixteen writers at once, eight on each."""
         for disk, name in (("nvme0n1", "nvme"), ("sda", "scsi")):
-            expect_equal(self.succeed(f"ls /sys/block/{disk}/mq"), "0  1", f"queues of {disk}")
-            self.succeed(f"dd if=/dev/urandom of=/tmp/x bs=64k count=64 2>/dev/null; D=/dev/{disk}")
-            self.succeed("w() { taskset $((1 + $1 % 2)) dd if=/tmp/x of=$D bs=16k skip=$((16 * $1)) "
-                         "seek=$((16 * $1)) count=16 oflag=direct 2>/dev/null || touch /tmp/failed; }")
-            self.succeed("for i in $(seq 0 15); do w $i & done; wait; [ ! -e /tmp/failed ]")
-            found = re.search(r"[0-9a-f]{32}", self.succeed("md5sum /tmp/x"))
+            expect_equal(self.run(f"ls /sys/block/{disk}/mq"), "0  1", f"queues of {disk}")
+            self.run(f"dd if=/dev/urandom of=/tmp/x bs=64k count=64 2>/dev/null; D=/dev/{disk}")
+            self.run("w() { taskset $((1 + $1 % 2)) dd if=/tmp/x of=$D bs=16k skip=$((16 * $1)) "
+                     "seek=$((16 * $1)) count=16 oflag=direct 2>/dev/null || touch /tmp/failed; }")
+            self.run("for i in $(seq 0 15); do w $i & done; wait; [ ! -e /tmp/failed ]")
+            found = re.search(r"[0-9a-f]{32}", self.run("md5sum /tmp/x"))
             expect_equal(hashlib.md5(self.bytes_of(name, 0, 4 * MIB)).hexdigest(), found.group(), name)
-        self.succeed("rm /tmp/x")
+        self.run("rm /tmp/x")
 
     def nvme_reset_while_busy(self):
-        self.succeed("dd if=/dev/nvme0n1 of=/tmp/before bs=64k skip=128 2>/dev/null")
-        self.succeed("(while :; do dd if=/tmp/before of=/dev/nvme0n1 bs=64k seek=128 oflag=direct "
-                     "2>>/tmp/errors || echo failed >>/tmp/failures; done) & echo $! > /tmp/writer")
+        self.run("dd if=/dev/nvme0n1 of=/tmp/before bs=64k skip=128 2>/dev/null")
+        self.run("(while :; do dd if=/tmp/before of=/dev/nvme0n1 bs=64k seek=128 oflag=direct "
+                 "2>>/tmp/errors || echo failed >>/tmp/failures; done) & echo $! > /tmp/writer")
         for _ in range(3):
-            self.succeed("echo 1 > /sys/class/nvme/nvme0/reset_controller")
-        self.succeed("kill $(cat /tmp/writer); sleep 1; test ! -e /tmp/failures")
-        self.succeed("echo 3 > /proc/sys/vm/drop_caches; "
-                     "dd if=/dev/nvme0n1 bs=64k skip=128 2>/dev/null | cmp - /tmp/before")
-        self.succeed("rm /tmp/before")
+            self.run("echo 1 > /sys/class/nvme/nvme0/reset_controller")
+        self.run("kill $(cat /tmp/writer); sleep 1; test ! -e /tmp/failures")
+        self.run("echo 3 > /proc/sys/vm/drop_caches; "
+                 "dd if=/dev/nvme0n1 bs=64k skip=128 2>/dev/null | cmp - /tmp/before")
+        self.run("rm /tmp/before")
 
     def scsi(self):
         self.compare("/dev/sda", "scsi")
         self.compare("/dev/sr0", "iso")
         self.write("/dev/sda", "scsi", 1000)
-        self.succeed(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/sda")
+        self.run(f"blkdiscard -o {4 * MIB} -l {MIB} /dev/sda")
         expect_equal(self.bytes_of("scsi", 4 * MIB, MIB), bytes(MIB), "what was discarded")
         status, _ = self.guest.run("dd if=/tmp/x of=/dev/sr0 2>/dev/null")
         expect(status != 0, "a CD-ROM is not written to")
 
     def driver_again(self, device, busy):
         """The driver of a device of sysfs goes while `busy` runs over and over, and comes again."""
-        self.succeed(f"cd $(readlink -f {device}/driver); N=$(basename $(readlink -f {device}))")
-        self.succeed("rm -f /tmp/stop")
-        self.succeed(f"(while [ ! -e /tmp/stop ]; do {busy} 2>/dev/null; done &)")
+        self.run(f"cd $(readlink -f {device}/driver); N=$(basename $(readlink -f {device}))")
+        self.run("rm -f /tmp/stop")
+        self.run(f"(while [ ! -e /tmp/stop ]; do {busy} 2>/dev/null; done &)")
         for _ in range(3):
-            self.succeed("echo $N > unbind")
-            self.succeed("echo $N > bind")
-        self.succeed("touch /tmp/stop; cd /; sleep 1")
+            self.run("echo $N > unbind")
+            self.run("echo $N > bind")
+        self.run("touch /tmp/stop; cd /; sleep 1")
 
     def scsi_reset_while_busy(self):
         """What is under way fails; the disk and the drive are there again, under whatever name."""
         disk = "/tmp/busy"
-        self.succeed(f"cp -a /dev/sda {disk}")
+        self.run(f"cp -a /dev/sda {disk}")
         self.driver_again("/sys/bus/virtio/drivers/virtio_scsi/virtio*",
                           f"dd if={disk} of=/dev/null bs=64k iflag=direct")
-        self.succeed("for i in $(seq 60); do [ -b /dev/sr0 ] && break; sleep 1; done")
-        self.succeed("S=$(basename $(echo /sys/bus/virtio/drivers/virtio_scsi/virtio*/host*/target*"
-                     "/*/block/sd?))")
+        self.run("for i in $(seq 60); do [ -b /dev/sr0 ] && break; sleep 1; done")
+        self.run("S=$(basename $(echo /sys/bus/virtio/drivers/virtio_scsi/virtio*/host*/target*"
+                 "/*/block/sd?))")
         self.compare("/dev/$S", "scsi")
         self.compare("/dev/sr0", "iso")
 
     def entropy(self):
-        expect_equal(self.succeed("cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "it")
+        expect_equal(self.run("cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0", "it")
         read = "dd if=/dev/hwrng bs=64 count=16 2>/dev/null | md5sum"
         self.driver_again("/sys/bus/virtio/drivers/virtio_rng/virtio*",
                           "dd if=/dev/hwrng bs=64 count=16 of=/dev/null")
-        expect(self.succeed(read) != self.succeed(read), "two kilobytes of random numbers differ")
+        expect(self.run(read) != self.run(read), "two kilobytes of random numbers differ")
 
     def firmware_configuration(self):
         """The memory map, as firmware would read it."""
-        self.succeed("ln -s /sys/firmware/qemu_fw_cfg/by_name/etc/e820/raw /tmp/map")
-        dump = self.succeed("hexdump -v -e '1/1 \"%02x\"' /tmp/map; echo")
+        self.run("ln -s /sys/firmware/qemu_fw_cfg/by_name/etc/e820/raw /tmp/map")
+        dump = self.run("hexdump -v -e '1/1 \"%02x\"' /tmp/map; echo")
         entries = list(struct.iter_unpack("<QQI", bytes.fromhex(dump)))
         ram = sum(size for _, size, kind in entries if kind == 1)
         expect(255 * MIB < ram <= 256 * MIB, f"memory of the map: {entries}")
@@ -172,21 +161,21 @@ class Controllers:
 
     def tpm(self):
         # A long prompt makes the shell break lines, so the folder gets a short name instead.
-        self.succeed("ln -s /sys/class/tpm/tpm0 /t")
-        expect_equal(self.succeed("cat /t/tpm_version_major"), "2", "version")
-        expect_equal(self.succeed("cat /t/pcr-sha256/0"), "0" * 64, "PCR 0, as after power-on")
+        self.run("ln -s /sys/class/tpm/tpm0 /t")
+        expect_equal(self.run("cat /t/tpm_version_major"), "2", "version")
+        expect_equal(self.run("cat /t/pcr-sha256/0"), "0" * 64, "PCR 0, as after power-on")
 
         # TPM2_GetRandom of 16 bytes, by hand: tag, size; code, count. In short lines: the shell's
         # line editor breaks long ones.
-        self.succeed(r"printf '\200\001\000\000\000\014' >/tmp/c")
-        self.succeed(r"printf '\000\000\001\173\000\020' >>/tmp/c")
+        self.run(r"printf '\200\001\000\000\000\014' >/tmp/c")
+        self.run(r"printf '\000\000\001\173\000\020' >>/tmp/c")
         answers = set()
         for _ in range(2):
-            self.succeed("exec 3<>/dev/tpm0")
-            self.succeed("cat /tmp/c >&3")
-            self.succeed("dd bs=4096 count=1 <&3 >/tmp/o")
-            self.succeed("exec 3>&-")
-            answers.add(self.succeed("hexdump -v -e '1/1 \"%02x\"' /tmp/o; echo"))
+            self.run("exec 3<>/dev/tpm0")
+            self.run("cat /tmp/c >&3")
+            self.run("dd bs=4096 count=1 <&3 >/tmp/o")
+            self.run("exec 3>&-")
+            answers.add(self.run("hexdump -v -e '1/1 \"%02x\"' /tmp/o; echo"))
         expect_equal(len(answers), 2, f"two random numbers differ: {answers}")
         for answer in answers:
             expect(answer.startswith("80010000001c000000000010"), f"an answer of the TPM: {answer}")
@@ -194,8 +183,8 @@ class Controllers:
     def tpm_reset_while_busy(self):
         """It has another number each time that its driver comes."""
         self.driver_again("/sys/class/tpm/tpm*/device", "cat /sys/class/tpm/tpm*/pcr-sha256/0")
-        self.succeed("for i in $(seq 60); do [ -c /dev/tpm[0-9] ] && break; sleep 1; done")
-        expect_equal(self.succeed("cat /sys/class/tpm/tpm*/pcr-sha256/0"), "0" * 64, "PCR 0")
+        self.run("for i in $(seq 60); do [ -c /dev/tpm[0-9] ] && break; sleep 1; done")
+        expect_equal(self.run("cat /sys/class/tpm/tpm*/pcr-sha256/0"), "0" * 64, "PCR 0")
 
     def tpm_gone(self):
         """swtpm dies: the guest is told by errors, and goes on."""
@@ -206,17 +195,11 @@ class Controllers:
             expect("0" * 64 not in text, "a TPM that is gone still answers")
         self.compare("/dev/nvme0n1", "nvme")
 
-    def power_off(self):
-        self.guest.send("poweroff -f\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
     def close(self):
-        if self.guest:
-            self.guest.__exit__()
+        super().close()
         if self.swtpm:
             self.swtpm.kill()
             self.swtpm.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main():

@@ -10,10 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -29,14 +28,13 @@ def make_initrd(folder, program):
     return archive
 
 
-class DebugTest:
+class DebugTest(GuestTest):
     """One guest, through all of its cases."""
 
     def __init__(self, skep, engine, program):
+        super().__init__()
         self.command = [skep, "run", "--engine", engine, "-m", "512M"]
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.program = program
-        self.guest = None
 
     def start(self):
         """Boots to the prompt."""
@@ -75,15 +73,6 @@ class DebugTest:
         """The kernel tells of each MSR that it wants and can't have."""
         _, text = self.guest.run("dmesg | grep -ci 'unchecked MSR'")
         expect_equal(text, "0", "MSRs refused to the kernel")
-
-    def power_off(self):
-        self.guest.send("poweroff\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main():

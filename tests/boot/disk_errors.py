@@ -10,12 +10,10 @@ The host's refusal is a limit on the size of files, which the test sets once the
 
 import os
 import resource
-import shutil
 import sys
-import tempfile
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT_BYTES = 1 << 20
@@ -26,18 +24,15 @@ SIZES_KIB = {"virtio": 4096, "nvme": 5120, "ahci": 6144, "ide": 7168, "scsi": 81
              "floppy": 1440}
 
 
-class DiskErrors:
+class DiskErrors(GuestTest):
     """One guest, through all of its cases."""
 
-    def __init__(self, skep):
-        self.skep = skep
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
-        self.guest = None
-        self.names = {}
+    power_off_command = "poweroff -f"
 
-    def path(self, bus):
-        """The image of the disk on a bus."""
-        return os.path.join(self.folder, bus)
+    def __init__(self, skep):
+        super().__init__()
+        self.skep = skep
+        self.names = {}
 
     def start(self):
         command = [self.skep, "run", "-m", "256M", "--net", "none"]
@@ -49,20 +44,14 @@ class DiskErrors:
         self.guest = Guest(command + ["--kernel", f"{files}/vmlinuz", "--initrd",
                                       f"{files}/initrd.cpio"], limit_s=600)
         self.guest.wait_prompt()
-        self.succeed("echo 1 > /proc/sys/kernel/printk")
+        self.run("echo 1 > /proc/sys/kernel/printk")
         self.names["floppy"] = "/dev/fd0"  # which has a size once it was opened
         for bus, size_kib in list(SIZES_KIB.items())[:-1]:
-            self.succeed("for i in $(seq 60); do "
-                         f"N=$(grep -lx {size_kib * 2} /sys/block/*/size) && break; sleep 1; done")
-            self.names[bus] = "/dev/" + self.succeed("echo $N").split("/")[3]
+            self.run("for i in $(seq 60); do "
+                     f"N=$(grep -lx {size_kib * 2} /sys/block/*/size) && break; sleep 1; done")
+            self.names[bus] = "/dev/" + self.run("echo $N").split("/")[3]
         expect_equal(len(set(self.names.values())), len(SIZES_KIB), f"disks: {self.names}")
-        self.succeed("dd if=/dev/urandom of=/tmp/w bs=64k count=1 2>/dev/null")
-
-    def succeed(self, command):
-        """Runs a command that must succeed; gives its output."""
-        status, text = self.guest.run(command)
-        expect_equal(status, 0, f"status of {command!r} ({text})")
-        return text
+        self.run("dd if=/dev/urandom of=/tmp/w bs=64k count=1 2>/dev/null")
 
     def write(self, bus, piece):
         """Whether the guest can write there; past its cache, which a floppy disk has in any case."""
@@ -94,17 +83,8 @@ class DiskErrors:
         for bus in SIZES_KIB:
             expect(self.write(bus, ABOVE), f"{bus}: writes still fail")
             expect(self.holds(bus, ABOVE), f"{bus}: it is not in the image")
-            self.succeed(f"dd if={self.names[bus]} bs=64k skip={ABOVE} count=1 2>/dev/null | "
-                         "cmp - /tmp/w")
-
-    def power_off(self):
-        self.guest.send("poweroff -f\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            self.run(f"dd if={self.names[bus]} bs=64k skip={ABOVE} count=1 2>/dev/null | "
+                     "cmp - /tmp/w")
 
 
 def main():

@@ -8,13 +8,11 @@ write, compare, trim, resets while busy, changing what is in a drive, saving in 
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIB = 1 << 20
@@ -27,16 +25,15 @@ def md5(path, size_bytes=None):
         return hashlib.md5(file.read(size_bytes)).hexdigest()
 
 
-class DrivesTest:
+class DrivesTest(GuestTest):
     """One guest, through all of its cases."""
 
     def __init__(self, skep, engine):
+        super().__init__()
         self.skep = skep
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.socket = os.path.join(self.folder, "control")
         self.engine = engine
         self.files = {}
-        self.guest = None
         for name, size in [("ahci.img", DISK_BYTES), ("ide.img", DISK_BYTES), ("a.iso", 4 * MIB),
                            ("b.iso", 3 * MIB)]:
             path = os.path.join(self.folder, name)
@@ -57,12 +54,6 @@ class DrivesTest:
         done = subprocess.run([self.skep, "media", *arguments[:-1], self.socket, arguments[-1]],
                               capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
-
-    def run(self, command):
-        """In the guest; it has to succeed."""
-        status, text = self.guest.run(command)
-        expect_equal(status, 0, f"status of {command!r}: {text}")
-        return text
 
     def md5_in_guest(self, device, mib):
         """Past the guest's cache."""
@@ -191,13 +182,7 @@ class DrivesTest:
     def power_off(self):
         expect_equal(self.guest.run("dmesg | grep -ci 'frozen\\|exception Emask'")[1], "0",
                      "errors that the kernel tells of")
-        self.guest.send("poweroff\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().power_off()
 
 
 def main():

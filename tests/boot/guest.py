@@ -7,9 +7,13 @@ Time limits here only end a hang; no test asserts how long something takes.
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
+
+from check import expect_equal
 
 PROMPT = "skep guest:"
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -179,3 +183,34 @@ class Machine(Guest):
         seen, position = self.seen, self.position
         super().__init__([self.skep, "run", "--restore", file, *self.control, engine], self.limit_s)
         self.seen, self.position = seen, position
+
+
+class GuestTest:
+    """A test in one guest, with a folder of its own, as run_guest_test() (check.py) runs it."""
+
+    power_off_command = "poweroff"
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="skep-test-")
+        self.guest = None
+
+    def path(self, name):
+        """A file of this test."""
+        return os.path.join(self.folder, name)
+
+    def run(self, command):
+        """In the guest; it has to succeed. Gives its output."""
+        status, text = self.guest.run(command)
+        expect_equal(status, 0, f"status of {command!r}: {text}")
+        return text
+
+    def power_off(self):
+        """Ends it."""
+        self.guest.send(f"{self.power_off_command}\n")
+        expect_equal(self.guest.wait_exit(), 0, "exit status")
+
+    def close(self):
+        """Stops what runs."""
+        if self.guest:
+            self.guest.__exit__()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,14 +9,12 @@ and up under load, and a file from the user network's TFTP folder.
 import hashlib
 import http.server
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TRANSFER_BYTES = 8_000_000
@@ -39,19 +37,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Silent."""
 
 
-class NetworkTest:
+class NetworkTest(GuestTest):
     """One guest, through all of its cases."""
 
+    power_off_command = "poweroff -f"
+
     def __init__(self, skep, model, driver):
+        super().__init__()
         self.skep, self.model, self.driver = skep, model, driver
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.payload = os.urandom(TRANSFER_BYTES)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(120)
         self.url = f"http://10.0.2.2:{self.server.server_address[1]}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.guest = None
 
     def start(self):
         """To the prompt, with the card's driver loaded."""
@@ -150,18 +149,11 @@ class NetworkTest:
         status, text = self.guest.run("dmesg | grep -iE 'tx unit hang|transmit queue|netdev watchdog'")
         expect(status == 1, f"the kernel complains: {text}")
 
-    def power_off(self):
-        """Ends it."""
-        self.guest.send("poweroff -f\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
     def close(self):
         """Stops what runs."""
         self.server.shutdown()
         self.listener.close()
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
 
 
 def main():

@@ -8,15 +8,13 @@ off.
 
 import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TRANSFER_BYTES = 100_000_000
@@ -46,16 +44,15 @@ def connect(port):
     return connection
 
 
-class ShellTest:
+class ShellTest(GuestTest):
     """One guest, through all of its cases."""
 
     def __init__(self, skep, engine, processors):
+        super().__init__()
         self.skep = skep
         self.engine = engine
         self.processors = processors
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.port = free_port()
-        self.guest = None
 
     def start(self):
         """Boots to the prompt."""
@@ -151,15 +148,6 @@ class ShellTest:
         self.quiet_prompt()
         _, text = self.guest.run("cat /mnt/note")
         expect_equal(text, "kept-42", "the file written before the reboot")
-
-    def power_off(self):
-        self.guest.send("poweroff\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main():

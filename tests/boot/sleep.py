@@ -9,14 +9,12 @@ alarm and the power button wake it, it is paused, saved and restored while it sl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIB = 1 << 20
@@ -24,14 +22,13 @@ DISKS = ["virtio", "nvme", "ahci", "scsi", "usb"]
 LIMIT_S = 120
 
 
-class Sleep:
+class Sleep(GuestTest):
     """One guest, through all of its cases."""
 
     def __init__(self, skep):
+        super().__init__()
         self.skep = skep
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.socket = self.path("control")
-        self.guest = None
         self.sleeps = 0
         self.sums = []
         for name in DISKS:
@@ -39,16 +36,6 @@ class Sleep:
             self.sums.append(hashlib.md5(content).hexdigest())
             with open(self.path(name), "wb") as file:
                 file.write(content)
-
-    def path(self, name):
-        """A file of this test."""
-        return os.path.join(self.folder, name)
-
-    def run(self, command):
-        """In the guest; it has to succeed."""
-        status, text = self.guest.run(command)
-        expect_equal(status, 0, f"status of {command!r}: {text}")
-        return text
 
     def verb(self, *arguments):
         done = subprocess.run([self.skep, *arguments], capture_output=True, text=True, check=False)
@@ -131,15 +118,6 @@ class Sleep:
         self.press()
         self.guest.wait_for("awake")
         self.check_awake()
-
-    def power_off(self):
-        self.guest.send("poweroff\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def main():

@@ -9,13 +9,11 @@ in the middle of it.
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 
 from check import expect, expect_equal, run_guest_test
-from guest import Guest, guest_folder
+from guest import Guest, GuestTest, guest_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIB = 1 << 20
@@ -24,32 +22,21 @@ CONTROLLER = "0000:00:19.0"
 DRIVER = "/sys/bus/pci/drivers/xhci_hcd"
 
 
-class UsbStorage:
+class UsbStorage(GuestTest):
     """One guest, through all of its cases."""
 
     def __init__(self, skep):
+        super().__init__()
         self.skep = skep
-        self.folder = tempfile.mkdtemp(prefix="skep-test-")
         self.socket = self.path("control")
-        self.guest = None
         for name, size in IMAGES.items():
             with open(self.path(name), "wb") as file:
                 file.write(os.urandom(size))
-
-    def path(self, name):
-        """A file of this test."""
-        return os.path.join(self.folder, name)
 
     def md5(self, name, size=-1):
         """Of an image, or of its beginning."""
         with open(self.path(name), "rb") as file:
             return hashlib.md5(file.read(size)).hexdigest()
-
-    def run(self, command):
-        """In the guest; it has to succeed."""
-        status, text = self.guest.run(command)
-        expect_equal(status, 0, f"status of {command!r}: {text}")
-        return text
 
     def media(self, *arguments):
         done = subprocess.run([self.skep, "media", *arguments[:-1], self.socket, arguments[-1]],
@@ -149,13 +136,7 @@ class UsbStorage:
     def power_off(self):
         expect_equal(self.guest.run("dmesg | grep -c 'reset SuperSpeed'")[1], "0",
                      "resets that the kernel needed")
-        self.guest.send("poweroff\n")
-        expect_equal(self.guest.wait_exit(), 0, "exit status")
-
-    def close(self):
-        if self.guest:
-            self.guest.__exit__()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().power_off()
 
 
 def main():

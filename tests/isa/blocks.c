@@ -6,6 +6,7 @@
 #include "cpu/soft/core.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -604,5 +605,17 @@ void block_print(const struct random_block *block)
         ZydisFormatterFormatInstruction(&formatter, &info, operands, info.operand_count_visible,
                                         text, sizeof(text), block->rip + at, NULL);
         printf("    %4x  %s\n", rip_of(block, at), text);
+    }
+}
+
+void block_run_cases(int argc, char **argv, uint64_t default_cases, block_case_fn *run, void *test)
+{
+    uint64_t cases = argc > 1 ? strtoull(argv[1], NULL, 0) : default_cases;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
+    struct random random = {.state = seed};
+    for (uint64_t i = 0; i < cases; i++) {
+        uint64_t of_case = i == 0 ? seed : random_next(&random) | 1;
+        unsigned long mode = argc > 3 ? strtoul(argv[3], NULL, 0) : i % BLOCK_MODES;
+        isa_tell_progress(i + 1, run(test, (enum block_mode)mode, of_case));
     }
 }

@@ -54,6 +54,11 @@ int block_vector(const struct x86_state *state, enum block_end end);
 bool block_decode(const struct random_block *block, unsigned at, ZydisDecodedInstruction *info,
                   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT]);
 
+/* The cases of a program's command line, `[CASES [SEED [MODE]]]`: the first one has the seed
+ * itself, and without MODE they go through all modes. Each tells the differences so far. */
+typedef uint64_t block_case_fn(void *test, enum block_mode mode, uint64_t seed);
+void block_run_cases(int argc, char **argv, uint64_t default_cases, block_case_fn *run, void *test);
+
 void block_print(const struct random_block *block);
 
 #endif

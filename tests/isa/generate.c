@@ -152,6 +152,12 @@ void random_bytes(struct random *random, uint8_t *bytes, unsigned length)
     }
 }
 
+void random_pool(uint8_t *pool, unsigned length)
+{
+    struct random random = {.state = 0x1234567};
+    random_bytes(&random, pool, length);
+}
+
 void random_state(struct random *random, enum isa_mode mode, struct isa_state *state)
 {
     memset(state, 0, sizeof(*state));

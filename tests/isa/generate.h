@@ -20,6 +20,8 @@ bool random_chance(struct random *random, unsigned percent);
 
 /* Values that matter: edges of integers and floating-point numbers among them. */
 void random_bytes(struct random *random, uint8_t *bytes, unsigned length);
+/* What memory is taken from: the same in every run. */
+void random_pool(uint8_t *pool, unsigned length);
 void random_state(struct random *random, enum isa_mode mode, struct isa_state *state);
 
 struct instruction {

@@ -328,8 +328,9 @@ static bool is_unknown(const struct test *test, const struct random_block *block
     return test->is_imitated && !is_known;
 }
 
-static void run_case(struct test *test, enum block_mode mode, uint64_t seed)
+static uint64_t run_case(void *opaque, enum block_mode mode, uint64_t seed)
 {
+    struct test *test = opaque;
     static struct result soft, kvm;
     struct random random = {.state = seed};
     struct x86_state in;
@@ -341,23 +342,22 @@ static void run_case(struct test *test, enum block_mode mode, uint64_t seed)
     bool is_astray = instructions_of(&test->soft) - before > MAX_INSTRUCTIONS;
     /* What comes to the bus is emulated by KVM on every processor: its flags may be others. */
     if (block.is_open || is_astray || soft.kind == RESULT_LOST || test->soft.has_missed)
-        return;
+        return test->differences;
     run(&test->kvm, &in, memory, &block, &kvm);
     bool is_same = is_equal(&soft, &kvm);
     if (!is_same && is_unknown(test, &block, &soft, &kvm)) {
         test->unknown[mode]++;
-        return;
+        return test->differences;
     }
     test->cases[mode]++;
     test->faults[mode] += block_vector(&soft.state, BLOCK_OUTS) >= 0;
     if (!is_same && test->differences++ < MAX_DIFFERENCES)
         print_difference(&block, &in, &soft, &kvm, seed);
+    return test->differences;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t cases = argc > 1 ? strtoull(argv[1], NULL, 0) : DEFAULT_CASES;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
     static struct test test;
     struct engine_probe probe;
     engine_kvm.probe(&probe);
@@ -369,17 +369,9 @@ int main(int argc, char **argv)
     test.is_imitated = !probe.backed_by_hardware;
     guest_open(&test.soft, &engine_soft, "translator=off");
     guest_open(&test.kvm, &engine_kvm, NULL);
-    struct random random = {.state = 0x1234567};
-    random_bytes(&random, test.pool, sizeof(test.pool));
-    random.state = seed;
+    random_pool(test.pool, sizeof(test.pool));
     signal(SIGALRM, stop_watched);
-    for (uint64_t i = 0; i < cases; i++) {
-        uint64_t of_case = i == 0 ? seed : random_next(&random) | 1;
-        enum block_mode mode = argc > 3 ? (enum block_mode)strtoul(argv[3], NULL, 0)
-                                        : (enum block_mode)(i % BLOCK_MODES);
-        run_case(&test, mode, of_case);
-        isa_tell_progress(i + 1, test.differences);
-    }
+    block_run_cases(argc, argv, DEFAULT_CASES, run_case, &test);
     for (unsigned i = 0; i < BLOCK_MODES; i++)
         printf("%s: %" PRIu64 " cases, %" PRIu64 " of them faults; %" PRIu64 " unknown to KVM\n",
                block_mode_name(i), test.cases[i], test.faults[i], test.unknown[i]);

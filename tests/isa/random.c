@@ -302,8 +302,7 @@ static uint8_t pool[64 << 10];
 
 static bool open_memory(void)
 {
-    struct random random = {.state = 0x1234567};
-    random_bytes(&random, pool, sizeof(pool));
+    random_pool(pool, sizeof(pool));
     memcpy(shadow, pool, ISA_SCRATCH_BYTES);
     return native_fill(shadow);
 }

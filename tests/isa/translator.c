@@ -360,8 +360,7 @@ int main(int argc, char **argv)
     test.checked = open_translator(false, true);
     test.hot = machine_open_with(
         (struct translator_options){.is_on = true, .threshold = HOT_RUNS, .code_bytes = 1});
-    struct random random = {.state = 0x1234567};
-    random_bytes(&random, test.pool, sizeof(test.pool));
+    random_pool(test.pool, sizeof(test.pool));
     memcpy(machine_scratch(test.interpreter), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.exact), test.pool, ISA_SCRATCH_BYTES);
     memcpy(machine_scratch(test.fast), test.pool, ISA_SCRATCH_BYTES);
@@ -371,7 +370,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "cannot map the test's memory\n");
         return 77;
     }
-    random.state = seed;
+    struct random random = {.state = seed};
     for (uint64_t i = 0; i < cases; i++) {
         run_case(&test, i == 0 ? seed : random_next(&random) | 1);
         isa_tell_progress(i + 1, test.differences);

@@ -275,8 +275,9 @@ struct test {
     uint64_t seed; /* of the present case, for a debugger */
 };
 
-static void run_case(struct test *test, enum block_mode mode, uint64_t seed)
+static uint64_t run_case(void *opaque, enum block_mode mode, uint64_t seed)
 {
+    struct test *test = opaque;
     static struct result result[PROCESSORS];
     struct random random = {.state = seed};
     struct x86_state in;
@@ -285,7 +286,7 @@ static void run_case(struct test *test, enum block_mode mode, uint64_t seed)
     block_make(&random, mode, BLOCK_HALTS, &in, &block);
     const uint8_t *memory = test->pool + random_below(&random, RAM_BYTES / 8) * 8;
     if (!run_reference(test->machine[INTERPRETER], &in, memory, &block, &result[INTERPRETER]))
-        return;
+        return test->differences;
     for (unsigned i = EXACT; i < PROCESSORS; i++) {
         struct machine *machine = test->machine[i == FAST_AGAIN ? FAST : i];
         for (unsigned runs = i == HOT ? HOT_RUNS + 2 : 1; runs > 0; runs--)
@@ -300,6 +301,7 @@ static void run_case(struct test *test, enum block_mode mode, uint64_t seed)
             print_difference(&block, &result[INTERPRETER], &result[i], names[i], seed);
         break;
     }
+    return test->differences;
 }
 
 static struct machine *open_translator(bool has_exact_flags, bool is_check)
@@ -313,8 +315,6 @@ static struct machine *open_translator(bool has_exact_flags, bool is_check)
 
 int main(int argc, char **argv)
 {
-    uint64_t cases = argc > 1 ? strtoull(argv[1], NULL, 0) : DEFAULT_CASES;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : UINT64_C(0x2545f4914f6cdd1d);
     static struct test test;
     test.machine[INTERPRETER] = open_machine((struct translator_options){.is_on = false});
     test.machine[EXACT] = open_translator(true, false);
@@ -322,17 +322,9 @@ int main(int argc, char **argv)
     test.machine[CHECKED] = open_translator(false, true);
     test.machine[HOT] = open_machine(
         (struct translator_options){.is_on = true, .threshold = HOT_RUNS, .code_bytes = 1});
-    struct random random = {.state = 0x1234567};
-    random_bytes(&random, test.pool, sizeof(test.pool));
-    random.state = seed;
+    random_pool(test.pool, sizeof(test.pool));
     signal(SIGVTALRM, stop_watched);
-    for (uint64_t i = 0; i < cases; i++) {
-        uint64_t of_case = i == 0 ? seed : random_next(&random) | 1;
-        enum block_mode mode = argc > 3 ? (enum block_mode)strtoul(argv[3], NULL, 0)
-                                        : (enum block_mode)(i % BLOCK_MODES);
-        run_case(&test, mode, of_case);
-        isa_tell_progress(i + 1, test.differences);
-    }
+    block_run_cases(argc, argv, DEFAULT_CASES, run_case, &test);
     for (unsigned i = 0; i < BLOCK_MODES; i++)
         printf("%s: %" PRIu64 " cases, %" PRIu64 " of them faults\n", block_mode_name(i),
                test.cases[i], test.faults[i]);
